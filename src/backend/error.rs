@@ -1,0 +1,70 @@
+//! What can go wrong at the edge, and whether to try again.
+
+/// Whether a failed operation is worth repeating: the one place where that is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retryable {
+    /// It had no effect and may work later.
+    Transient,
+    /// It had no effect and will not work until a person changes something.
+    Permanent,
+    /// The reply was lost: it may have had its effect. Repeating it is right, because every operation of the traits is idempotent.
+    Unknown,
+}
+
+/// An error of a broker or a store.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    message: String,
+    retryable: Retryable,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The result of an operation at the edge.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// The operation had no effect and may work later.
+    pub fn transient(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            retryable: Retryable::Transient,
+            source: None,
+        }
+    }
+
+    /// The operation will not work until a person changes something; the message says what.
+    pub fn permanent(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            retryable: Retryable::Permanent,
+            source: None,
+        }
+    }
+
+    /// The reply was lost.
+    pub fn unknown(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            retryable: Retryable::Unknown,
+            source: None,
+        }
+    }
+
+    /// Adds the cause.
+    pub fn caused_by(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Whether to try again.
+    pub fn retryable(&self) -> Retryable {
+        self.retryable
+    }
+
+    /// True if it makes no sense to try again.
+    pub fn is_permanent(&self) -> bool {
+        self.retryable == Retryable::Permanent
+    }
+}

@@ -1,0 +1,20 @@
+//! The edge to the outside: three traits, and what implements them.
+//!
+//! [`Broker`] moves messages, [`Store`] keeps instances, [`Clock`] tells the time. A [`Backend`] is one of each, bound to one namespace. The traits
+//! speak of messages and records, not of workflows: what a turn means is decided above.
+
+mod broker;
+mod clock;
+mod error;
+mod handle;
+mod store;
+
+pub use broker::{Acknowledge, Broker, Consumer, Delivery, Message, Properties, Queue, QueueDepth};
+pub use clock::{Clock, SystemClock};
+pub use error::{Error, Result, Retryable};
+pub use handle::Backend;
+pub use store::{
+    App, Claim, ClaimTerms, ClaimVerdict, Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver,
+    Delivered, DueEntry, DueKey, DueKind, DueOutcome, Guard, IndexFilter, IndexPage, Loaded, Mark, Origin, Progress,
+    Record, Stall, StallReason, Store, View, WaitingFor, WaitingView, Watch, When, WorkerInfo,
+};

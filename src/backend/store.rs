@@ -1,0 +1,182 @@
+//! The store: records, histories and inboxes of instances, and per app the due-set, the index and the workers.
+//!
+//! Every method on one instance is atomic and touches that instance alone; every method may be repeated after a lost reply. [`record`] holds the
+//! instance's side, [`due`] the due-set, [`directory`] index and workers.
+
+mod directory;
+mod due;
+mod record;
+
+pub use directory::{App, IndexFilter, IndexPage, WorkerInfo};
+pub use due::{DueEntry, DueKey, DueKind, DueOutcome, When};
+pub use record::{
+    Claim, ClaimTerms, ClaimVerdict, Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver, Delivered,
+    Guard, Loaded, Mark, Origin, Progress, Record, Stall, StallReason, View, WaitingFor, WaitingView,
+};
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Result;
+use crate::model::{AppId, ExecutionId, InstanceRef, MessageId, RunId, Sequence, Timestamp, WorkerId};
+use crate::wire::Outcome;
+
+/// Wakes whoever waits for an instance to end.
+#[async_trait::async_trait]
+pub trait Watch: Send {
+    /// Returns when the instance may have ended, or when the subscription was interrupted so that something may have been missed. Spurious returns
+    /// are allowed: the caller reads the record. Cancel-safe.
+    async fn changed(&mut self);
+}
+
+/// State that survives. All methods are idempotent: repeating one after a lost reply has no further effect and answers the same (or says plainly
+/// that things have moved on).
+#[async_trait::async_trait]
+pub trait Store: Send + Sync {
+    // --- one instance
+
+    /// Creates a `Pending` record with mark [`Mark::Start`], or says why not. Receipts are looked at first: a request that has created an execution
+    /// answers `Repeated`, one that was refused answers `Refused`. Replaces a terminal, unmarked record if the policy allows, keeping its outcome
+    /// under its run ID for at least 60 s. An inbox that was kept for the instance stays.
+    async fn create(&self, create: &Create) -> Result<Created>;
+
+    /// The record alone.
+    async fn record(&self, instance: &InstanceRef) -> Result<Option<Record>>;
+
+    /// Record, the turns of the current execution after version `after`, and the inbox (at most `inbox` items), as of one moment. At most
+    /// [`Loaded::TURNS`] turns: page on with [`Store::turns`].
+    async fn load(&self, instance: &InstanceRef, after: u64, inbox: usize) -> Result<Option<Loaded>>;
+
+    /// Up to `count` turns after version `after` of the execution; empty if the instance is now in another execution.
+    async fn turns(
+        &self,
+        instance: &InstanceRef,
+        execution: ExecutionId,
+        after: u64,
+        count: usize,
+    ) -> Result<Vec<Bytes>>;
+
+    /// Appends a turn, if the guard holds (I1). The same commit sent again answers `Applied`.
+    async fn commit(&self, commit: &Commit) -> Result<Committed>;
+
+    /// Removes a mark, if the execution is the current one. Returns the number of marks left.
+    async fn clear_mark(&self, instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> Result<usize>;
+
+    /// Puts an item into the inbox, or says to which lane it is to be sent. See [`Deliver`].
+    async fn deliver(&self, deliver: &Deliver) -> Result<Delivered>;
+
+    /// Leaves a receipt that refuses a later [`Store::create`] with this request ID (or parent key), unless the request has created an execution.
+    /// Returns true if the request is refused from now on. Kept for `keep`.
+    async fn refuse(&self, instance: &InstanceRef, request: &MessageId, keep: Duration) -> Result<bool>;
+
+    /// Counts a turn that is about to run code for redelivered items, and returns the count since the last commit. A commit resets it.
+    async fn count_try(&self, instance: &InstanceRef, execution: ExecutionId) -> Result<u32>;
+
+    /// Deletes a terminal, unmarked record and all that belongs to it; receipts stay for `keep`, and so does the outcome under its run ID (at least 60 s).
+    async fn delete(&self, instance: &InstanceRef, execution: ExecutionId, keep: Duration) -> Result<Deleted>;
+
+    /// The outcome of a run that has been replaced or deleted, while it is still kept.
+    async fn past_outcome(&self, instance: &InstanceRef, run: RunId) -> Result<Option<Outcome>>;
+
+    /// Wakes when the instance may have ended.
+    async fn watch(&self, instance: &InstanceRef) -> Result<Box<dyn Watch>>;
+
+    // --- claims: time limits of activity calls, in the caller's record
+
+    /// Takes the open claim of a call before its body starts; taking it again starts its time anew. `Closed`: do not run the body.
+    async fn claim(&self, instance: &InstanceRef, execution: ExecutionId, sequence: Sequence) -> Result<Claim>;
+
+    /// Decides a claim whose deadline is due, once: a verdict, once given, closes the claim and is given again to whoever asks.
+    async fn settle_claim(
+        &self,
+        instance: &InstanceRef,
+        execution: ExecutionId,
+        sequence: Sequence,
+    ) -> Result<ClaimVerdict>;
+
+    /// Stores an attempt's progress and renews its heartbeat. False if nobody wants the attempt any more: the execution is over, or the claim closed.
+    async fn progress(
+        &self,
+        instance: &InstanceRef,
+        execution: ExecutionId,
+        sequence: Sequence,
+        details: Option<Bytes>,
+    ) -> Result<bool>;
+
+    /// The latest progress of the execution's running attempts, by sequence number: at most `most`.
+    async fn progress_of(&self, instance: &InstanceRef, most: usize) -> Result<Vec<Progress>>;
+
+    // --- the due-set of an app
+
+    /// Adds or re-times entries.
+    async fn schedule(&self, app: &AppId, entries: &[DueEntry], when: When) -> Result<()>;
+
+    /// Removes entries, whatever their time.
+    async fn unschedule(&self, app: &AppId, keys: &[DueKey]) -> Result<()>;
+
+    /// Claims up to `most` entries that are due by the store's clock: moves their time ahead by `lease` and returns them as they now stand.
+    async fn claim_due(&self, app: &AppId, most: usize, lease: Duration) -> Result<Vec<DueEntry>>;
+
+    /// Removes or re-times claimed entries, each only if its time is still the one that [`Store::claim_due`] gave it.
+    async fn settle_due(&self, app: &AppId, entries: &[(DueEntry, DueOutcome)]) -> Result<()>;
+
+    /// One entry, if it is there.
+    async fn due_entry(&self, app: &AppId, key: &DueKey) -> Result<Option<DueEntry>>;
+
+    /// Entries of a kind in order of their time, from the start: at most `most`. For people and audits.
+    async fn due_entries(&self, app: &AppId, kind: DueKind, most: usize) -> Result<Vec<DueEntry>>;
+
+    // --- run tokens: crash counts of redelivered activity tasks
+
+    /// Adds a run token for the item and returns how many there are. Tokens lapse after a day.
+    async fn begin_run(&self, app: &AppId, item: &MessageId) -> Result<u32>;
+
+    /// Takes the item's tokens away: its body has ended, or it was handed back.
+    async fn end_run(&self, app: &AppId, item: &MessageId) -> Result<()>;
+
+    // --- index
+
+    /// Notes that the instance exists and what its status is, as read from its record. A hint: readers check it against the record.
+    async fn index(&self, instance: &InstanceRef, record: &Record) -> Result<()>;
+
+    /// Forgets the instance.
+    async fn unindex(&self, instance: &InstanceRef) -> Result<()>;
+
+    /// A page of instances in order of creation, then ID.
+    async fn list(&self, filter: &IndexFilter, after: Option<&str>, most: usize) -> Result<IndexPage>;
+
+    // --- apps and workers
+
+    /// Registers the app, fixing its number of lanes at the first call; returns the number that holds.
+    async fn adopt_app(&self, app: &AppId, lanes: u16) -> Result<u16>;
+
+    /// The app, if any worker of it ever registered.
+    async fn app(&self, app: &AppId) -> Result<Option<App>>;
+
+    /// All apps.
+    async fn apps(&self) -> Result<Vec<App>>;
+
+    /// Forgets the app, its workers and its due-set's empty shell (instances are not touched).
+    async fn remove_app(&self, app: &AppId) -> Result<()>;
+
+    /// Notes that the worker lives; it counts as live for `ttl`.
+    async fn beat(&self, worker: &WorkerInfo, ttl: Duration) -> Result<()>;
+
+    /// The worker has gone, on purpose.
+    async fn leave(&self, app: &AppId, worker: WorkerId) -> Result<()>;
+
+    /// The app's live workers, in order of their IDs.
+    async fn workers(&self, app: &AppId) -> Result<Vec<WorkerInfo>>;
+
+    // --- the store itself
+
+    /// The store's time, by which due times and claims go.
+    async fn now(&self) -> Result<Timestamp>;
+
+    /// Looks at the store's settings: what puts data at risk, a line each for a person. Empty is good.
+    async fn warnings(&self) -> Result<Vec<String>>;
+
+    /// `Ok` while the store can be used; else why not, in one line for a person.
+    fn readiness(&self) -> std::result::Result<(), String>;
+}

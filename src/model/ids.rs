@@ -1,0 +1,408 @@
+//! Ids: each a newtype whose constructor validates.
+//!
+//! Namespace and app ID are names of queues and parts of keys, so their alphabet is narrow: joining them with `.` or `/` is unambiguous. An
+//! instance ID is free text and therefore always stands last in what it is joined into; nothing ever parses it back out.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// An id that does not have the form it must have; the text names the value and the rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {value:?} {rule}")]
+pub struct IdError {
+    what: &'static str,
+    value: String,
+    rule: String,
+}
+
+/// How many bytes of a bad value an error message repeats.
+const SHOWN: usize = 80;
+
+fn refuse(what: &'static str, value: &str, rule: impl Into<String>) -> IdError {
+    let shown = value
+        .char_indices()
+        .take_while(|(at, _)| *at < SHOWN)
+        .map(|(_, c)| c)
+        .collect();
+    IdError {
+        what,
+        value: shown,
+        rule: rule.into(),
+    }
+}
+
+fn check_name(what: &'static str, value: &str) -> Result<(), IdError> {
+    let mut chars = value.chars();
+    let first = chars
+        .next()
+        .ok_or_else(|| refuse(what, value, "is empty: it needs 1 to 63 letters, digits, '-' or '_'"))?;
+    if !first.is_ascii_alphanumeric() {
+        return Err(refuse(
+            what,
+            value,
+            "must begin with a letter or a digit (A-Z, a-z, 0-9)",
+        ));
+    }
+    if let Some(bad) = chars.find(|c| !c.is_ascii_alphanumeric() && *c != '-' && *c != '_') {
+        return Err(refuse(
+            what,
+            value,
+            format!("contains {bad:?}: only letters, digits, '-' and '_' are allowed"),
+        ));
+    }
+    if value.len() > 63 {
+        return Err(refuse(
+            what,
+            value,
+            format!("is {} bytes long: 63 is the most", value.len()),
+        ));
+    }
+    if value == "amq" {
+        return Err(refuse(what, value, "is reserved by AMQP brokers: choose another name"));
+    }
+    Ok(())
+}
+
+fn check_printable(what: &'static str, value: &str, most: usize) -> Result<(), IdError> {
+    if value.is_empty() {
+        return Err(refuse(
+            what,
+            value,
+            format!("is empty: it needs 1 to {most} printable bytes"),
+        ));
+    }
+    if value.len() > most {
+        return Err(refuse(
+            what,
+            value,
+            format!("is {} bytes long: {most} is the most", value.len()),
+        ));
+    }
+    if let Some(bad) = value.chars().find(|c| c.is_control()) {
+        return Err(refuse(
+            what,
+            value,
+            format!("contains the control character {bad:?}: only printable characters are allowed"),
+        ));
+    }
+    Ok(())
+}
+
+/// A text newtype: validated, cheap to clone, serialised as the text itself.
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(#[schemars(with = "String")] Arc<str>);
+
+        impl $name {
+            #[doc = concat!("Checks the text and makes it ", $what, ".\n\n# Errors\n[`IdError`] names the text and the rule that it breaks.")]
+            pub fn new(text: impl AsRef<str>) -> Result<Self, IdError> {
+                let text = text.as_ref();
+                let check: fn(&'static str, &str) -> Result<(), IdError> = $check;
+                check($what, text)?;
+                Ok(Self(text.into()))
+            }
+
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = IdError;
+            fn try_from(text: String) -> Result<Self, IdError> {
+                Self::new(text)
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0.as_ref().to_owned()
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                Self::new(text)
+            }
+        }
+    };
+}
+
+text_id!(
+    /// The tenant: every queue and key carries it, and nothing crosses it. `[A-Za-z0-9][A-Za-z0-9_-]{0,62}`, not `amq`.
+    Namespace, "namespace", check_name
+);
+text_id!(
+    /// A service that hosts workflows and activities, run as any number of equal workers. `[A-Za-z0-9][A-Za-z0-9_-]{0,62}`, not `amq`.
+    AppId, "app ID", check_name
+);
+text_id!(
+    /// The name of one workflow within its app: printable text of 1 to 1,024 bytes.
+    ///
+    /// What a user chooses is at most 200 bytes ([`InstanceId::chosen`]); derived child IDs may be longer.
+    InstanceId, "instance ID", |what, text| check_printable(what, text, InstanceId::MOST_DERIVED)
+);
+text_id!(
+    /// Identifies a message for de-duplication: a start's request, a raised event. Printable text of 1 to 255 bytes.
+    MessageId, "message ID", |what, text| check_printable(what, text, 255)
+);
+text_id!(
+    /// Names the code that a worker runs, so that a stalled instance can wait for another one. Printable text of 1 to 128 bytes.
+    BuildId, "build ID", |what, text| check_printable(what, text, 128)
+);
+
+impl InstanceId {
+    /// Longest ID that a user may choose, in bytes.
+    pub const MOST_CHOSEN: usize = 200;
+    /// Longest derived child ID, in bytes; beyond it the ID is hashed.
+    pub const MOST_DERIVED: usize = 1024;
+
+    /// Checks an ID that a person or a program chose: 1 to 200 bytes, printable.
+    ///
+    /// # Errors
+    /// [`IdError`] names the text and the rule that it breaks.
+    pub fn chosen(text: impl AsRef<str>) -> Result<Self, IdError> {
+        check_printable("instance ID", text.as_ref(), Self::MOST_CHOSEN)?;
+        Self::new(text)
+    }
+
+    /// A new, random ID (uuid version 7, so that IDs sort by creation).
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7().simple().to_string().into())
+    }
+}
+
+impl MessageId {
+    /// A new, random ID.
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7().simple().to_string().into())
+    }
+}
+
+impl From<Uuid> for MessageId {
+    fn from(id: Uuid) -> Self {
+        Self(id.simple().to_string().into())
+    }
+}
+
+/// A uuid newtype: serialised as 16 bytes in binary formats and as 32 hex digits in readable ones.
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(#[serde(with = "uuid_text")] Uuid);
+
+        impl $name {
+            /// A new, random ID (uuid version 7).
+            pub fn generate() -> Self {
+                Self(Uuid::now_v7())
+            }
+
+            /// The uuid itself.
+            pub fn as_uuid(&self) -> Uuid {
+                self.0
+            }
+        }
+
+        impl From<Uuid> for $name {
+            fn from(id: Uuid) -> Self {
+                Self(id)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                Uuid::parse_str(text).map(Self).map_err(|_| refuse(stringify!($name), text, "is not a uuid (32 hex digits)"))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0.simple(), f)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(&self.0.simple(), f)
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "pattern": "^[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$" })
+            }
+        }
+    };
+}
+
+/// Uuids on the wire: 16 raw bytes in MessagePack, 32 hex digits without dashes in JSON (as durabletask has them).
+mod uuid_text {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use uuid::Uuid;
+
+    pub(super) fn serialize<S: Serializer>(id: &Uuid, to: S) -> Result<S::Ok, S::Error> {
+        if to.is_human_readable() {
+            to.collect_str(&id.simple())
+        } else {
+            to.serialize_bytes(id.as_bytes())
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Uuid, D::Error> {
+        Uuid::deserialize(from)
+    }
+}
+
+uuid_id!(
+    /// One generation of an instance; continue-as-new starts the next. A uuid, written without dashes.
+    ExecutionId
+);
+uuid_id!(
+    /// What a start began, kept across continue-as-new: the handle by which a client waits for the result.
+    RunId
+);
+uuid_id!(
+    /// A call's ID, the same for all its attempts: the user's idempotency key.
+    TaskExecutionId
+);
+uuid_id!(
+    /// Names one commit, so that a commit whose reply was lost can be sent again.
+    CommitId
+);
+uuid_id!(
+    /// One running worker process (replica) of an app.
+    WorkerId
+);
+
+/// Counts the tasks, timers and sent events of an execution, from 0: durabletask's action and event ID.
+pub type Sequence = u64;
+
+/// One of an app's completion queues; see the topology in `docs/`.
+pub type Lane = u16;
+
+impl ExecutionId {
+    /// Derives an ID for something that belongs to this execution: the same parts give the same ID on every machine (uuid version 5).
+    pub fn derive(&self, kind: &str, number: u64) -> Uuid {
+        let mut name = Vec::with_capacity(kind.len() + 9);
+        name.extend_from_slice(kind.as_bytes());
+        name.push(0);
+        name.extend_from_slice(&number.to_be_bytes());
+        Uuid::new_v5(&self.0, &name)
+    }
+
+    /// The execution that continue-as-new starts after this one. Derived, so that two workers that both compute it agree.
+    pub fn next(&self) -> ExecutionId {
+        ExecutionId(self.derive("continue-as-new", 0))
+    }
+}
+
+/// Where an instance lives: its app and its ID. The namespace is the backend's.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct InstanceRef {
+    /// The app that hosts the workflow.
+    pub app: AppId,
+    /// The instance ID within that app.
+    pub id: InstanceId,
+}
+
+impl InstanceRef {
+    /// Puts the two together.
+    pub fn new(app: AppId, id: InstanceId) -> Self {
+        Self { app, id }
+    }
+}
+
+impl fmt::Display for InstanceRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.app, self.id)
+    }
+}
+
+/// The default ID of a child: `<parent>:<sequence number, at least 4 hex digits>` (as durabletask has it), hashed when it grows past 1,024 bytes.
+pub fn derived_child_id(parent: &InstanceId, sequence: Sequence) -> InstanceId {
+    let plain = format!("{parent}:{sequence:04x}");
+    if plain.len() <= InstanceId::MOST_DERIVED {
+        return InstanceId(plain.into());
+    }
+    InstanceId(
+        Uuid::new_v5(&Uuid::NAMESPACE_OID, plain.as_bytes())
+            .simple()
+            .to_string()
+            .into(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_or_app_id_says_what_is_wrong_with_it() {
+        assert!(AppId::new("App2").is_ok());
+        assert_eq!(
+            AppId::new("a.b").unwrap_err().to_string(),
+            "app ID \"a.b\" contains '.': only letters, digits, '-' and '_' are allowed"
+        );
+        assert!(AppId::new("").unwrap_err().to_string().contains("is empty"));
+        assert!(AppId::new("-a").unwrap_err().to_string().contains("must begin"));
+        assert!(AppId::new("amq").unwrap_err().to_string().contains("reserved"));
+        assert!(AppId::new("a".repeat(63)).is_ok());
+        assert!(AppId::new("a".repeat(64)).is_err());
+    }
+
+    #[test]
+    fn an_instance_id_is_any_printable_text_of_1_to_200_bytes() {
+        for good in ["a", "a:b/c%{d} e", "ünïcödé", &"x".repeat(200)] {
+            assert!(InstanceId::chosen(good).is_ok(), "{good}");
+        }
+        for bad in ["", "a\nb", "\0", &"x".repeat(201)] {
+            assert!(InstanceId::chosen(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_derived_child_id_is_hashed_when_it_is_too_long() {
+        let parent = InstanceId::new("p").expect("valid");
+        assert_eq!(derived_child_id(&parent, 7).as_str(), "p:0007");
+        assert_eq!(derived_child_id(&parent, 0x12345).as_str(), "p:12345");
+        let long = InstanceId::new("p".repeat(1022)).expect("valid");
+        assert_eq!(derived_child_id(&long, 1).as_str().len(), 32);
+    }
+
+    #[test]
+    fn a_uuid_id_is_text_in_json_and_bytes_in_message_pack() {
+        let id = ExecutionId::generate();
+        assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{id}\""));
+        let packed = rmp_serde::to_vec_named(&id).unwrap();
+        assert_eq!(packed.len(), 18);
+        assert_eq!(rmp_serde::from_slice::<ExecutionId>(&packed).unwrap(), id);
+        assert_eq!(serde_json::from_str::<ExecutionId>(&format!("\"{id}\"")).unwrap(), id);
+    }
+}

@@ -1,0 +1,45 @@
+//! Every bound of the system, in one place, with its unit.
+
+use std::time::Duration;
+
+/// The bounds that keep memory and messages finite. All can be set; the defaults suit services of ordinary size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest payload (input, output, event, details) in bytes: 8 MiB.
+    pub payload_bytes: usize,
+    /// Most items in one message: 128.
+    pub bundle_items: usize,
+    /// A message that has reached this many bytes takes no further item: 256 KiB. A single larger item still travels, alone.
+    pub bundle_bytes: usize,
+    /// Raised events that may wait in an instance's inbox: 10,000. Completions and timers always fit.
+    pub inbox_events: usize,
+    /// Events that one turn takes at most; what is left waits for the next: 1,000.
+    pub turn_events: usize,
+    /// A history of this many events is warned of: 50,000.
+    pub history_events: u64,
+    /// Bytes of live workflows that a worker keeps in memory: 256 MiB (estimated from the payloads they hold).
+    pub cache_bytes: usize,
+    /// Continue-as-new generations that one activation runs before it yields to other instances: 20.
+    pub generations: u32,
+    /// Redeliveries with which an activity or a turn may take its process down before it is stopped: 5.
+    pub crashes: u32,
+    /// How long a request ID, an event's message ID or a message for an absent instance is remembered: 1 h.
+    pub dedup_window: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            payload_bytes: 8 << 20,
+            bundle_items: 128,
+            bundle_bytes: 256 << 10,
+            inbox_events: 10_000,
+            turn_events: 1_000,
+            history_events: 50_000,
+            cache_bytes: 256 << 20,
+            generations: 20,
+            crashes: 5,
+            dedup_window: Duration::from_secs(3600),
+        }
+    }
+}

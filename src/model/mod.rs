@@ -1,0 +1,25 @@
+//! The words of the system as types: ids, times, payloads, failures, contracts.
+//!
+//! Everything else imports this layer; it imports nothing of the crate. A value of one of these types is valid by construction, so no code
+//! further down checks it again.
+
+mod contract;
+mod failure;
+mod ids;
+mod limits;
+mod payload;
+mod retry;
+mod status;
+mod time;
+
+pub use contract::{Activity, Event, Workflow};
+pub use failure::{Failure, kinds};
+pub use ids::{
+    AppId, BuildId, CommitId, ExecutionId, IdError, InstanceId, InstanceRef, Lane, MessageId, Namespace, RunId,
+    Sequence, TaskExecutionId, WorkerId, derived_child_id,
+};
+pub use limits::Limits;
+pub use payload::Payload;
+pub use retry::Retry;
+pub use status::Status;
+pub use time::Timestamp;

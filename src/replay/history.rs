@@ -1,0 +1,457 @@
+//! The history: the ordered events of an execution, stored turn by turn.
+//!
+//! Events come in two sorts. *Arrived* events happened to the workflow (it started, a task completed, a timer fired); *decided* events are what its
+//! code asked for when it saw them (a task scheduled, a timer created, its end). Within a turn they stand in the order in which they took place, so
+//! replay applies one arrived event at a time and compares what the code then asks for with the decided events that follow.
+//!
+//! They map one to one onto durabletask's history events (`TaskScheduled`, `SubOrchestrationInstanceCreated`, …); the docs hold the table.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    AppId, BuildId, CommitId, Failure, InstanceRef, MessageId, Payload, RunId, Sequence, TaskExecutionId, Timestamp,
+};
+use crate::wire::ParentLink;
+
+/// One turn: what happened between loading the state and committing it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Turn {
+    /// Its number within the execution, from 1: the version of the record once it is committed.
+    pub version: u64,
+    /// Names the commit.
+    pub commit: CommitId,
+    /// When it ran: what `ctx.now()` says throughout the turn.
+    pub at: Timestamp,
+    /// The code that ran it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<BuildId>,
+    /// What happened, in order.
+    pub events: Vec<HistoryEvent>,
+}
+
+impl Turn {
+    /// Writes the turn as MessagePack.
+    pub fn encode(&self) -> bytes::Bytes {
+        rmp_serde::to_vec_named(self)
+            .expect("a turn holds only values that MessagePack can write")
+            .into()
+    }
+
+    /// Reads a turn.
+    ///
+    /// # Errors
+    /// The text says what could not be read.
+    pub fn decode(bytes: &[u8]) -> Result<Self, String> {
+        rmp_serde::from_slice(bytes).map_err(|error| format!("the stored turn cannot be read: {error}"))
+    }
+}
+
+/// The time limits of an activity call, in milliseconds on the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct TimeLimits {
+    /// The call must have started this long after it was scheduled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule_to_start: Option<Duration>,
+    /// An attempt must be over this long after it started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<Duration>,
+    /// A running attempt must report progress this often.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Duration>,
+}
+
+impl TimeLimits {
+    /// True if there is none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The first moment at which one of the limits can be broken, counted from scheduling.
+    pub fn first_check(&self) -> Option<Duration> {
+        [self.schedule_to_start, self.timeout, self.heartbeat]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+/// What a timer is for; shown to people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TimerPurpose {
+    /// The workflow's own timer.
+    Timer,
+    /// The time limit of a wait for an event.
+    EventTimeout {
+        /// The event's name.
+        name: String,
+    },
+    /// The pause before a call's next attempt.
+    Retry {
+        /// The app called.
+        app: AppId,
+        /// What is called.
+        name: String,
+        /// The attempt that comes next, from 2.
+        attempt: u32,
+    },
+}
+
+/// An instance that a call started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct ChildRef {
+    /// The child.
+    pub instance: InstanceRef,
+    /// The number of the call.
+    pub sequence: Sequence,
+}
+
+/// An event that waits for code to take it, carried over by continue-as-new.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct CarriedEvent {
+    /// Its name, as sent.
+    pub name: String,
+    /// What it carries.
+    pub payload: Payload,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub enum HistoryEvent {
+    // --- arrived
+    /// The execution begins.
+    ExecutionStarted {
+        /// The workflow's name.
+        workflow: String,
+        /// Its input.
+        input: Payload,
+        /// The run, kept across continue-as-new.
+        run: RunId,
+        /// How many executions of the run came before.
+        #[serde(default)]
+        generation: u32,
+        /// Who called it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        parent: Option<ParentLink>,
+        /// Labels.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        tags: BTreeMap<String, String>,
+        /// Events that the execution before had not taken.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        carried: Vec<CarriedEvent>,
+        /// Message IDs of events that executions before have seen, with the time.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        seen: Vec<(MessageId, Timestamp)>,
+    },
+    /// An activity attempt succeeded.
+    TaskCompleted {
+        /// Which.
+        sequence: Sequence,
+        /// Its output.
+        output: Payload,
+    },
+    /// An activity attempt failed.
+    TaskFailed {
+        /// Which.
+        sequence: Sequence,
+        /// Why.
+        failure: Failure,
+    },
+    /// A child succeeded.
+    ChildCompleted {
+        /// Which.
+        sequence: Sequence,
+        /// Its output.
+        output: Payload,
+    },
+    /// A child failed, was terminated, or could not be started.
+    ChildFailed {
+        /// Which.
+        sequence: Sequence,
+        /// Why.
+        failure: Failure,
+        /// The child, if it is to be terminated because its time is up.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        terminate: Option<ChildRef>,
+    },
+    /// A timer fired.
+    TimerFired {
+        /// Which.
+        sequence: Sequence,
+    },
+    /// An external event came.
+    EventRaised {
+        /// Its name, as sent.
+        name: String,
+        /// What it carries.
+        payload: Payload,
+        /// It counts once by this.
+        message_id: MessageId,
+    },
+    /// An operator suspended the instance.
+    ExecutionSuspended {
+        /// Why.
+        reason: String,
+    },
+    /// An operator let it go on.
+    ExecutionResumed {
+        /// Why.
+        reason: String,
+    },
+    /// An operator, or the parent, ended it.
+    ExecutionTerminated {
+        /// Why.
+        reason: String,
+        /// The children that end with it.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        children: Vec<ChildRef>,
+    },
+    // --- decided
+    /// The code called an activity.
+    TaskScheduled {
+        /// Its number.
+        sequence: Sequence,
+        /// The app called.
+        app: AppId,
+        /// The activity called.
+        name: String,
+        /// Its input.
+        input: Payload,
+        /// The same for all attempts.
+        task_execution_id: TaskExecutionId,
+        /// Which attempt, from 1.
+        attempt: u32,
+        /// Time limits.
+        #[serde(default, skip_serializing_if = "TimeLimits::is_empty")]
+        limits: TimeLimits,
+        /// True if the call has a retry policy.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        retried: bool,
+    },
+    /// The code called a child workflow.
+    ChildScheduled {
+        /// Its number.
+        sequence: Sequence,
+        /// The child.
+        instance: InstanceRef,
+        /// The workflow called.
+        workflow: String,
+        /// Its input.
+        input: Payload,
+        /// Which attempt, from 1.
+        attempt: u32,
+        /// Time limits (no heartbeat).
+        #[serde(default, skip_serializing_if = "TimeLimits::is_empty")]
+        limits: TimeLimits,
+        /// True if the call has a retry policy.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        retried: bool,
+        /// True if the code does not wait for it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        detached: bool,
+    },
+    /// The code asked for a timer.
+    TimerCreated {
+        /// Its number.
+        sequence: Sequence,
+        /// When it fires.
+        due: Timestamp,
+        /// What it is for.
+        purpose: TimerPurpose,
+    },
+    /// The code lost interest in a timer.
+    TimerCancelled {
+        /// Which.
+        sequence: Sequence,
+    },
+    /// The code raised an event on another instance.
+    EventSent {
+        /// Its number.
+        sequence: Sequence,
+        /// For whom.
+        instance: InstanceRef,
+        /// The event's name.
+        name: String,
+        /// What it carries.
+        payload: Payload,
+    },
+    /// The code asked for a patch and got it.
+    PatchMarked {
+        /// The patch's name.
+        name: String,
+    },
+    /// The code returned.
+    ExecutionCompleted {
+        /// Its output.
+        output: Payload,
+    },
+    /// The code failed.
+    ExecutionFailed {
+        /// Why.
+        failure: Failure,
+    },
+    /// The code began anew.
+    ContinuedAsNew {
+        /// The next execution's input.
+        input: Payload,
+        /// Events that nobody had taken.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        carried: Vec<CarriedEvent>,
+        /// Message IDs of events seen, with the time.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        seen: Vec<(MessageId, Timestamp)>,
+    },
+}
+
+impl HistoryEvent {
+    /// True for what happened *to* the workflow, false for what its code decided.
+    pub fn is_arrived(&self) -> bool {
+        use HistoryEvent::*;
+        match self {
+            ExecutionStarted { .. }
+            | TaskCompleted { .. }
+            | TaskFailed { .. }
+            | ChildCompleted { .. }
+            | ChildFailed { .. }
+            | TimerFired { .. }
+            | EventRaised { .. } => true,
+            ExecutionSuspended { .. } | ExecutionResumed { .. } | ExecutionTerminated { .. } => true,
+            TaskScheduled { .. }
+            | ChildScheduled { .. }
+            | TimerCreated { .. }
+            | TimerCancelled { .. }
+            | EventSent { .. }
+            | PatchMarked { .. } => false,
+            ExecutionCompleted { .. } | ExecutionFailed { .. } | ContinuedAsNew { .. } => false,
+        }
+    }
+
+    /// What the event is, in words for a person: the two sides of a nondeterminism message are made of these.
+    pub fn describe(&self) -> String {
+        use HistoryEvent::*;
+        match self {
+            ExecutionStarted { workflow, .. } => format!("the start of workflow `{workflow}`"),
+            TaskCompleted { sequence, .. } => format!("the completion of call {sequence}"),
+            TaskFailed { sequence, failure } => format!("the failure of call {sequence} ({})", failure.kind),
+            ChildCompleted { sequence, .. } => format!("the completion of child {sequence}"),
+            ChildFailed { sequence, failure, .. } => format!("the failure of child {sequence} ({})", failure.kind),
+            TimerFired { sequence } => format!("the firing of timer {sequence}"),
+            EventRaised { name, .. } => format!("the event `{name}`"),
+            ExecutionSuspended { .. } => "a suspension".into(),
+            ExecutionResumed { .. } => "a resumption".into(),
+            ExecutionTerminated { .. } => "the termination".into(),
+            TaskScheduled {
+                app,
+                name,
+                sequence,
+                attempt,
+                ..
+            } => format!("call {sequence} to activity `{name}` on app `{app}` (attempt {attempt})"),
+            ChildScheduled {
+                instance,
+                workflow,
+                sequence,
+                ..
+            } => format!("call {sequence} to child workflow `{workflow}` as `{instance}`"),
+            TimerCreated {
+                sequence,
+                purpose: TimerPurpose::Timer,
+                ..
+            } => format!("timer {sequence}"),
+            TimerCreated {
+                sequence,
+                purpose: TimerPurpose::EventTimeout { name },
+                ..
+            } => format!("timer {sequence} for the wait for event `{name}`"),
+            TimerCreated {
+                sequence,
+                purpose: TimerPurpose::Retry { name, attempt, .. },
+                ..
+            } => format!("timer {sequence} before attempt {attempt} of `{name}`"),
+            TimerCancelled { sequence } => format!("the cancellation of timer {sequence}"),
+            EventSent {
+                instance,
+                name,
+                sequence,
+                ..
+            } => format!("event {sequence} `{name}` to `{instance}`"),
+            PatchMarked { name } => format!("the patch `{name}`"),
+            ExecutionCompleted { .. } => "the end of the workflow".into(),
+            ExecutionFailed { failure } => format!("the workflow's failure ({})", failure.kind),
+            ContinuedAsNew { .. } => "continue-as-new".into(),
+        }
+    }
+
+    /// True if the two are the same decision: same sort, number, target and attempt. Inputs, due times and failure texts may differ: they can hold
+    /// what a new build words differently, and what is in history is what counts.
+    pub fn same_decision(&self, other: &HistoryEvent) -> bool {
+        use HistoryEvent::*;
+        match (self, other) {
+            (
+                TaskScheduled {
+                    sequence: a,
+                    app: b,
+                    name: c,
+                    attempt: d,
+                    ..
+                },
+                TaskScheduled {
+                    sequence: w,
+                    app: x,
+                    name: y,
+                    attempt: z,
+                    ..
+                },
+            ) => (a, b, c, d) == (w, x, y, z),
+            (
+                ChildScheduled {
+                    sequence: a,
+                    instance: b,
+                    workflow: c,
+                    ..
+                },
+                ChildScheduled {
+                    sequence: x,
+                    instance: y,
+                    workflow: z,
+                    ..
+                },
+            ) => (a, b, c) == (x, y, z),
+            (
+                TimerCreated {
+                    sequence: a,
+                    purpose: b,
+                    ..
+                },
+                TimerCreated {
+                    sequence: x,
+                    purpose: y,
+                    ..
+                },
+            ) => (a, b) == (x, y),
+            (TimerCancelled { sequence: a }, TimerCancelled { sequence: x }) => a == x,
+            (
+                EventSent {
+                    sequence: a,
+                    instance: b,
+                    name: c,
+                    ..
+                },
+                EventSent {
+                    sequence: x,
+                    instance: y,
+                    name: z,
+                    ..
+                },
+            ) => (a, b, c) == (x, y, z),
+            (PatchMarked { name: a }, PatchMarked { name: x }) => a == x,
+            (ExecutionCompleted { .. }, ExecutionCompleted { .. })
+            | (ExecutionFailed { .. }, ExecutionFailed { .. })
+            | (ContinuedAsNew { .. }, ContinuedAsNew { .. }) => true,
+            _ => false,
+        }
+    }
+}

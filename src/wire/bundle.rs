@@ -1,0 +1,110 @@
+//! The envelope: a version and a list of items.
+
+use serde::{Deserialize, Serialize};
+
+use super::Item;
+
+/// The version of the wire format that this release writes. A message of a later one is left for a worker that knows it.
+pub const WIRE_VERSION: u32 = 1;
+
+/// A message's body.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Bundle {
+    /// The wire version.
+    pub v: u32,
+    /// What the message says, in order.
+    pub items: Vec<Item>,
+}
+
+/// A body that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not a bundle, or a field is missing or of another type.
+    #[error("the message is not a bundle of wire version {WIRE_VERSION}: {0}")]
+    Malformed(String),
+    /// Written by a later release.
+    #[error("the message has wire version {found}; this worker reads versions up to {WIRE_VERSION}: upgrade it")]
+    Newer {
+        /// The version it has.
+        found: u32,
+    },
+    /// A bundle without items says nothing.
+    #[error("the bundle has no items: it needs at least one")]
+    Empty,
+    /// A start that somebody published by hand, with a bad field.
+    #[error("the start message's field `{field}` {problem}")]
+    Field {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong, and what would be right.
+        problem: String,
+    },
+}
+
+impl Bundle {
+    /// A bundle of these items, of the current version.
+    pub fn new(items: Vec<Item>) -> Self {
+        Self { v: WIRE_VERSION, items }
+    }
+
+    /// Writes the bundle as MessagePack.
+    pub fn encode(&self) -> bytes::Bytes {
+        rmp_serde::to_vec_named(self)
+            .expect("a bundle holds only values that MessagePack can write")
+            .into()
+    }
+
+    /// Reads a bundle.
+    ///
+    /// # Errors
+    /// [`DecodeError`] says what is wrong with it; a later wire version is told apart from a malformed message.
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        /// The version alone: a later release's items may not be readable, its version always is.
+        #[derive(Deserialize)]
+        struct Versioned {
+            v: u32,
+        }
+        let versioned: Versioned =
+            rmp_serde::from_slice(body).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+        if versioned.v > WIRE_VERSION {
+            return Err(DecodeError::Newer { found: versioned.v });
+        }
+        let bundle: Self = rmp_serde::from_slice(body).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+        if bundle.items.is_empty() {
+            return Err(DecodeError::Empty);
+        }
+        Ok(bundle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::WorkerId;
+    use crate::wire::ProbeItem;
+
+    #[test]
+    fn a_bundle_comes_back_as_it_was() {
+        let bundle = Bundle::new(vec![Item::Probe(ProbeItem {
+            worker: WorkerId::generate(),
+        })]);
+        assert_eq!(Bundle::decode(&bundle.encode()).unwrap(), bundle);
+    }
+
+    #[test]
+    fn a_later_version_is_told_apart_from_garbage() {
+        #[derive(Serialize)]
+        struct Later {
+            v: u32,
+            things: Vec<u8>,
+        }
+        let later = rmp_serde::to_vec_named(&Later { v: 2, things: vec![1] }).unwrap();
+        assert!(matches!(Bundle::decode(&later), Err(DecodeError::Newer { found: 2 })));
+        assert!(matches!(Bundle::decode(b"{}"), Err(DecodeError::Malformed(_))));
+        assert!(matches!(Bundle::decode(b""), Err(DecodeError::Malformed(_))));
+        assert!(matches!(
+            Bundle::decode(&Bundle::new(Vec::new()).encode()),
+            Err(DecodeError::Empty)
+        ));
+    }
+}

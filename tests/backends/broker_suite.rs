@@ -1,0 +1,1 @@
+//! Filled in by the backend's own change.

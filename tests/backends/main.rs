@@ -1,0 +1,10 @@
+//! What every broker and every store must do, and each backend's run of it.
+//!
+//! `broker_suite` and `store_suite` are functions over the traits; a backend's file makes a fresh one for each test and calls them all.
+
+mod broker_suite;
+mod embedded;
+mod memory;
+mod rabbitmq;
+mod redis;
+mod store_suite;
