@@ -6,6 +6,6 @@ pub mod replay;
 pub mod wire;
 
 pub use model::*;
-
-/// The result of user code: any error becomes a [`Failure`] through `?`.
-pub type Result<T, E = Failure> = std::result::Result<T, E>;
+pub use replay::{
+    All, Call, Child, Compensations, Either, EventWait, First, Handle, Timer, WorkflowContext, all, first, race,
+};

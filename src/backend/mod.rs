@@ -16,5 +16,5 @@ pub use handle::Backend;
 pub use store::{
     App, Claim, ClaimTerms, ClaimVerdict, Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver,
     Delivered, DueEntry, DueKey, DueKind, DueOutcome, Guard, IndexFilter, IndexPage, Loaded, Mark, Origin, Progress,
-    Record, Stall, StallReason, Store, View, WaitingFor, WaitingView, Watch, When, WorkerInfo,
+    Record, Stall, Store, View, Watch, When, WorkerInfo,
 };

@@ -11,7 +11,7 @@ pub use directory::{App, IndexFilter, IndexPage, WorkerInfo};
 pub use due::{DueEntry, DueKey, DueKind, DueOutcome, When};
 pub use record::{
     Claim, ClaimTerms, ClaimVerdict, Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver, Delivered,
-    Guard, Loaded, Mark, Origin, Progress, Record, Stall, StallReason, View, WaitingFor, WaitingView,
+    Guard, Loaded, Mark, Origin, Progress, Record, Stall, View,
 };
 
 use std::time::Duration;

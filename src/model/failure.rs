@@ -36,6 +36,8 @@ pub mod kinds {
     pub const PANIC: &str = "Panic";
     /// The instance was terminated.
     pub const TERMINATED: &str = "Terminated";
+    /// Not a failure: what `continue_as_new` gives the workflow to return.
+    pub const CONTINUED_AS_NEW: &str = "ContinuedAsNew";
     /// The activity's worker handed the task back or its caller went away.
     pub const CANCELLED: &str = "Cancelled";
 }

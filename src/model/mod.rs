@@ -9,8 +9,10 @@ mod ids;
 mod limits;
 mod payload;
 mod retry;
+mod stall;
 mod status;
 mod time;
+mod waiting;
 
 pub use contract::{Activity, Event, Workflow};
 pub use failure::{Failure, kinds};
@@ -21,5 +23,10 @@ pub use ids::{
 pub use limits::Limits;
 pub use payload::Payload;
 pub use retry::Retry;
+pub use stall::StallReason;
 pub use status::Status;
 pub use time::Timestamp;
+pub use waiting::{WaitingFor, WaitingView};
+
+/// The result of user code: any error becomes a [`Failure`] through `?`.
+pub type Result<T, E = Failure> = std::result::Result<T, E>;

@@ -205,6 +205,9 @@ pub enum HistoryEvent {
     ExecutionTerminated {
         /// Why.
         reason: String,
+        /// True if its children end with it.
+        #[serde(default)]
+        recursive: bool,
         /// The children that end with it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         children: Vec<ChildRef>,
@@ -278,6 +281,13 @@ pub enum HistoryEvent {
         /// What it carries.
         payload: Payload,
     },
+    /// The code made a call that was refused on the spot: it was not valid, or its payload was too large.
+    CallRefused {
+        /// Its number.
+        sequence: Sequence,
+        /// Why.
+        failure: Failure,
+    },
     /// The code asked for a patch and got it.
     PatchMarked {
         /// The patch's name.
@@ -324,6 +334,7 @@ impl HistoryEvent {
             | TimerCreated { .. }
             | TimerCancelled { .. }
             | EventSent { .. }
+            | CallRefused { .. }
             | PatchMarked { .. } => false,
             ExecutionCompleted { .. } | ExecutionFailed { .. } | ContinuedAsNew { .. } => false,
         }
@@ -378,6 +389,7 @@ impl HistoryEvent {
                 sequence,
                 ..
             } => format!("event {sequence} `{name}` to `{instance}`"),
+            CallRefused { sequence, failure } => format!("call {sequence}, refused ({})", failure.kind),
             PatchMarked { name } => format!("the patch `{name}`"),
             ExecutionCompleted { .. } => "the end of the workflow".into(),
             ExecutionFailed { failure } => format!("the workflow's failure ({})", failure.kind),
@@ -447,6 +459,7 @@ impl HistoryEvent {
                     ..
                 },
             ) => (a, b, c) == (x, y, z),
+            (CallRefused { sequence: a, .. }, CallRefused { sequence: x, .. }) => a == x,
             (PatchMarked { name: a }, PatchMarked { name: x }) => a == x,
             (ExecutionCompleted { .. }, ExecutionCompleted { .. })
             | (ExecutionFailed { .. }, ExecutionFailed { .. })

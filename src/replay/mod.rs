@@ -2,5 +2,27 @@
 //!
 //! This layer decides what a workflow does next. It knows no runtime, no broker, no store, no clock and no source of randomness; what time it is
 //! stands in the turn. So the same history gives the same decisions on every machine, after every restart (I8).
+//!
+//! [`history`] is what is stored. [`Execution`] runs a workflow's code against it: [`Execution::replay`] for turns that are stored,
+//! [`Execution::advance`] for what is new. [`WorkflowContext`] is the code's side.
 
+mod calls;
+mod combinators;
+mod compensation;
+mod context;
+mod events;
+mod execution;
+mod handle;
 pub mod history;
+mod intake;
+mod machine;
+#[cfg(test)]
+mod tests;
+
+pub use calls::{Call, Child, EventWait, Timer};
+pub use combinators::{All, Either, First, all, first, race};
+pub use compensation::Compensations;
+pub use context::WorkflowContext;
+pub use execution::{Code, CodeFuture, Execution, Stuck};
+pub use handle::Handle;
+pub use intake::Intake;

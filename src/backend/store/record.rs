@@ -8,7 +8,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    AppId, BuildId, CommitId, ExecutionId, InstanceRef, Lane, MessageId, Payload, RunId, Sequence, Status, Timestamp,
+    BuildId, CommitId, ExecutionId, InstanceRef, Lane, MessageId, Payload, RunId, Sequence, StallReason, Status,
+    Timestamp, WaitingView,
 };
 use crate::wire::{Outcome, ParentLink};
 
@@ -69,105 +70,6 @@ pub struct Stall {
     pub build: BuildId,
     /// Since when.
     pub since: Timestamp,
-}
-
-/// Sorts of reasons for a stall.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum StallReason {
-    /// The code's decisions differ from the history.
-    Nondeterminism,
-    /// No live worker has registered the workflow.
-    NotRegistered,
-    /// The code waits on a future that is not Leveret's.
-    ForeignFuture,
-    /// Its turns have taken down workers.
-    Crashed,
-    /// Its stored history cannot be read.
-    Unreadable,
-}
-
-impl fmt::Display for StallReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            StallReason::Nondeterminism => "nondeterminism",
-            StallReason::NotRegistered => "workflow not registered",
-            StallReason::ForeignFuture => "foreign future",
-            StallReason::Crashed => "crashed",
-            StallReason::Unreadable => "unreadable history",
-        })
-    }
-}
-
-/// What an instance waits for: the first few, and how many there are.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct WaitingView {
-    /// How many things in all.
-    pub total: usize,
-    /// The first of them: at most [`WaitingView::SHOWN`].
-    pub shown: Vec<WaitingFor>,
-}
-
-impl WaitingView {
-    /// How many are listed: enough for a person, and small beside a commit.
-    pub const SHOWN: usize = 16;
-}
-
-/// One thing that an instance waits for.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub enum WaitingFor {
-    /// An activity attempt.
-    Activity {
-        /// Its number.
-        sequence: Sequence,
-        /// The app called.
-        app: AppId,
-        /// The activity called.
-        name: String,
-        /// Which attempt, from 1.
-        attempt: u32,
-        /// When it was scheduled.
-        since: Timestamp,
-    },
-    /// A child workflow.
-    Child {
-        /// Its number.
-        sequence: Sequence,
-        /// The child.
-        instance: InstanceRef,
-        /// The workflow called.
-        workflow: String,
-        /// Which attempt, from 1.
-        attempt: u32,
-        /// When it was scheduled.
-        since: Timestamp,
-    },
-    /// The pause before a call's next attempt.
-    Retry {
-        /// The timer's number.
-        sequence: Sequence,
-        /// The app called.
-        app: AppId,
-        /// What is called.
-        name: String,
-        /// The attempt that comes next.
-        attempt: u32,
-        /// When it comes.
-        due: Timestamp,
-    },
-    /// A timer.
-    Timer {
-        /// Its number.
-        sequence: Sequence,
-        /// When it fires.
-        due: Timestamp,
-    },
-    /// An external event.
-    Event {
-        /// Its name.
-        name: String,
-        /// Since when.
-        since: Timestamp,
-    },
 }
 
 /// What stands between an instance and its deletion: effects that may not have been made yet.

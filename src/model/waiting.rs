@@ -1,0 +1,77 @@
+//! What an instance waits for: small enough to be written with every turn, enough for a person at 3 a.m.
+
+use serde::{Deserialize, Serialize};
+
+use super::{AppId, InstanceRef, Sequence, Timestamp};
+
+/// What an instance waits for: the first few, and how many there are.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct WaitingView {
+    /// How many things in all.
+    pub total: usize,
+    /// The first of them: at most [`WaitingView::SHOWN`].
+    pub shown: Vec<WaitingFor>,
+}
+
+impl WaitingView {
+    /// How many are listed: enough for a person, and small beside a commit.
+    pub const SHOWN: usize = 16;
+}
+
+/// One thing that an instance waits for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum WaitingFor {
+    /// An activity attempt.
+    Activity {
+        /// Its number.
+        sequence: Sequence,
+        /// The app called.
+        app: AppId,
+        /// The activity called.
+        name: String,
+        /// Which attempt, from 1.
+        attempt: u32,
+        /// When it was scheduled.
+        since: Timestamp,
+    },
+    /// A child workflow.
+    Child {
+        /// Its number.
+        sequence: Sequence,
+        /// The child.
+        instance: InstanceRef,
+        /// The workflow called.
+        workflow: String,
+        /// Which attempt, from 1.
+        attempt: u32,
+        /// When it was scheduled.
+        since: Timestamp,
+    },
+    /// The pause before a call's next attempt.
+    Retry {
+        /// The timer's number.
+        sequence: Sequence,
+        /// The app called.
+        app: AppId,
+        /// What is called.
+        name: String,
+        /// The attempt that comes next.
+        attempt: u32,
+        /// When it comes.
+        due: Timestamp,
+    },
+    /// A timer.
+    Timer {
+        /// Its number.
+        sequence: Sequence,
+        /// When it fires.
+        due: Timestamp,
+    },
+    /// An external event.
+    Event {
+        /// Its name.
+        name: String,
+        /// Since when.
+        since: Timestamp,
+    },
+}

@@ -1,0 +1,359 @@
+//! A workflow's code, run against its history.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use super::context::WorkflowContext;
+use super::handle::Shared;
+use super::history::{HistoryEvent, Turn};
+use super::machine::{Machine, Open};
+use crate::model::{
+    ExecutionId, Failure, InstanceRef, Limits, Payload, Result, StallReason, Timestamp, WaitingFor, WaitingView, kinds,
+};
+
+/// The future of a workflow's code.
+pub type CodeFuture = Pin<Box<dyn Future<Output = Result<Payload>> + Send>>;
+
+/// Something that can run a workflow.
+pub trait Code: Send + Sync {
+    /// Begins the workflow. Its own code runs only when the future is polled.
+    fn begin(&self, ctx: WorkflowContext, input: Payload) -> CodeFuture;
+}
+
+/// Why code cannot go on. Nothing is lost: the instance stalls, and fitting code lets it go on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Stuck {
+    /// Which sort of reason.
+    pub reason: StallReason,
+    /// For a person: both sides, and the way out.
+    pub message: String,
+}
+
+/// One execution in memory: the code's future and the machine behind it.
+pub struct Execution {
+    shared: Shared,
+    code: Arc<dyn Code>,
+    future: Option<CodeFuture>,
+    is_over: bool,
+    waker: Arc<TurnWaker>,
+    /// Version of the last turn that was applied.
+    version: u64,
+}
+
+impl Execution {
+    /// An execution that nothing has happened to.
+    pub fn new(instance: InstanceRef, execution: ExecutionId, code: Arc<dyn Code>, limits: &Limits) -> Self {
+        let machine = Machine::new(instance, execution, limits.payload_bytes, limits.dedup_window);
+        Self {
+            shared: Shared::new(machine),
+            code,
+            future: None,
+            is_over: false,
+            waker: Arc::default(),
+            version: 0,
+        }
+    }
+
+    /// Applies a stored turn and compares what the code decides with what it had decided.
+    ///
+    /// # Errors
+    /// [`Stuck`] names both sides of the first difference. The execution is of no further use then.
+    pub fn replay(&mut self, turn: &Turn) -> Result<(), Stuck> {
+        {
+            let mut machine = self.shared.lock();
+            machine.is_replaying = true;
+            machine.now = turn.at;
+            machine.note_recorded(&turn.events);
+        }
+        for event in &turn.events {
+            if event.is_arrived() {
+                self.happen(event)?;
+                continue;
+            }
+            let asked = self.shared.lock().decided.pop_front();
+            match asked {
+                Some(asked) if asked.same_decision(event) => self.shared.lock().confirm(event),
+                asked => {
+                    return Err(self.differs(
+                        turn,
+                        &event.describe(),
+                        &asked.map_or("nothing".into(), |asked| asked.describe()),
+                    ));
+                }
+            }
+        }
+        if let Some(extra) = self.shared.lock().decided.front() {
+            return Err(self.differs(turn, "nothing more", &extra.describe()));
+        }
+        self.version = turn.version;
+        Ok(())
+    }
+
+    /// Begins a turn that is not stored yet.
+    ///
+    /// # Errors
+    /// [`Stuck`] if the code was woken by a future that is not Leveret's.
+    pub fn begin_turn(&mut self, at: Timestamp) -> Result<(), Stuck> {
+        if self.waker.woken_outside.load(Ordering::Acquire) {
+            return Err(self.foreign());
+        }
+        let mut machine = self.shared.lock();
+        machine.is_replaying = false;
+        machine.now = at;
+        self.version += 1;
+        Ok(())
+    }
+
+    /// Applies a new event, runs the code to where it blocks, and appends both the event and the code's decisions to `events`. Does nothing once the
+    /// execution is over.
+    ///
+    /// # Errors
+    /// [`Stuck`] if the code waits for something that no event can bring. The execution is of no further use then.
+    pub fn advance(&mut self, mut event: HistoryEvent, events: &mut Vec<HistoryEvent>) -> Result<(), Stuck> {
+        if self.is_over {
+            return Ok(());
+        }
+        if let HistoryEvent::ExecutionTerminated {
+            children, recursive, ..
+        } = &mut event
+        {
+            self.is_over = true;
+            self.drop_code();
+            let open = self.shared.lock().wind_up();
+            if *recursive {
+                *children = open;
+            }
+        } else {
+            self.happen(&event)?;
+        }
+        events.push(event);
+        events.extend(self.shared.lock().decided.drain(..));
+        Ok(())
+    }
+
+    /// True once the code has ended, or was ended.
+    pub fn is_over(&self) -> bool {
+        self.is_over
+    }
+
+    /// Version of the last turn.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The workflow's own status.
+    pub fn custom_status(&self) -> Option<Payload> {
+        self.shared.lock().custom_status.clone()
+    }
+
+    /// Rough size in memory, in bytes.
+    pub fn weight(&self) -> usize {
+        self.shared.lock().weight()
+    }
+
+    /// What the code waits for.
+    pub fn waiting(&self) -> WaitingView {
+        if self.is_over {
+            return WaitingView::default();
+        }
+        let machine = self.shared.lock();
+        let awaited = machine.events.awaited();
+        let total = machine.open.len() + awaited.iter().map(|(_, _, waiters)| waiters).sum::<usize>();
+        let open = machine
+            .open
+            .iter()
+            .filter(|(_, (slot, _))| slot.is_some())
+            .map(|(sequence, (_, open))| show(*sequence, open));
+        let events = awaited.iter().map(|(name, since, _)| WaitingFor::Event {
+            name: (*name).to_owned(),
+            since: *since,
+        });
+        WaitingView {
+            total,
+            shown: events.chain(open).take(WaitingView::SHOWN).collect(),
+        }
+    }
+
+    pub(super) fn machine(&self) -> &Shared {
+        &self.shared
+    }
+
+    fn happen(&mut self, event: &HistoryEvent) -> Result<(), Stuck> {
+        self.waker.in_turn.store(true, Ordering::Release);
+        let wakers = {
+            let mut machine = self.shared.lock();
+            machine.apply(event);
+            machine.take_wakers()
+        };
+        if let HistoryEvent::ExecutionStarted { input, .. } = event {
+            self.future = Some(
+                self.code
+                    .begin(WorkflowContext::new(self.shared.clone()), input.clone()),
+            );
+        }
+        wakers.into_iter().for_each(Waker::wake);
+        let result = self.poll();
+        self.waker.in_turn.store(false, Ordering::Release);
+        result
+    }
+
+    fn poll(&mut self) -> Result<(), Stuck> {
+        let Some(future) = &mut self.future else { return Ok(()) };
+        let waker = Waker::from(self.waker.clone());
+        let mut context = Context::from_waker(&waker);
+        let mut poll = || catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
+        let is_replaying = self.shared.lock().is_replaying;
+        let polled = if is_replaying {
+            // Log lines of workflow code appear once: while it catches up, its events go nowhere.
+            tracing::dispatcher::with_default(&tracing::Dispatch::none(), poll)
+        } else {
+            poll()
+        };
+        let result = match polled {
+            Ok(Poll::Pending) if self.shared.lock().is_waiting() => return Ok(()),
+            Ok(Poll::Pending) => return Err(self.foreign()),
+            Ok(Poll::Ready(result)) => result,
+            Err(panic) => Err(Failure::new(
+                kinds::PANIC,
+                format!("the workflow panicked: {}", panic_text(panic.as_ref())),
+            )
+            .fatal()),
+        };
+        self.drop_code();
+        self.is_over = true;
+        self.end(result);
+        Ok(())
+    }
+
+    fn end(&mut self, result: Result<Payload>) {
+        let mut machine = self.shared.lock();
+        machine.wind_up();
+        let ending = match (machine.continue_as_new.take(), result) {
+            (Some(input), _) => {
+                let (carried, seen) = machine.carry();
+                HistoryEvent::ContinuedAsNew { input, carried, seen }
+            }
+            (None, Ok(output)) => match machine.check_output("output", &output) {
+                Some(failure) => HistoryEvent::ExecutionFailed {
+                    failure: failure.at(&machine.identity.instance.app),
+                },
+                None => HistoryEvent::ExecutionCompleted { output },
+            },
+            (None, Err(failure)) => HistoryEvent::ExecutionFailed {
+                failure: failure.at(&machine.identity.instance.app),
+            },
+        };
+        machine.decided.push_back(ending);
+    }
+
+    /// Drops the code's future; what goes away with it is no decision of the code.
+    fn drop_code(&mut self) {
+        self.shared.lock().is_closed = true;
+        // A destructor in user code may panic; the workflow is over either way.
+        let future = self.future.take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(future)));
+    }
+
+    fn differs(&self, turn: &Turn, recorded: &str, asked: &str) -> Stuck {
+        let message = format!(
+            "in turn {} the history has {recorded}, the code asked for {asked}; did the workflow change? Run the code that wrote the history, or guard the change with `ctx.patched(..)`",
+            turn.version
+        );
+        Stuck {
+            reason: StallReason::Nondeterminism,
+            message,
+        }
+    }
+
+    fn foreign(&self) -> Stuck {
+        let message = "the workflow waits on a future that is not Leveret's (a tokio sleep, a channel, I/O), which replay cannot repeat; \
+                       use `ctx.timer` for time, `ctx.event` for signals and an activity (`ctx.call`) for I/O"
+            .into();
+        Stuck {
+            reason: StallReason::ForeignFuture,
+            message,
+        }
+    }
+}
+
+impl Drop for Execution {
+    fn drop(&mut self) {
+        self.drop_code();
+    }
+}
+
+fn show(sequence: u64, open: &Open) -> WaitingFor {
+    use super::history::TimerPurpose;
+    match open.clone() {
+        Open::Activity {
+            app,
+            name,
+            attempt,
+            since,
+            ..
+        } => WaitingFor::Activity {
+            sequence,
+            app,
+            name,
+            attempt,
+            since,
+        },
+        Open::Child {
+            instance,
+            workflow,
+            attempt,
+            since,
+            ..
+        } => WaitingFor::Child {
+            sequence,
+            instance,
+            workflow,
+            attempt,
+            since,
+        },
+        Open::Timer {
+            due,
+            purpose: TimerPurpose::Retry { app, name, attempt },
+        } => WaitingFor::Retry {
+            sequence,
+            app,
+            name,
+            attempt,
+            due,
+        },
+        Open::Timer { due, .. } => WaitingFor::Timer { sequence, due },
+    }
+}
+
+/// What a panic said, as far as it can be known.
+pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "(no message)".into())
+}
+
+/// Tells a wake during a turn (ours) from one at any other time (somebody else's).
+#[derive(Default)]
+struct TurnWaker {
+    in_turn: AtomicBool,
+    woken_outside: AtomicBool,
+}
+
+impl Wake for TurnWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.in_turn.load(Ordering::Acquire) {
+            self.woken_outside.store(true, Ordering::Release);
+        }
+    }
+}
