@@ -5,9 +5,11 @@ mod engine;
 mod model;
 pub mod replay;
 pub mod wire;
+mod worker;
 
 pub use engine::Retention;
 pub use model::*;
 pub use replay::{
     All, Call, Child, Compensations, Either, EventWait, First, Handle, Timer, WorkflowContext, all, first, race,
 };
+pub use worker::{ActivityContext, RunningWorker, Settings, Worker, WorkerCounts, WorkerError, shutdown_signal};

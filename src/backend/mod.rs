@@ -9,6 +9,7 @@ mod error;
 mod handle;
 mod store;
 
+pub(crate) use broker::BUNDLE_TYPE;
 pub use broker::{Acknowledge, Broker, Consumer, Delivery, Message, Properties, Queue, QueueDepth};
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, Result, Retryable};

@@ -52,7 +52,7 @@ impl Engine {
                 }
                 (Command::Suspend { reason }, Status::Pending) => {
                     let now = self.now().await?;
-                    self.commit_early(
+                    self.commit_plain(
                         &instance,
                         &record,
                         now,
@@ -63,7 +63,7 @@ impl Engine {
                 (Command::Resume { reason }, Status::Suspended) => {
                     let now = self.now().await?;
                     let resumed = self
-                        .commit_early(
+                        .commit_plain(
                             &instance,
                             &record,
                             now,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{DueKey, DueKind};
+use crate::backend::{DueKey, DueKind, Queue};
 use crate::model::{ExecutionId, InstanceRef, MessageId, Sequence, Timestamp};
 use crate::wire::{Item, TaskItem, TaskRef};
 
@@ -59,6 +59,17 @@ pub(crate) struct ParkedEntry {
     #[serde(default)]
     pub(crate) lane: Option<crate::model::Lane>,
     pub(crate) since: Timestamp,
+}
+
+impl ParkedEntry {
+    /// The queue that it is for.
+    pub(crate) fn queue(&self) -> Queue {
+        match (&self.item, self.lane) {
+            (_, Some(lane)) => Queue::Events(self.app.clone(), lane),
+            (Item::Start(_), None) => Queue::Workflows(self.app.clone()),
+            (_, None) => Queue::Activities(self.app.clone()),
+        }
+    }
 }
 
 pub(crate) fn parked_key(id: &MessageId) -> DueKey {

@@ -41,11 +41,11 @@ impl Engine {
             EarlyEnd::Failed(failure) => HistoryEvent::ExecutionFailed { failure },
         };
         let events = vec![started(record, input, record.run), ending];
-        self.commit_early(instance, record, now, events).await
+        self.commit_plain(instance, record, now, events).await
     }
 
-    /// Appends a turn without code, to an instance that has not begun, and makes its effects. False on a conflict.
-    pub(crate) async fn commit_early(
+    /// Appends a turn without running code and makes its effects: for instances that have not begun, or whose code may not run. False on a conflict.
+    pub(crate) async fn commit_plain(
         &self,
         instance: &InstanceRef,
         record: &Record,
@@ -63,6 +63,7 @@ impl Engine {
         let status = match (&ended, turn.events.last()) {
             (Some((status, _)), _) => *status,
             (None, Some(HistoryEvent::ExecutionSuspended { .. })) => Status::Suspended,
+            // Resumed before it had begun: its start is sent again.
             _ => Status::Pending,
         };
         let encoded = turn.encode();

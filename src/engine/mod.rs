@@ -4,6 +4,7 @@
 //! (rules 1 to 3 of the commit protocol; see `docs/`).
 
 mod command;
+mod delete;
 mod due;
 mod effects;
 mod ending;
@@ -13,12 +14,12 @@ mod persist;
 mod start;
 
 pub(crate) use command::Commanded;
-pub(crate) use due::{CheckEntry, LeaseEntry, ParkedEntry, check_key, lease_key, parked_key, retention_key, timer_key};
-pub(crate) use effects::{Effect, effects_of};
-pub(crate) use ending::ended_by;
+pub(crate) use due::{CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, check_key, decode, encode, lease_key, parked_key, retention_key, timer_key};
+pub(crate) use effects::{Effect, claim_terms, effects_of, started};
+pub(crate) use ending::{EarlyEnd, ended_by};
 pub(crate) use outbox::Outbox;
 pub(crate) use persist::persist;
-pub(crate) use start::{Begun, NewInstance};
+pub(crate) use start::NewInstance;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -27,9 +27,6 @@ pub(crate) struct NewInstance {
     pub(crate) policy: ConflictPolicy,
 }
 
-/// What [`Engine::begin`] found; [`Created`] under another name for readers above.
-pub(crate) type Begun = Created;
-
 /// The request ID of a child's start: its parent's call.
 pub(crate) fn child_request(task: &TaskRef) -> MessageId {
     task.message_id("child")

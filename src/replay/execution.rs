@@ -41,8 +41,6 @@ pub struct Execution {
     future: Option<CodeFuture>,
     is_over: bool,
     waker: Arc<TurnWaker>,
-    /// Version of the last turn that was applied.
-    version: u64,
 }
 
 impl Execution {
@@ -55,7 +53,6 @@ impl Execution {
             future: None,
             is_over: false,
             waker: Arc::default(),
-            version: 0,
         }
     }
 
@@ -90,7 +87,6 @@ impl Execution {
         if let Some(extra) = self.shared.lock().decided.front() {
             return Err(self.differs(turn, "nothing more", &extra.describe()));
         }
-        self.version = turn.version;
         Ok(())
     }
 
@@ -105,7 +101,6 @@ impl Execution {
         let mut machine = self.shared.lock();
         machine.is_replaying = false;
         machine.now = at;
-        self.version += 1;
         Ok(())
     }
 
@@ -139,11 +134,6 @@ impl Execution {
     /// True once the code has ended, or was ended.
     pub fn is_over(&self) -> bool {
         self.is_over
-    }
-
-    /// Version of the last turn.
-    pub fn version(&self) -> u64 {
-        self.version
     }
 
     /// The workflow's own status.

@@ -91,12 +91,23 @@ pub(super) enum Open {
         workflow: String,
         attempt: u32,
         since: Timestamp,
-        limited: bool,
+        limits: TimeLimits,
     },
     Timer {
         due: Timestamp,
         purpose: TimerPurpose,
     },
+}
+
+impl Open {
+    /// True for a call with time limits: it has an entry in the due-set.
+    fn has_deadline(&self) -> bool {
+        match self {
+            Open::Activity { limited, .. } => *limited,
+            Open::Child { limits, .. } => !limits.is_empty(),
+            Open::Timer { .. } => false,
+        }
+    }
 }
 
 /// See the module.
@@ -488,8 +499,7 @@ impl Machine {
                     workflow: workflow.clone(),
                     attempt,
                     since,
-                    limited: !limits.is_empty(),
-                };
+                    limits };
                 (
                     HistoryEvent::ChildScheduled {
                         sequence,
@@ -593,7 +603,7 @@ impl Machine {
     /// Takes the call out of what is open, and its deadline out of the due-set.
     fn close(&mut self, sequence: Sequence) -> Option<SlotId> {
         let (slot, open) = self.open.remove(&sequence)?;
-        if let Open::Activity { limited: true, .. } | Open::Child { limited: true, .. } = open {
+        if open.has_deadline() {
             self.decided.push_back(HistoryEvent::TimerCancelled { sequence });
         }
         slot
@@ -718,9 +728,9 @@ impl Machine {
         for (sequence, (_, open)) in std::mem::take(&mut self.open) {
             match open {
                 Open::Activity { limited: false, .. } => continue,
-                Open::Child { instance, limited, .. } => {
+                Open::Child { instance, limits, .. } => {
                     children.push(ChildRef { instance, sequence });
-                    if !limited {
+                    if limits.is_empty() {
                         continue;
                     }
                 }

@@ -24,5 +24,6 @@ pub use combinators::{All, Either, First, all, first, race};
 pub use compensation::Compensations;
 pub use context::WorkflowContext;
 pub use execution::{Code, CodeFuture, Execution, Stuck};
+pub(crate) use execution::panic_text;
 pub use handle::Handle;
 pub use intake::Intake;
