@@ -1,13 +1,20 @@
 //! The memory backend.
 
-mod store {
-    use leveret::Namespace;
-    use leveret::backend::Backend;
+use leveret::Namespace;
+use leveret::backend::Backend;
 
-    async fn fresh() -> (crate::store_suite::fixture::Fresh, ()) {
-        let backend = Backend::memory(Namespace::new("n").expect("a valid namespace"));
-        (backend.store().clone(), ())
+fn fresh() -> Backend {
+    Backend::memory(Namespace::new("n").expect("a valid namespace"))
+}
+
+mod broker {
+    crate::broker_suite::broker_suite!(super::fresh().broker().clone());
+}
+
+mod store {
+    async fn store() -> (crate::store_suite::fixture::Fresh, ()) {
+        (super::fresh().store().clone(), ())
     }
 
-    crate::store_suite::store_suite!(fresh());
+    crate::store_suite::store_suite!(store());
 }
