@@ -7,6 +7,7 @@ mod broker;
 mod clock;
 mod error;
 mod handle;
+mod local;
 mod store;
 
 pub(crate) use broker::BUNDLE_TYPE;
