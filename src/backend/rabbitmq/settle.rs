@@ -124,20 +124,21 @@ impl Settling {
         requeued
     }
 
-    /// Sends the finished prefix, these single acknowledgements and these returns, all at once: the client library queues a frame when its future
+    /// Sends these returns, the finished prefix and these single acknowledgements, all at once: the client library queues a frame when its future
     /// is first polled, so that awaiting one after the other would cost a round through its I/O thread each.
     async fn send(&mut self, single: Vec<u64>, requeued: Vec<u64>) {
-        let prefix = self.window.take_prefix().map(|tag| (tag, true));
-        let acks = prefix.into_iter().chain(single.into_iter().map(|tag| (tag, false)));
-        let acks = join_all(acks.map(|(tag, multiple)| self.channel.basic_ack(tag, BasicAckOptions { multiple })));
         let options = BasicNackOptions {
             multiple: false,
             requeue: true,
         };
         let nacks = join_all(requeued.into_iter().map(|tag| self.channel.basic_nack(tag, options)));
+        let prefix = self.window.take_prefix().map(|tag| (tag, true));
+        let acks = prefix.into_iter().chain(single.into_iter().map(|tag| (tag, false)));
+        let acks = join_all(acks.map(|(tag, multiple)| self.channel.basic_ack(tag, BasicAckOptions { multiple })));
         let sent = async {
-            let (acks, nacks) = futures_util::future::join(acks, nacks).await;
-            acks.into_iter().chain(nacks).collect::<lapin::Result<()>>()
+            // The returns first: the prefix counts them as settled, and would acknowledge them with all that is below its last tag.
+            let (nacks, acks) = futures_util::future::join(nacks, acks).await;
+            nacks.into_iter().chain(acks).collect::<lapin::Result<()>>()
         };
         // No timeout: the client library rejects what it could not write once the connection is dead, and the heartbeat says when it is.
         tokio::select! {
