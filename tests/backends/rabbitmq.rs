@@ -354,3 +354,63 @@ async fn a_closed_broker_sends_the_acknowledgements_that_it_has() {
     assert_eq!(text(&next(&mut consumer).await), "slow");
     assert_eq!(text(&next(&mut consumer).await), "left");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_falls_silent_is_dead_after_its_heartbeat() {
+    let proxy = Proxy::start(&url()).await;
+    let settings = RabbitMqConfig {
+        heartbeat: Duration::from_secs(1),
+        ..config(proxy.url())
+    };
+    let broker: Arc<dyn Broker> = connect(settings).await;
+    broker.declare(&app("orders"), 1).await.expect("declared");
+    let queue = Queue::Activities(app("orders"));
+    let mut consumer = consume(&broker, &queue, 1).await;
+    proxy.freeze();
+    let error = soon("the end of the publish", broker.publish(message(&queue, "1"))).await;
+    assert_eq!(error.expect_err("silence").retryable(), Retryable::Unknown);
+    assert!(soon("the end of the subscription", consumer.next()).await.is_none());
+    proxy.cut();
+    proxy.thaw();
+    publish(&broker, &queue, &["2"]).await;
+    // The first publish may have arrived behind the silence: unknown means just that.
+    let mut consumer = consume(&broker, &queue, 2).await;
+    while text(&next(&mut consumer).await) != "2" {}
+}
+
+#[tokio::test]
+async fn what_the_broker_gives_up_is_in_the_dead_queue() {
+    let settings = config(url());
+    let namespace = settings.namespace.clone();
+    let broker: Arc<dyn Broker> = connect(settings).await;
+    broker.declare(&app("orders"), 1).await.expect("declared");
+    for queue in ["workflows", "activities", "events.0"] {
+        // As an operator's policy of a time to live would have it: 1 ms.
+        let name = format!("{namespace}.orders.{queue}");
+        publish_expiring(&name).await;
+        let mut dead = consume(&broker, &Queue::Dead(app("orders")), 1).await;
+        let delivery = next(&mut dead).await;
+        delivery.ack();
+        assert_eq!(text(&delivery), "short-lived");
+        let headers: std::collections::HashMap<_, _> = delivery.properties.headers.iter().cloned().collect();
+        assert_eq!(headers.get("x-first-death-reason").map(String::as_str), Some("expired"));
+        assert_eq!(headers.get("x-first-death-queue"), Some(&name));
+        dead.cancel().await.expect("cancelled");
+    }
+}
+
+/// Publishes to a queue what nobody takes in time.
+async fn publish_expiring(queue: &str) {
+    use lapin::{BasicProperties, Connection, ConnectionProperties};
+    let connection = Connection::connect(&url(), ConnectionProperties::default())
+        .await
+        .expect("connected");
+    let channel = connection.create_channel().await.expect("a channel");
+    channel.confirm_select(Default::default()).await.expect("confirms");
+    let properties = BasicProperties::default().with_expiration("1".into());
+    let sent = channel
+        .basic_publish("".into(), queue.into(), Default::default(), b"short-lived", properties)
+        .await;
+    sent.expect("sent").await.expect("confirmed");
+    connection.close(200, "done".into()).await.expect("closed");
+}

@@ -121,7 +121,10 @@ async fn serve(
                     loss.report(error.to_string());
                 }
             },
-            _ = inbox.recv_many(&mut batch, BATCH) => {
+            taken = inbox.recv_many(&mut batch, BATCH) => {
+                if taken == 0 {
+                    break; // nobody is left who could publish
+                }
                 unconfirmed.extend(batch.drain(..).map(|request| publish(&channel, &exchange, request)));
             }
         }

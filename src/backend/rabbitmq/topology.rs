@@ -12,8 +12,9 @@
 //! - `x-queue-type`: a setting, the same for a whole namespace.
 //! - `x-overflow: reject-publish`: without a length limit it does nothing; where an operator's policy sets one, a publish is refused and sent
 //!   again, instead of the oldest message being dropped.
-//! - `x-delivery-limit: 2147483647` (quorum): in effect off. RabbitMQ 4 drops a message at its 20th return where the argument is absent; 3.x
-//!   refuses the -1 that turns the limit off in 4. A number out of reach means the same to both, so a server's upgrade changes nothing.
+//! - `x-delivery-limit: 2147483647` (quorum): in effect off, on every server. Absent, it means 20 to RabbitMQ 4, which then drops the message. The
+//!   -1 that turns it off there is worse on 3.10.8: it is taken, and the *first* return drops the message. And with a limit, a message that is
+//!   returned keeps its place, while without one 3.10.8 puts it behind everything that waits.
 //! - `x-dead-letter-exchange: ""`, `x-dead-letter-routing-key: n.a.dead`: nothing dead-letters by itself here, but an operator's policy (a lower
 //!   delivery limit, a time to live) may, and then the message is kept. With `x-dead-letter-strategy: at-least-once` (quorum) it is not lost on
 //!   the way either; that strategy needs the overflow setting above and, on 3.10, the feature flag `stream_queue`.

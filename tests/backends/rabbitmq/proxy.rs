@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -22,6 +22,7 @@ struct Shared {
     /// Ends the connections that there are.
     wires: Mutex<CancellationToken>,
     refuses: AtomicBool,
+    frozen: watch::Sender<bool>,
     /// Bytes to put into connections that publish, towards the client.
     injected: broadcast::Sender<Vec<u8>>,
     tasks: TaskTracker,
@@ -41,6 +42,7 @@ impl Proxy {
             server: server.clone(),
             wires: Mutex::new(stop.child_token()),
             refuses: AtomicBool::new(false),
+            frozen: watch::Sender::new(false),
             injected: broadcast::Sender::new(16),
             tasks: TaskTracker::new(),
         });
@@ -71,6 +73,16 @@ impl Proxy {
     /// From now on connections are forwarded again.
     pub(crate) fn accept(&self) {
         self.shared.refuses.store(false, Ordering::SeqCst);
+    }
+
+    /// Carries nothing any more in either direction, and ends no connection: as when a cable is pulled.
+    pub(crate) fn freeze(&self) {
+        self.shared.frozen.send_replace(true);
+    }
+
+    /// Carries again what is sent.
+    pub(crate) fn thaw(&self) {
+        self.shared.frozen.send_replace(false);
     }
 
     /// Puts bytes into every connection that publishes, towards the client. They fall between two frames if the server is silent.
@@ -116,25 +128,36 @@ async fn listen(shared: Arc<Shared>, listener: TcpListener, stop: CancellationTo
             continue;
         }
         let cut = shared.wires.lock().expect("no panic while held").clone();
-        let forwarding = forward(client, shared.server.clone(), shared.injected.subscribe());
+        let forwarding = forward(
+            client,
+            shared.server.clone(),
+            shared.injected.subscribe(),
+            shared.frozen.subscribe(),
+        );
         shared
             .tasks
             .spawn(async move { cut.run_until_cancelled(forwarding).await });
     }
 }
 
-async fn forward(client: TcpStream, server: String, mut injected: broadcast::Receiver<Vec<u8>>) {
+async fn forward(
+    client: TcpStream,
+    server: String,
+    mut injected: broadcast::Receiver<Vec<u8>>,
+    frozen: watch::Receiver<bool>,
+) {
     let server = TcpStream::connect(server).await.expect("the server is there");
     client.set_nodelay(true).expect("a live socket");
     server.set_nodelay(true).expect("a live socket");
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     let publishes = AtomicBool::new(false);
+    let thawed = async || frozen.clone().wait_for(|frozen| !frozen).await.is_ok();
     let upwards = async {
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let count = from_client.read(&mut buffer).await?;
-            if count == 0 {
+            if count == 0 || !thawed().await {
                 return std::io::Result::Ok(());
             }
             // The connection's name, in the client's first frame.
@@ -151,10 +174,13 @@ async fn forward(client: TcpStream, server: String, mut injected: broadcast::Rec
                 Ok(bytes) = injected.recv() => if publishes.load(Ordering::SeqCst) {
                     to_client.write_all(&bytes).await?;
                 },
-                count = from_server.read(&mut buffer) => match count? {
-                    0 => return std::io::Result::Ok(()),
-                    count => to_client.write_all(&buffer[..count]).await?,
-                },
+                count = from_server.read(&mut buffer) => {
+                    let count = count?;
+                    if count == 0 || !thawed().await {
+                        return std::io::Result::Ok(());
+                    }
+                    to_client.write_all(&buffer[..count]).await?;
+                }
             }
         }
     };
