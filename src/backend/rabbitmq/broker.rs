@@ -98,7 +98,7 @@ impl RabbitMq {
     async fn on_link<T>(&self, what: &str, request: impl AsyncFnOnce(&Link) -> Result<T>) -> Result<T> {
         let limit = self.shared.config.request_timeout;
         let deadline = Instant::now() + limit;
-        let link = timeout_at(deadline, self.shared.link_after(0))
+        let link = timeout_at(deadline, self.shared.link())
             .await
             .map_err(|_| self.away(what))??;
         timeout_at(deadline, request(&link))
@@ -159,9 +159,8 @@ impl Broker for RabbitMq {
         let limit = self.shared.config.publish_timeout;
         let deadline = Instant::now() + limit;
         let handed_over = async {
-            let mut generation = 0;
             loop {
-                let link = self.shared.link_after(generation).await?;
+                let link = self.shared.link().await?;
                 tokio::select! {
                     // While publishers are blocked nothing is handed to the client library: it would keep it all in memory.
                     () = link.unblocked() => {}
@@ -171,7 +170,6 @@ impl Broker for RabbitMq {
                     Ok(result) => return Ok(result),
                     Err(unsent) => outgoing = unsent,
                 }
-                generation = link.generation;
             }
         };
         let result = match timeout_at(deadline, handed_over).await {

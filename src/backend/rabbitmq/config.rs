@@ -56,9 +56,10 @@ pub struct RabbitMqConfig {
     pub publish_timeout: Duration,
     /// Longest time for any other request (declare, consume, depth, remove), waiting for a connection included: 30 s.
     pub request_timeout: Duration,
-    /// First pause before a lost connection is built again: 100 ms. Doubles up to [`reconnect_cap`](Self::reconnect_cap), with jitter.
+    /// First pause before a lost connection is built again: 100 ms. Doubles up to [`reconnect_cap`](Self::reconnect_cap). Jitter adds up to as much
+    /// again.
     pub reconnect_first: Duration,
-    /// Longest pause between two attempts to connect: 10 s.
+    /// Longest pause between two attempts to connect: 5 s, without the jitter.
     pub reconnect_cap: Duration,
     /// Most messages that are published and not yet confirmed: 512. Further publishes wait.
     pub unconfirmed: usize,
@@ -84,7 +85,7 @@ impl RabbitMqConfig {
             publish_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
             reconnect_first: Duration::from_millis(100),
-            reconnect_cap: Duration::from_secs(10),
+            reconnect_cap: Duration::from_secs(5),
             unconfirmed: 512,
             message_bytes: 16 << 20,
             send_user: true,

@@ -110,6 +110,10 @@ impl Consumer for Subscription {
             Some(None) => self.stage = Stage::Ended,
             Some(Some(Err(error))) => {
                 tracing::warn!(%error, queue = %self.stream.queue(), "a subscription ended");
+                if !error.is_amqp_soft_error() {
+                    // More than this channel is gone: who subscribes again at once waits for the next link.
+                    self.loss.report(error.to_string());
+                }
                 self.stage = Stage::Cancelling;
                 self.stop.cancel();
             }

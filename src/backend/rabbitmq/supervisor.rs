@@ -73,14 +73,15 @@ impl Shared {
         })
     }
 
-    /// Waits for a link that is younger than this generation.
+    /// Waits for a link that is not known to be lost.
     ///
     /// # Errors
     /// Permanent if this process closed the connection.
-    pub(super) async fn link_after(&self, generation: u64) -> Result<Arc<Link>> {
+    pub(super) async fn link(&self) -> Result<Arc<Link>> {
         let mut states = self.state.subscribe();
         let state = states.wait_for(|state| match state {
-            LinkState::Up(link) => link.generation > generation,
+            // Between a loss and the supervisor's notice of it the state still says that the link is up.
+            LinkState::Up(link) => link.loss.reason().is_none(),
             LinkState::Down { .. } => false,
             LinkState::Closed => true,
         });
@@ -95,6 +96,10 @@ impl Shared {
     /// `Ok` while the broker can be used, else why not.
     pub(super) fn readiness(&self) -> std::result::Result<(), String> {
         let away = |reason: &str, since: Option<Timestamp>| {
+            // The error of an attempt to connect begins with the same words.
+            let reason = reason
+                .rsplit_once(&format!("{}: ", self.address))
+                .map_or(reason, |(_, reason)| reason);
             let since = since.map(|since| format!(" since {since}")).unwrap_or_default();
             format!("not connected to the broker at {}{since}: {reason}", self.address)
         };
