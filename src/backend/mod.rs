@@ -8,6 +8,8 @@ mod clock;
 mod error;
 mod handle;
 mod local;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 mod store;
 
 pub(crate) use broker::BUNDLE_TYPE;
@@ -15,6 +17,8 @@ pub use broker::{Acknowledge, Broker, Consumer, Delivery, Message, Properties, Q
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, Result, Retryable};
 pub use handle::Backend;
+#[cfg(feature = "rabbitmq")]
+pub use rabbitmq::{QueueType, RabbitMq, RabbitMqConfig};
 pub use store::{
     App, Claim, ClaimTerms, ClaimVerdict, Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver,
     Delivered, DueEntry, DueKey, DueKind, DueOutcome, Guard, IndexFilter, IndexPage, Loaded, Mark, Origin, Progress,
