@@ -90,7 +90,7 @@ pub(crate) async fn an_entry_that_is_not_due_is_not_claimed(store: Fresh) {
 
 pub(crate) async fn setting_replaces_and_sooner_only_brings_forward(store: Fresh) {
     let app = orders();
-    let at = |millis| Timestamp::from_millis(9_000_000_000_000 + millis);
+    let at = |millis: u64| Timestamp::from_millis(9_000_000_000_000 + millis);
     let key = due_key(DueKind::Check, "a");
     let steps = [
         (When::Sooner, 50, "first", (50, "first")),
