@@ -7,12 +7,16 @@ mod broker;
 mod clock;
 mod error;
 mod handle;
+#[cfg(feature = "redis")]
+mod redis;
 mod store;
 
 pub use broker::{Acknowledge, Broker, Consumer, Delivery, Message, Properties, Queue, QueueDepth};
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, Result, Retryable};
 pub use handle::Backend;
+#[cfg(feature = "redis")]
+pub use redis::{RedisConfig, RedisStore};
 pub use store::{
     App, Claim, ClaimTerms, ClaimVerdict, Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver,
     Delivered, DueEntry, DueKey, DueKind, DueOutcome, Guard, IndexFilter, IndexPage, Loaded, Mark, Origin, Progress,
