@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use deadpool_redis::redis::{self, AsyncConnectionConfig, Client, FromRedisValue, cmd};
 use leveret::backend::{
-    Commit, Committed, Create, Created, Deliver, RedisConfig, RedisStore, Result, Retryable, Store,
+    Commit, Committed, Create, Created, Deliver, DueEntry, DueKind, DueOutcome, RedisConfig, RedisStore, Result,
+    Retryable, Store, When,
 };
-use leveret::{InstanceId, InstanceRef, Namespace};
+use leveret::{InstanceId, InstanceRef, Namespace, Timestamp};
 
 use crate::store_suite::fixture::*;
 
@@ -372,6 +373,34 @@ async fn watchers_that_are_gone_leave_no_subscription() {
         }
     });
     waited.await.expect("no channel is left");
+}
+
+#[tokio::test]
+async fn a_due_set_of_many_batches_is_handled_whole() {
+    let (store, ()) = fresh().await;
+    let orders = app("orders");
+    let entries: Vec<_> = (0..4200)
+        .map(|n| DueEntry {
+            key: due_key(
+                if n % 2 == 0 { DueKind::Timer } else { DueKind::Check },
+                &format!("{n:05}"),
+            ),
+            due: Timestamp::from_millis(1000 + n),
+            payload: format!("payload {n}").into(),
+        })
+        .collect();
+    store.schedule(&orders, &entries, When::Set).await.unwrap();
+    let checks = store.due_entries(&orders, DueKind::Check, 10_000).await.unwrap();
+    assert!(checks == entries.iter().skip(1).step_by(2).cloned().collect::<Vec<_>>());
+    let claimed = store.claim_due(&orders, 10_000, KEEP).await.unwrap();
+    assert_eq!(claimed.len(), entries.len());
+    let settled: Vec<_> = claimed.into_iter().map(|entry| (entry, DueOutcome::Remove)).collect();
+    store.settle_due(&orders, &settled[..2100]).await.unwrap();
+    let rest: Vec<_> = settled[2100..].iter().map(|(entry, _)| entry.key.clone()).collect();
+    store.unschedule(&orders, &rest).await.unwrap();
+    for kind in DueKind::ALL {
+        assert!(store.due_entries(&orders, kind, 10).await.unwrap().is_empty());
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! The due-set: a sorted set a shard, by time; a member is the kind's letter and the subject.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -86,24 +87,26 @@ impl RedisStore {
     }
 
     pub(super) async fn claim_entries(&self, app: &AppId, most: usize, lease: Duration) -> Result<Vec<DueEntry>> {
+        let first = self.first_shard.fetch_add(1, Ordering::Relaxed);
+        let mut shards: Vec<u64> = (0..DUE_SHARDS).map(|n| (first % DUE_SHARDS + n) % DUE_SHARDS).collect();
         let mut claimed = Vec::new();
         // Each shard in the same measure first, since entries spread evenly; then those that had more.
-        let mut shards: Vec<u64> = (0..DUE_SHARDS).collect();
-        while claimed.len() < most && !shards.is_empty() {
-            let room = most - claimed.len();
-            shards.truncate(room);
-            let share = (room / shards.len()).min(BATCH);
+        while !shards.is_empty() && claimed.len() + shards.len() <= most {
+            let share = ((most - claimed.len()) / shards.len()).min(BATCH);
             let calls = shards
                 .iter()
                 .map(|shard| self.claim_in_shard(app, *shard, share, lease));
             let found = try_join_all(calls).await?;
-            shards = shards
-                .into_iter()
-                .zip(&found)
-                .filter(|(_, found)| found.len() == share)
-                .map(|(shard, _)| shard)
-                .collect();
+            let full = shards.iter().zip(&found).filter(|(_, found)| found.len() == share);
+            shards = full.map(|(shard, _)| *shard).collect();
             claimed.extend(found.into_iter().flatten());
+        }
+        // Room for fewer than there are shards: one after the other.
+        for shard in shards {
+            let room = most - claimed.len();
+            if room > 0 {
+                claimed.extend(self.claim_in_shard(app, shard, room, lease).await?);
+            }
         }
         claimed.sort_by(|(was_due, a), (b_was_due, b)| (was_due, &a.key).cmp(&(b_was_due, &b.key)));
         Ok(claimed.into_iter().map(|(_, entry)| entry).collect())
@@ -187,33 +190,33 @@ impl RedisStore {
     async fn entries_in_shard(&self, app: &AppId, shard: u64, kind: DueKind, most: usize) -> Result<Vec<DueEntry>> {
         let [set, payloads] = self.keys.due(app, shard);
         let mut entries = Vec::new();
-        let mut from = 0;
-        while entries.len() < most {
+        for from in (0..).step_by(BATCH) {
             let mut range = cmd("ZRANGE");
             range.arg(&set).arg(from).arg(from + BATCH - 1).arg("WITHSCORES");
-            let page = Reply::new("ZRANGE", self.links.send("ZRANGE", &range).await?).items()?;
-            let mut page = page.into_iter();
-            let mut members = Vec::new();
-            while let (Some(member), Some(due)) = (page.next(), page.next()) {
-                from += 1;
-                let member = member.bytes()?;
+            let page = Reply::new("ZRANGE", self.links.send("ZRANGE", &range).await?).pairs()?;
+            let is_last = page.len() < BATCH;
+            let mut read = cmd("HMGET");
+            read.arg(&payloads);
+            let mut found = Vec::new();
+            for (member, due) in page {
                 if let Some(key) = due_key(member.clone()).filter(|key| key.kind == kind) {
-                    members.push((member, key, Timestamp::from_millis(due.number()? as u64)));
-                }
-            }
-            if !members.is_empty() {
-                let mut read = cmd("HMGET");
-                read.arg(&payloads);
-                for (member, _, _) in &members {
                     read.arg(member.as_ref());
-                }
-                let found = Reply::new("HMGET", self.links.send("HMGET", &read).await?).items()?;
-                for ((_, key, due), payload) in members.into_iter().zip(found) {
-                    let payload = payload.optional_bytes()?.unwrap_or_default();
-                    entries.push(DueEntry { key, due, payload });
+                    found.push((key, due));
                 }
             }
-            if from % BATCH != 0 || from == 0 {
+            // HMGET of nothing is an error.
+            if !found.is_empty() {
+                let payloads = Reply::new("HMGET", self.links.send("HMGET", &read).await?).items()?;
+                for ((key, due), payload) in found.into_iter().zip(payloads) {
+                    let due = Reply::of_bytes("ZRANGE", due).number()?;
+                    entries.push(DueEntry {
+                        key,
+                        due: Timestamp::from_millis(due as u64),
+                        payload: payload.optional_bytes()?.unwrap_or_default(),
+                    });
+                }
+            }
+            if is_last || entries.len() >= most {
                 break;
             }
         }

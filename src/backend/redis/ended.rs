@@ -12,8 +12,7 @@ use deadpool_redis::redis::aio::{PubSub, PubSubSink};
 use deadpool_redis::redis::{Client, Msg, RedisError};
 use futures_util::StreamExt;
 use tokio::sync::{Notify, watch};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::config::RedisConfig;
 use super::link::{PAUSES, pauses};
@@ -84,6 +83,9 @@ fn wake_all(channel: &Channel) {
 /// The subscriptions of a store.
 pub(super) struct Ended {
     shared: Arc<Shared>,
+    /// Listens; ends with the store.
+    _listener: AbortOnDropHandle<()>,
+    /// How long a subscription may take, a new connection included.
     patience: Duration,
 }
 
@@ -92,10 +94,10 @@ impl Ended {
     ///
     /// # Errors
     /// Permanent if the URL cannot be used.
-    pub(super) fn start(config: &RedisConfig, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Self> {
+    pub(super) fn start(config: &RedisConfig) -> Result<Self> {
         let endpoint = config.parse()?;
         let client = Client::open(endpoint.logged_in())
-            .map_err(|error| Problem::of_connecting(&endpoint.address, &error).error())?;
+            .map_err(|error| Problem::of_setup(&endpoint.address, "the URL", &error).error())?;
         let shared = Arc::new(Shared {
             channels: Mutex::default(),
             changed: Notify::new(),
@@ -108,9 +110,9 @@ impl Ended {
             connect_timeout: config.connect_timeout,
             response_timeout: config.response_timeout,
         };
-        tasks.spawn(stop.clone().run_until_cancelled_owned(listener.run()));
         Ok(Self {
             shared,
+            _listener: AbortOnDropHandle::new(tokio::spawn(listener.run())),
             patience: config.connect_timeout + config.response_timeout,
         })
     }
@@ -224,7 +226,7 @@ impl Listener {
                     Ok(()) => continue,
                     Err(problem) => problem,
                 },
-                Ok(Err(error)) => Problem::of_connecting(&self.address, &error),
+                Ok(Err(error)) => Problem::of_setup(&self.address, "the login", &error),
                 Err(_) => Problem::transient(format!("Redis at {} does not answer", self.address)),
             };
             if began.elapsed() > PAUSES.1 {
@@ -297,7 +299,7 @@ impl Listener {
         reply: impl Future<Output = std::result::Result<T, RedisError>>,
     ) -> std::result::Result<T, Problem> {
         match tokio::time::timeout(self.response_timeout, reply).await {
-            Ok(reply) => reply.map_err(|error| Problem::of_connecting(&self.address, &error)),
+            Ok(reply) => reply.map_err(|error| Problem::of_setup(&self.address, "a subscription", &error)),
             Err(_) => Err(Problem::transient(format!("Redis at {} does not answer", self.address))),
         }
     }

@@ -14,8 +14,7 @@ use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError, Value, cmd};
 use secrecy::ExposeSecret;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::config::{Endpoint, RedisConfig};
 use super::problem::Problem;
@@ -54,7 +53,7 @@ impl Opener {
     pub(super) fn new(config: &RedisConfig) -> Result<Self> {
         let endpoint = config.parse()?;
         let client = Client::open(endpoint.anonymous())
-            .map_err(|error| Problem::of_connecting(&endpoint.address, &error).error())?;
+            .map_err(|error| Problem::of_setup(&endpoint.address, "the URL", &error).error())?;
         let settings = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(config.connect_timeout))
             .set_response_timeout(Some(config.response_timeout))
@@ -72,7 +71,7 @@ impl Opener {
         let address = &self.endpoint.address;
         match tokio::time::timeout(self.connect_timeout, self.log_in()).await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(Problem::of_connecting(address, &error)),
+            Ok(Err(error)) => Err(Problem::of_setup(address, "the login", &error)),
             Err(_) => Err(Problem::transient(format!(
                 "Redis at {address} did not answer within {:?}",
                 self.connect_timeout
@@ -126,6 +125,8 @@ struct Link {
     state: watch::Receiver<State>,
     /// The latest generation that somebody found broken.
     broken: watch::Sender<u64>,
+    /// Keeps the connection; ends with the link.
+    _keeper: AbortOnDropHandle<()>,
 }
 
 impl Link {
@@ -208,15 +209,18 @@ impl Links {
     ///
     /// # Errors
     /// Transient if Redis is away, permanent if it refuses the credentials or the URL cannot be used.
-    pub(super) async fn connect(config: &RedisConfig, tasks: &TaskTracker, stop: &CancellationToken) -> Result<Self> {
+    pub(super) async fn connect(config: &RedisConfig) -> Result<Self> {
         let opener = Arc::new(Opener::new(config)?);
         let mut first = Some(opener.open().await.map_err(|problem| problem.error())?);
         let links = (0..config.connections.max(1)).map(|_| {
             let (state, seen) = watch::channel(State::Connecting);
             let (broken, breaks) = watch::channel(0);
-            let task = keep(opener.clone(), first.take(), state, breaks);
-            tasks.spawn(stop.clone().run_until_cancelled_owned(task));
-            Link { state: seen, broken }
+            let keeper = tokio::spawn(keep(opener.clone(), first.take(), state, breaks));
+            Link {
+                state: seen,
+                broken,
+                _keeper: AbortOnDropHandle::new(keeper),
+            }
         });
         Ok(Self {
             links: links.collect(),

@@ -4,7 +4,7 @@
 //! it does): so a change is atomic, and works on a node of a cluster. What is not about one instance (due-sets, index, workers) has tags of its own;
 //! nothing spans two tags, because what crosses them is a hint or is driven by marks.
 //!
-//! * [`keys`](self) names the keys, and `record` how a record lies in its hash;
+//! * `keys` names the keys, and `record` says how a record lies in its hash;
 //! * `link` keeps connections that heal themselves, `script` calls a script, `reply` reads its answer, `problem` says what an error means;
 //! * `instance`, `changes`, `claims`, `due`, `index`, `directory` and `ended` do what the parts of the trait say; `store` puts them together.
 

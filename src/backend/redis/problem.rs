@@ -35,11 +35,14 @@ impl Problem {
         }
     }
 
-    /// Of a connection that could not be made, or was refused while logging in. Nothing has been asked for yet, so nothing can be unknown.
-    pub(super) fn of_connecting(address: &str, error: &RedisError) -> Self {
-        match Self::of_command(address, "the login", error) {
-            of_server if error.kind() != ErrorKind::Io => of_server,
-            _ => Self::transient(format!("Redis at {address} cannot be reached: {error}")),
+    /// Of what comes before any command: connecting, logging in, subscribing. Nothing has been asked for yet, so nothing can be unknown.
+    pub(super) fn of_setup(address: &str, what: &str, error: &RedisError) -> Self {
+        match error.kind() {
+            ErrorKind::Io => Self::transient(format!("Redis at {address} cannot be reached: {error}")),
+            _ => match Self::of_command(address, what, error) {
+                unknown if unknown.retryable == Retryable::Unknown => Self::transient(unknown.message),
+                known => known,
+            },
         }
     }
 

@@ -16,6 +16,11 @@ impl Reply {
         Self { to, value }
     }
 
+    /// A part that was read as bytes, to be read as something else.
+    pub(super) fn of_bytes(to: &'static str, bytes: Bytes) -> Self {
+        Self::new(to, Value::BulkString(bytes.into()))
+    }
+
     fn unexpected<T>(&self, expected: &str) -> Result<T> {
         Err(Error::permanent(format!(
             "Redis answered {} to `{}`, where {expected} was expected: do two versions of Leveret share it?",

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use deadpool_redis::redis::cmd;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
 
 use super::config::RedisConfig;
 use super::ended::Ended;
@@ -36,8 +34,8 @@ pub struct RedisStore {
     ended: Ended,
     /// Tells watchers apart.
     watchers: AtomicU64,
-    /// Ends the tasks that keep the connections when the store goes.
-    _stop: DropGuard,
+    /// Where the next claim of due entries begins, so that no shard always comes first.
+    pub(super) first_shard: AtomicU64,
 }
 
 impl std::fmt::Debug for RedisStore {
@@ -53,16 +51,14 @@ impl RedisStore {
     /// # Errors
     /// Transient if Redis cannot be reached or does not answer in time; permanent if it refuses the credentials, naming which, or if the URL is not one.
     pub async fn connect(config: RedisConfig) -> Result<Arc<Self>> {
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let stop_on_drop = stop.clone().drop_guard();
-        let links = Links::connect(&config, &tasks, &stop).await?;
-        let ended = Ended::start(&config, &tasks, &stop)?;
+        let links = Links::connect(&config).await?;
+        let ended = Ended::start(&config)?;
         Ok(Arc::new(Self {
             keys: Keys::new(config.namespace),
             links,
             ended,
             watchers: AtomicU64::new(0),
-            _stop: stop_on_drop,
+            first_shard: AtomicU64::new(0),
         }))
     }
 

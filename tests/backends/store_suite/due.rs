@@ -213,6 +213,19 @@ pub(crate) async fn no_entry_is_claimed_by_two_at_once(store: Fresh) {
     assert_eq!(claimed.into_iter().collect::<BTreeSet<_>>().len(), 200);
 }
 
+pub(crate) async fn due_entries_can_be_claimed_one_by_one(store: Fresh) {
+    let app = orders();
+    let entries: Vec<_> = (0..10)
+        .map(|n| entry(DueKind::Timer, &format!("{n}"), LONG_AGO, ""))
+        .collect();
+    store.schedule(&app, &entries, When::Set).await.unwrap();
+    for left in (0..10).rev() {
+        let claimed = store.claim_due(&app, 1, KEEP).await.unwrap();
+        assert_eq!(claimed.len(), 1, "{left} would be left");
+    }
+    assert!(store.claim_due(&app, 1, KEEP).await.unwrap().is_empty());
+}
+
 pub(crate) async fn entries_are_listed_by_kind_in_order_of_time(store: Fresh) {
     let app = orders();
     let mut of_kind = Vec::new();

@@ -60,6 +60,7 @@ for i = at, at + closed - 1 do
 end
 if ARGV[9] == '1' then
   redis.call('UNLINK', KEYS[4])
-  redis.call('PUBLISH', ARGV[17], ARGV[18])
+  -- A hint: a user who may not publish must not leave half a commit.
+  redis.pcall('PUBLISH', ARGV[17], ARGV[18])
 end
 return redis.call('LLEN', KEYS[3])

@@ -19,11 +19,12 @@ if old[1] then
   redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
   -- Later than everything that was noted of the replaced run, whatever the clock has done.
   now = math.max(now, tonumber(old[5]) + 1)
-else
-  redis.call('PERSIST', KEYS[3])
 end
 redis.call('HSET', KEYS[1], 'execution', ARGV[1], 'run', ARGV[2], 'request', ARGV[3], 'origin', ARGV[4], 'input', ARGV[5], 'view', ARGV[6],
   'version', '0', 'commit', '', 'status', 'Pending', 'lane', '', 'marks', 'start', 'tries', '0', 'updated', string.format('%.0f', now),
   'ended', '')
 redis.call('SET', KEYS[5], ARGV[1] .. ' ' .. ARGV[2])
+-- What waited for the instance has found it. (Not before the first write: a full Redis refuses a script at a write that needs memory, and only while
+-- the script has written nothing.)
+redis.call('PERSIST', KEYS[3])
 return {'created'}
