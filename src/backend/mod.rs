@@ -7,6 +7,7 @@ mod broker;
 mod clock;
 mod error;
 mod handle;
+mod local;
 mod store;
 
 pub use broker::{Acknowledge, Broker, Consumer, Delivery, Message, Properties, Queue, QueueDepth};
