@@ -13,12 +13,14 @@ mod persist;
 mod start;
 
 pub(crate) use command::Commanded;
-pub(crate) use due::{CheckEntry, LeaseEntry, ParkedEntry, check_key, lease_key, parked_key, retention_key, timer_key};
+pub(crate) use due::{
+    CheckEntry, LeaseEntry, ParkedEntry, check_key, encode, lease_key, parked_key, retention_key, timer_key,
+};
 pub(crate) use effects::{Effect, effects_of};
 pub(crate) use ending::ended_by;
 pub(crate) use outbox::Outbox;
 pub(crate) use persist::persist;
-pub(crate) use start::{Begun, NewInstance};
+pub(crate) use start::{Begun, FIRST_CHECK, NewInstance};
 
 use std::sync::Arc;
 use std::time::Duration;
