@@ -140,6 +140,7 @@ async fn carry_out(
     let (client, instance) = (handle.client(), handle.instance());
     // A command that waits in a queue must not meet a later run of the same ID.
     let run = handle.current().await?.run;
+    let ends = matches!(command, Command::Terminate { .. });
     let item = CommandItem {
         instance: instance.clone(),
         command,
@@ -147,11 +148,17 @@ async fn carry_out(
         parent: None,
     };
     let state = send(client, item).await?;
-    if let (CommandState::Sent, Some(longest)) = (state, wait) {
-        settled(client, instance, run, longest, has_it).await?;
-        return Ok(CommandState::Done);
+    let (CommandState::Sent, Some(longest)) = (state, wait) else {
+        return Ok(state);
+    };
+    match settled(client, instance, run, longest, has_it).await? {
+        Some(status) if status.is_terminal() && !ends => Ok(CommandState::AlreadyOver(status)),
+        None if !ends => Err(Error::RunGone {
+            instance: instance.clone(),
+            run,
+        }),
+        _ => Ok(CommandState::Done),
     }
-    Ok(state)
 }
 
 /// Sends a command and returns once it is durable.

@@ -9,9 +9,9 @@ use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
 use super::wait::settled;
-use super::{Client, Error, Run};
+use super::{Client, CommandState, Error, Run};
 use crate::backend::ConflictPolicy;
-use crate::engine::{Begun, NewInstance};
+use crate::engine::{Begun, NewInstance, check_key};
 use crate::model::{AppId, ExecutionId, Failure, InstanceId, InstanceRef, MessageId, Payload, RunId, Timestamp};
 use crate::wire::{Command, CommandItem};
 
@@ -127,6 +127,7 @@ impl<O> Start<O> {
 
     async fn send(self) -> Result<Run<O>, Error> {
         let (client, policy) = (self.client.clone(), self.policy);
+        let is_request_ours_alone = self.request.is_none();
         let mut new = self.check().await?;
         for _ in 0..ROUNDS {
             let occupant = match client.reach(client.engine().begin(&new)).await? {
@@ -139,15 +140,18 @@ impl<O> Start<O> {
                 }
                 Begun::Exists(occupant) => occupant,
             };
+            if policy == OnConflict::TerminateExisting {
+                // The next round replaces it.
+                terminate(&client, &new.instance, occupant.run).await?;
+                continue;
+            }
+            if is_request_ours_alone {
+                forget(&client, &new).await?;
+            }
             match policy {
                 OnConflict::UseExisting if occupant.origin.workflow == new.workflow => {
                     return Ok(Run::new(client, new.instance, occupant.run, true));
                 }
-                OnConflict::TerminateExisting if !occupant.status.is_terminal() => {
-                    terminate(&client, &new.instance, occupant.run).await?;
-                }
-                // Over since it was looked at: the next round replaces it.
-                OnConflict::TerminateExisting => {}
                 _ => {
                     return Err(Error::InstanceAlreadyExists {
                         instance: new.instance,
@@ -256,6 +260,17 @@ fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), Error> {
     Ok(())
 }
 
+/// Removes the check entry of a start that created nothing, so that one who asks often leaves no heap of them. Only for a request ID that nobody else
+/// can have used: another start with the same ID may be creating the instance just now, and would lose its check.
+async fn forget(client: &Client, new: &NewInstance) -> Result<(), Error> {
+    let key = check_key(&new.instance, &new.request);
+    client
+        .ask("unschedule", || {
+            client.store().unschedule(&new.instance.app, std::slice::from_ref(&key))
+        })
+        .await
+}
+
 /// Terminates the run and returns when it is over. What its last turn has to say is said by whoever replaces it.
 async fn terminate(client: &Client, instance: &InstanceRef, run: RunId) -> Result<(), Error> {
     let item = CommandItem {
@@ -267,9 +282,15 @@ async fn terminate(client: &Client, instance: &InstanceRef, run: RunId) -> Resul
         run: Some(run),
         parent: None,
     };
-    super::command::send(client, item).await?;
+    match super::command::send(client, item).await {
+        // It ended, or was replaced, a moment ago.
+        Ok(CommandState::AlreadyOver(_)) | Err(Error::NotFound { .. }) => return Ok(()),
+        Ok(_) => {}
+        Err(error) => return Err(error),
+    }
     settled(client, instance, run, client.patience(), |record| {
         record.status.is_terminal()
     })
-    .await
+    .await?;
+    Ok(())
 }

@@ -140,24 +140,24 @@ fn is_termination(failure: &Failure) -> bool {
     failure.kind == kinds::TERMINATED && failure.app.is_none()
 }
 
-/// Returns when the run's record is as wanted, or when the run is over, replaced or gone: then it will never be, or has been.
+/// Returns when the run's record is as wanted, or will never be: the run is over, or (`None`) replaced or gone. Gives its status then.
 pub(super) async fn settled(
     client: &Client,
     instance: &InstanceRef,
     run: RunId,
     within: Duration,
     is_settled: impl Fn(&Record) -> bool,
-) -> Result<(), Error> {
+) -> Result<Option<Status>, Error> {
     let mut watch = client.ask("watch", || client.store().watch(instance)).await?;
     let deadline: Timestamp = client.clock().now() + within;
     let mut pause = FIRST_LOOK;
     loop {
         let record = client.record(instance).await?;
-        let Some(record) = record.filter(|record| record.run == run && !record.status.is_terminal()) else {
-            return Ok(());
+        let Some(record) = record.filter(|record| record.run == run) else {
+            return Ok(None);
         };
-        if is_settled(&record) {
-            return Ok(());
+        if record.status.is_terminal() || is_settled(&record) {
+            return Ok(Some(record.status));
         }
         let left = deadline.since(client.clock().now());
         if left.is_zero() {

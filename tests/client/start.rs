@@ -201,6 +201,42 @@ async fn a_delayed_start_is_published_by_its_check_and_not_before() {
 }
 
 #[tokio::test]
+async fn a_delayed_start_that_was_suspended_and_resumed_still_waits_for_its_time() {
+    let (client, backend) = client();
+    backend.broker().declare(&app("orders"), 1).await.unwrap();
+    let run = client
+        .start(CHECKOUT, 1)
+        .after(Duration::from_secs(3600))
+        .await
+        .unwrap();
+    run.suspend("").await.unwrap();
+    run.resume("").await.unwrap();
+    assert_eq!(run.get().await.unwrap().status, Status::Pending);
+    assert_eq!(starts(&backend, "orders").await, 0);
+    assert_eq!(
+        record(&backend, run.instance()).await.marks,
+        [leveret::backend::Mark::Start]
+    );
+}
+
+#[tokio::test]
+async fn starts_that_find_the_id_taken_leave_no_heap_of_checks() {
+    let (client, backend) = client();
+    client.start(CHECKOUT, 1).id("a").await.unwrap();
+    for _ in 0..3 {
+        client.start(CHECKOUT, 1).id("a").await.unwrap_err();
+        let attach = client.start(CHECKOUT, 1).id("a").policy(OnConflict::UseExisting);
+        attach.await.unwrap();
+    }
+    let checks = backend
+        .store()
+        .due_entries(&app("orders"), DueKind::Check, 10)
+        .await
+        .unwrap();
+    assert_eq!(checks.len(), 1);
+}
+
+#[tokio::test]
 async fn a_start_time_that_has_passed_is_now() {
     let (client, backend) = client();
     backend.broker().declare(&app("orders"), 1).await.unwrap();

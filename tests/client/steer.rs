@@ -110,6 +110,25 @@ async fn a_command_that_waits_returns_when_the_worker_has_carried_it_out() {
 }
 
 #[tokio::test]
+async fn a_suspend_that_waits_says_that_the_instance_ended_instead() {
+    let (client, backend) = client();
+    let run = client.start(CHECKOUT, 1).id("a").await.unwrap();
+    play(&backend, run.instance(), Played::running(Vec::new())).await;
+    let suspend = run.suspend("").and_wait(LONG).into_future();
+    let worker = async {
+        play(&backend, run.instance(), Played::completed("done")).await;
+    };
+    let (result, ()) = tokio::join!(suspend, worker);
+    assert!(matches!(
+        result,
+        Err(Error::InstanceOver {
+            status: Status::Completed,
+            ..
+        })
+    ));
+}
+
+#[tokio::test]
 async fn an_instance_that_is_over_cannot_be_steered() {
     let (client, backend) = client();
     let run = client.start(CHECKOUT, 1).id("a").await.unwrap();
