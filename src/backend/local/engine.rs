@@ -1,6 +1,6 @@
 //! The engine: runs an operation atomically and answers when it is durable.
 
-#[cfg(any())]
+#[cfg(feature = "embedded")]
 use super::embedded::Embedded;
 use super::kv::{Snapshot, Transaction};
 use super::memory::Memory;
@@ -11,7 +11,7 @@ pub(super) enum Engine {
     /// In this process.
     Memory(Memory),
     /// In a file.
-    #[cfg(any())]
+    #[cfg(feature = "embedded")]
     Embedded(Embedded),
 }
 
@@ -29,7 +29,7 @@ impl Engine {
     ) -> Result<T> {
         match self {
             Engine::Memory(memory) => memory.write(operation, after),
-            #[cfg(any())]
+            #[cfg(feature = "embedded")]
             Engine::Embedded(embedded) => embedded.write(operation, after).await,
         }
     }
@@ -46,7 +46,7 @@ impl Engine {
                     tracing::warn!(%error, "an operation that nobody waits for has failed");
                 }
             }
-            #[cfg(any())]
+            #[cfg(feature = "embedded")]
             Engine::Embedded(embedded) => embedded.post(operation, after),
         }
     }
@@ -55,7 +55,7 @@ impl Engine {
     pub(super) fn read<T>(&self, operation: impl FnOnce(&dyn Snapshot) -> Result<T>) -> Result<T> {
         match self {
             Engine::Memory(memory) => memory.read(operation),
-            #[cfg(any())]
+            #[cfg(feature = "embedded")]
             Engine::Embedded(embedded) => embedded.read(operation),
         }
     }
@@ -64,7 +64,7 @@ impl Engine {
     pub(super) async fn catch_up(&self) -> Result<()> {
         match self {
             Engine::Memory(_) => Ok(()),
-            #[cfg(any())]
+            #[cfg(feature = "embedded")]
             Engine::Embedded(embedded) => embedded.catch_up().await,
         }
     }
@@ -73,7 +73,7 @@ impl Engine {
     pub(super) fn readiness(&self) -> std::result::Result<(), String> {
         match self {
             Engine::Memory(_) => Ok(()),
-            #[cfg(any())]
+            #[cfg(feature = "embedded")]
             Engine::Embedded(embedded) => embedded.readiness(),
         }
     }

@@ -8,6 +8,8 @@
 //! hold unsettled, and who waits for an instance. A process that ends takes just these with it.
 
 mod broker;
+#[cfg(feature = "embedded")]
+mod embedded;
 mod engine;
 mod key;
 mod kv;

@@ -146,7 +146,11 @@ impl Settle {
     }
 
     fn close(&self) {
-        self.live.leases().close(self.id);
+        let LiveQueue { namespace, queue, .. } = &*self.live;
+        let state = self.shared.engine.read(|from| queue::state(from, namespace, queue));
+        // A queue that cannot be read just now has no end that is known.
+        let tail = state.map_or(u64::MAX, |state| state.map_or(0, |state| state.tail));
+        self.live.leases().close(self.id, tail);
         self.live.changed.notify_waiters();
     }
 

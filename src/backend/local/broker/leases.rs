@@ -17,7 +17,7 @@ pub(super) struct Leases {
     cursor: u64,
     /// Messages before the cursor that were handed back, in their old order.
     returned: BTreeSet<u64>,
-    /// Messages before this position may have been delivered by an earlier process.
+    /// Messages before this position may have been delivered: by an earlier process, or to a consumer that is suddenly gone.
     recovered: u64,
     /// Messages before this position are durably noted as delivered.
     marked: u64,
@@ -39,7 +39,15 @@ struct Subscription {
 
 impl Subscription {
     fn is_full(&self) -> bool {
-        self.prefetch > 0 && self.unsettled.len() >= self.prefetch
+        self.room() == 0
+    }
+
+    /// How many more messages it may take.
+    fn room(&self) -> u64 {
+        match self.prefetch {
+            0 => u64::MAX,
+            prefetch => prefetch.saturating_sub(self.unsettled.len()) as u64,
+        }
     }
 }
 
@@ -171,12 +179,23 @@ impl Leases {
         });
     }
 
-    /// The subscription is gone: what it held is handed back.
-    pub(super) fn close(&mut self, id: SubscriptionId) {
-        if let Some(index) = self.subscriptions.iter().position(|one| one.id == id) {
-            let closed = self.subscriptions.remove(index);
-            self.returned.extend(closed.unsettled.into_values());
+    /// The subscription is gone: what it held is handed back. As with an AMQP channel that closes, what its prefetch had room for of the messages
+    /// before `tail` counts as delivered too: nobody can say how far a consumer that is suddenly gone had come.
+    pub(super) fn close(&mut self, id: SubscriptionId, tail: u64) {
+        let Some(index) = self.subscriptions.iter().position(|one| one.id == id) else {
+            return;
+        };
+        let closed = self.subscriptions.remove(index);
+        if !closed.cancelled && (index == 0 || !self.single_active) {
+            let reached = self.cursor.saturating_add(closed.room());
+            self.recovered = self.recovered.max(reached.min(tail));
         }
+        self.returned.extend(closed.unsettled.into_values());
+    }
+
+    /// Deliveries that are to be settled yet.
+    pub(super) fn unsettled(&self) -> u64 {
+        self.subscriptions.iter().map(|one| one.unsettled.len() as u64).sum()
     }
 
     /// The queue was removed with all its messages, which stood before this position; its subscriptions are over.
@@ -220,7 +239,7 @@ mod tests {
         take(&mut leases, one);
         take(&mut leases, other);
         leases.requeue(one, 2);
-        leases.close(one);
+        leases.close(one, 3);
         assert_eq!(leases.turn(one), Turn::Over);
         assert_eq!(take(&mut leases, other), Some((0, 2, true)));
         assert_eq!(take(&mut leases, other), Some((1, 3, true)));

@@ -137,13 +137,14 @@ impl Broker for LocalBroker {
 
     async fn depth(&self, queue: &Queue) -> Result<Option<QueueDepth>> {
         let state = self.engine().read(|from| queue::state(from, &self.namespace, queue))?;
-        let consumers = || {
-            let live = self.shared.queues.known(&self.namespace, queue);
-            live.map_or(0, |live| live.leases().consumers())
-        };
+        let live = self.shared.queues.known(&self.namespace, queue);
+        let (consumers, unsettled) = live.map_or((0, 0), |live| {
+            let leases = live.leases();
+            (leases.consumers(), leases.unsettled())
+        });
         Ok(state.map(|state| QueueDepth {
-            messages: state.count,
-            consumers: consumers(),
+            messages: state.count.saturating_sub(unsettled),
+            consumers,
         }))
     }
 

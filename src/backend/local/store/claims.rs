@@ -1,5 +1,7 @@
 //! Claims: the time limits of activity calls, decided in the caller's record; and the progress that their attempts report.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -8,6 +10,9 @@ use super::super::kv::{Snapshot, Transaction, decode, get_as};
 use super::{records, trash};
 use crate::backend::{Claim, ClaimTerms, ClaimVerdict, Progress, Result};
 use crate::model::{ExecutionId, InstanceRef, Namespace, Sequence, Timestamp};
+
+/// When to look again at a call that has no limit left to reach.
+const UNLIMITED: Duration = Duration::from_secs(3600);
 
 /// What is stored of a running call: its claim, if it has time limits, and its progress.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -25,6 +30,11 @@ struct Call {
 }
 
 impl Call {
+    /// True while an attempt runs, as far as is known, and somebody waits for it.
+    fn is_running(&self) -> bool {
+        self.verdict.is_none() && (self.claimed_at.is_some() || self.progress_at.is_some())
+    }
+
     /// Takes the claim before the body starts.
     fn claim(&mut self, now: Timestamp) -> Claim {
         let Some(terms) = self.terms else {
@@ -75,17 +85,13 @@ fn claimed(terms: &ClaimTerms, claimed_at: Timestamp, progress_at: Option<Timest
         (Some(over_at), Some(silent_at)) => ClaimVerdict::Again(over_at.min(silent_at)),
         (Some(at), None) | (None, Some(at)) => ClaimVerdict::Again(at),
         // Only its start was limited, and it has started.
-        (None, None) => ClaimVerdict::Closed,
+        (None, None) => ClaimVerdict::Again(now + UNLIMITED),
     }
 }
 
-fn shortest(terms: &ClaimTerms) -> std::time::Duration {
+fn shortest(terms: &ClaimTerms) -> Duration {
     let limits = [terms.timeout, terms.heartbeat];
-    limits
-        .into_iter()
-        .flatten()
-        .min()
-        .unwrap_or(std::time::Duration::from_secs(60))
+    limits.into_iter().flatten().min().unwrap_or(UNLIMITED)
 }
 
 /// Opens claims.
@@ -225,14 +231,14 @@ pub(super) fn progress_of(
     let calls = calls(Table::Claim, namespace, instance, record.execution);
     let mut running = Vec::new();
     let mut next: Sequence = 0;
-    // Claims that nobody has taken are skipped, so one scan may not be enough.
+    // Claims that nobody has taken, or that are decided, are skipped, so one scan may not be enough.
     while running.len() < most {
         let pairs = from.scan(&calls.clone().range_from(&next.to_be_bytes()), most)?;
         for (key, stored) in &pairs {
             let call: Call = decode(stored)?;
             let sequence = leading_number(&key[calls.len()..]).unwrap_or_default();
             next = sequence + 1;
-            if call.claimed_at.is_some() || call.progress_at.is_some() {
+            if call.is_running() {
                 running.push(Progress {
                     sequence,
                     claimed_at: call.claimed_at,

@@ -53,7 +53,7 @@ pub(super) struct Push {
     pub(super) keep: Option<Duration>,
 }
 
-/// Appends an item. False if the inbox is full.
+/// Appends an item, unless it is the last one already: then it is a repeat. False if the inbox is full.
 pub(super) fn push(
     to: &mut Transaction<'_>,
     namespace: &Namespace,
@@ -70,6 +70,9 @@ pub(super) fn push(
             (Inbox { number, head, len }, None)
         }
     };
+    if inbox.len > 0 && to.get(&inbox.last(namespace))?.as_ref() == Some(&push.item) {
+        return Ok(true);
+    }
     if push.bound.is_some_and(|bound| inbox.len >= bound as u64) {
         return Ok(false);
     }
@@ -146,6 +149,11 @@ pub(super) fn throw_items(to: &mut Transaction<'_>, namespace: &Namespace, key: 
 }
 
 impl Inbox {
+    /// The key of its last item, if it has one.
+    fn last(&self, namespace: &Namespace) -> Vec<u8> {
+        self.items(namespace).number(self.head + self.len - 1).end()
+    }
+
     /// The beginning of its items' keys.
     fn items(&self, namespace: &Namespace) -> Key {
         Key::new(Table::InboxItem, namespace).number(self.number)

@@ -1,5 +1,7 @@
 //! The index of an app's instances, by time of creation, then ID.
 
+use serde::{Deserialize, Serialize};
+
 use super::super::key::{Key, Table, leading_number};
 use super::super::kv::{Snapshot, Transaction, get_as};
 use super::records;
@@ -9,26 +11,37 @@ use crate::model::{InstanceId, InstanceRef, Namespace, Timestamp};
 /// Most entries that one page looks at, so that a filter that nothing matches holds nobody up.
 const LOOKED_AT: usize = 1000;
 
-/// See [`Store::index`](crate::backend::Store::index).
+/// Where an instance stands.
+#[derive(Serialize, Deserialize)]
+struct Place {
+    created_at: Timestamp,
+    /// The time of the record that says so.
+    noted_at: Timestamp,
+}
+
+/// See [`Store::index`](crate::backend::Store::index). Only the time of creation is kept of the record, with the time by which one note is older
+/// than another.
 pub(super) fn put(
     to: &mut Transaction<'_>,
     namespace: &Namespace,
     instance: &InstanceRef,
     created_at: Timestamp,
+    noted_at: Timestamp,
 ) -> Result<()> {
-    let place: Option<Timestamp> = get_as(to, &place_key(namespace, instance))?;
-    if place != Some(created_at) {
-        remove(to, namespace, instance)?;
-        to.put(entry_key(namespace, instance, created_at), Vec::new());
-        to.put_as(place_key(namespace, instance), &created_at);
+    match get_as::<Place>(to, &place_key(namespace, instance))? {
+        Some(place) if place.created_at == created_at || place.noted_at > noted_at => return Ok(()),
+        Some(place) => to.delete(entry_key(namespace, instance, place.created_at)),
+        None => (),
     }
+    to.put(entry_key(namespace, instance, created_at), Vec::new());
+    to.put_as(place_key(namespace, instance), &Place { created_at, noted_at });
     Ok(())
 }
 
 /// See [`Store::unindex`](crate::backend::Store::unindex).
 pub(super) fn remove(to: &mut Transaction<'_>, namespace: &Namespace, instance: &InstanceRef) -> Result<()> {
-    if let Some(place) = get_as::<Timestamp>(to, &place_key(namespace, instance))? {
-        to.delete(entry_key(namespace, instance, place));
+    if let Some(place) = get_as::<Place>(to, &place_key(namespace, instance))? {
+        to.delete(entry_key(namespace, instance, place.created_at));
         to.delete(place_key(namespace, instance));
     }
     Ok(())

@@ -318,8 +318,9 @@ impl Store for LocalStore {
     }
 
     async fn index(&self, instance: &InstanceRef, record: &Record) -> Result<()> {
-        let (instance, created_at) = (instance.clone(), record.origin.created_at);
-        self.write(move |to, namespace, _| index::put(to, namespace, &instance, created_at))
+        let instance = instance.clone();
+        let (created_at, noted_at) = (record.origin.created_at, record.updated_at);
+        self.write(move |to, namespace, _| index::put(to, namespace, &instance, created_at, noted_at))
             .await
     }
 

@@ -162,8 +162,9 @@ fn apply(record: &mut Record, commit: &Commit, now: Timestamp) {
     if commit.drop_input {
         record.input = None;
     }
-    record.updated_at = now;
-    record.ended_at = commit.status.is_terminal().then_some(now);
+    // Whoever orders records by it can tell two commits of one millisecond apart.
+    record.updated_at = now.max(record.updated_at + Duration::from_millis(1));
+    record.ended_at = commit.status.is_terminal().then_some(record.updated_at);
     record.tries = 0;
     record.marks.extend(&commit.marks);
     record.marks.sort_unstable();
