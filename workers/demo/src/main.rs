@@ -18,7 +18,6 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use arguments::{Arguments, Command};
-use problem::Problem;
 
 #[tokio::main]
 async fn main() -> ExitCode {
