@@ -16,15 +16,27 @@ pub(crate) async fn show(arguments: History) -> Result<(), Problem> {
     } else if store.exists() {
         host::open(&store).await?
     } else {
-        return Err(Problem::Usage(format!("there is no {}: run the demo first, or name another with --store", store.display())));
+        return Err(Problem::Usage(format!(
+            "there is no {}: run the demo first, or name another with --store",
+            store.display()
+        )));
     };
     let client = Client::new(backend);
     let wanted = [order.clone(), format!("order-{order}")];
-    let listed = client.list(Filter::app("orders").name("checkout")).page_size(1000).collect().await?;
+    let listed = client
+        .list(Filter::app("orders").name("checkout"))
+        .page_size(1000)
+        .collect()
+        .await?;
     // The newest, if the order was taken through several times.
     let found = listed.into_iter().rev().find(|instance| {
         let id = instance.instance.id.as_str();
-        wanted.iter().any(|wanted| id == wanted || id.strip_prefix(wanted.as_str()).is_some_and(|rest| rest.starts_with('.')))
+        wanted.iter().any(|wanted| {
+            id == wanted
+                || id
+                    .strip_prefix(wanted.as_str())
+                    .is_some_and(|rest| rest.starts_with('.'))
+        })
     });
     let Some(found) = found else {
         return Err(Problem::Usage(format!("there is no order {order} here")));
@@ -36,7 +48,10 @@ pub(crate) async fn show(arguments: History) -> Result<(), Problem> {
     print(&turns, zero);
     for child in handle.children().await? {
         let Some(status) = child.status else { continue };
-        println!("\n{} ({status}), workflow {}, child of {}", child.instance, child.workflow, found.instance);
+        println!(
+            "\n{} ({status}), workflow {}, child of {}",
+            child.instance, child.workflow, found.instance
+        );
         print(&client.handle(child.instance).history().await?, zero);
     }
     let info = handle.get().await?;
@@ -60,7 +75,9 @@ fn print(turns: &[Turn], zero: Timestamp) {
 fn words(event: &HistoryEvent) -> String {
     let text = event.describe();
     match event {
-        HistoryEvent::TaskFailed { failure, .. } | HistoryEvent::ChildFailed { failure, .. } | HistoryEvent::ExecutionFailed { failure } => {
+        HistoryEvent::TaskFailed { failure, .. }
+        | HistoryEvent::ChildFailed { failure, .. }
+        | HistoryEvent::ExecutionFailed { failure } => {
             format!("{text}: {}", failure.message)
         }
         HistoryEvent::TaskCompleted { output, .. }

@@ -16,7 +16,12 @@ use crate::{paint, table, watch};
 
 /// The three apps on one file, and the orders through them.
 pub(crate) async fn demo(arguments: Demo) -> Result<(), Problem> {
-    let Demo { file, store, fresh, json } = arguments;
+    let Demo {
+        file,
+        store,
+        fresh,
+        json,
+    } = arguments;
     let plan = Plan::read(file.as_deref(), None)?;
     if fresh {
         forget(&store).await?;
@@ -51,17 +56,33 @@ pub(crate) async fn demo(arguments: Demo) -> Result<(), Problem> {
     }
     show(&outcomes?, json, Some(&ledger));
     if !json {
-        let chosen = if store == Path::new("leveret-demo.db") { String::new() } else { format!(" --store {}", store.display()) };
+        let chosen = if store == Path::new("leveret-demo.db") {
+            String::new()
+        } else {
+            format!(" --store {}", store.display())
+        };
         let first = &plan.orders[0].id;
         eprintln!("\nLook further:");
         for (arguments, shows) in [
-            (format!("history {first}{chosen}"), "what happened to one order, event by event"),
-            (format!("demo --json{chosen}"), "the table as JSON, with outputs and failures"),
-            (format!("demo --fresh{chosen}"), "from the beginning; kill it in the middle and run it again"),
+            (
+                format!("history {first}{chosen}"),
+                "what happened to one order, event by event",
+            ),
+            (
+                format!("demo --json{chosen}"),
+                "the table as JSON, with outputs and failures",
+            ),
+            (
+                format!("demo --fresh{chosen}"),
+                "from the beginning; kill it in the middle and run it again",
+            ),
         ] {
             eprintln!("  {:48} {shows}", format!("cargo run --release -- {arguments}"));
         }
-        eprintln!("  {:48} the same apps as three processes on RabbitMQ and Redis", "README.md");
+        eprintln!(
+            "  {:48} the same apps as three processes on RabbitMQ and Redis",
+            "README.md"
+        );
     }
     Ok(())
 }
@@ -72,7 +93,11 @@ pub(crate) async fn submit(arguments: Submit) -> Result<(), Problem> {
     let plan = Plan::read(file.as_deref(), again.as_deref())?;
     let backend = servers().await?;
     let progress = Progress::new(&plan);
-    progress.say(&format!("{} orders from {} go to {backend}", plan.orders.len(), plan.source));
+    progress.say(&format!(
+        "{} orders from {} go to {backend}",
+        plan.orders.len(),
+        plan.source
+    ));
     let client = Client::new(backend);
     let watched = tokio::select! {
         watched = watch::to_the_end(&client, &plan, &progress) => watched,
@@ -86,8 +111,13 @@ pub(crate) async fn submit(arguments: Submit) -> Result<(), Problem> {
 
 /// The backend of the environment, if it names servers: a file of our own would have no workers.
 pub(crate) async fn servers() -> Result<Backend, Problem> {
-    if ["LEVERET_AMQP_URL", "LEVERET_REDIS_URL"].iter().any(|name| std::env::var_os(name).is_none()) {
-        return Err(Problem::Usage("set LEVERET_AMQP_URL and LEVERET_REDIS_URL, as the apps have them; README.md shows how".into()));
+    if ["LEVERET_AMQP_URL", "LEVERET_REDIS_URL"]
+        .iter()
+        .any(|name| std::env::var_os(name).is_none())
+    {
+        return Err(Problem::Usage(
+            "set LEVERET_AMQP_URL and LEVERET_REDIS_URL, as the apps have them; README.md shows how".into(),
+        ));
     }
     Ok(Backend::from_env().await?)
 }
@@ -125,7 +155,10 @@ fn show(outcomes: &[Outcome], json: bool, ledger: Option<&Ledger>) {
         print!("{}", table::json_lines(outcomes, entries.as_deref()));
         return;
     }
-    print!("{}", table::for_people(outcomes, paint::wanted(std::io::stdout().is_terminal())));
+    print!(
+        "{}",
+        table::for_people(outcomes, paint::wanted(std::io::stdout().is_terminal()))
+    );
     if let Some(entries) = entries {
         println!("{}", table::ledger(&entries));
     }

@@ -27,7 +27,11 @@ async fn main() -> ExitCode {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error,lapin=off"));
     let has_colours = paint::wanted(std::io::stderr().is_terminal());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(has_colours).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(has_colours)
+        .init();
     let ended = match command {
         Command::Demo(arguments) => host::demo(arguments).await,
         Command::Submit(arguments) => host::submit(arguments).await,

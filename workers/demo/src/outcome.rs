@@ -40,14 +40,25 @@ impl Outcome {
             while let Some(cause) = &root.cause {
                 root = cause;
             }
-            let undone: Vec<_> = ["refund", "release"].into_iter().filter(|name| self.has_called(name)).collect();
-            let undone = if undone.is_empty() { String::new() } else { format!("; undone: {}", undone.join(", ")) };
+            let undone: Vec<_> = ["refund", "release"]
+                .into_iter()
+                .filter(|name| self.has_called(name))
+                .collect();
+            let undone = if undone.is_empty() {
+                String::new()
+            } else {
+                format!("; undone: {}", undone.join(", "))
+            };
             return format!("{}: {}{undone}", root.kind, root.message);
         }
         match self.output.as_ref().map(Payload::decode::<Summary>) {
             Some(Ok(summary)) => {
                 let attempt = summary.receipt.attempt;
-                let retried = if attempt > 1 { format!(", paid at attempt {attempt}") } else { String::new() };
+                let retried = if attempt > 1 {
+                    format!(", paid at attempt {attempt}")
+                } else {
+                    String::new()
+                };
                 format!("on its way as {}{retried}", summary.tracking.code)
             }
             Some(Err(failure)) => failure.message,
@@ -61,9 +72,15 @@ impl Outcome {
 
     fn count(&mut self, history: Vec<Turn>) {
         for event in history.into_iter().flat_map(|turn| turn.events) {
-            let HistoryEvent::TaskScheduled { app, name, .. } = event else { continue };
+            let HistoryEvent::TaskScheduled { app, name, .. } = event else {
+                continue;
+            };
             let app = app.to_string();
-            match self.calls.iter_mut().find(|called| called.app == app && called.name == name) {
+            match self
+                .calls
+                .iter_mut()
+                .find(|called| called.app == app && called.name == name)
+            {
                 Some(called) => called.times += 1,
                 None => self.calls.push(Called { app, name, times: 1 }),
             }
@@ -79,7 +96,9 @@ pub(crate) async fn of(client: &Client, plan: &Plan, order: &Order) -> Result<Ou
         order: order.id.clone(),
         instance: info.instance.clone(),
         status: info.status,
-        took: info.ended_at.map(|ended| ended.since(info.started_at.unwrap_or(info.created_at))),
+        took: info
+            .ended_at
+            .map(|ended| ended.since(info.started_at.unwrap_or(info.created_at))),
         calls: Vec::new(),
         shipment: None,
         output: info.output.clone(),

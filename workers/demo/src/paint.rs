@@ -15,5 +15,9 @@ pub(crate) fn status(text: &str, status: Status, is_wanted: bool) -> String {
         Status::Failed | Status::Terminated => 31,
         _ => 33,
     };
-    if is_wanted { format!("\x1b[{colour}m{text}\x1b[0m") } else { text.to_owned() }
+    if is_wanted {
+        format!("\x1b[{colour}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
 }

@@ -44,7 +44,11 @@ impl Plan {
         if let Some(again) = again {
             label = format!("{label}-{again}");
         }
-        let plan = Self { orders, label, source: source.clone() };
+        let plan = Self {
+            orders,
+            label,
+            source: source.clone(),
+        };
         let mut seen = HashSet::new();
         for order in &plan.orders {
             if !seen.insert(&order.id) {
@@ -53,7 +57,8 @@ impl Plan {
             if order.items.is_empty() {
                 return Err(refuse(format!("order {:?} has no items", order.id)));
             }
-            InstanceId::chosen(plan.instance_id(order)).map_err(|error| refuse(format!("order {:?}: {error}", order.id)))?;
+            InstanceId::chosen(plan.instance_id(order))
+                .map_err(|error| refuse(format!("order {:?}: {error}", order.id)))?;
         }
         Ok(plan)
     }
@@ -69,7 +74,10 @@ mod tests {
     use super::*;
 
     fn refusal(text: &str) -> String {
-        Plan::parse(text, "orders.json".into(), None).err().expect("refused").to_string()
+        Plan::parse(text, "orders.json".into(), None)
+            .err()
+            .expect("refused")
+            .to_string()
     }
 
     #[test]
@@ -84,6 +92,9 @@ mod tests {
         assert!(refusal("[{]").starts_with("orders.json: "));
         assert_eq!(refusal("[]"), "orders.json: there are no orders in it");
         let order = r#"{"id": "1", "customer": "A", "card": "1", "country": "B", "items": [{"sku": "a", "cents": 1}]}"#;
-        assert_eq!(refusal(&format!("[{order}, {order}]")), r#"orders.json: there are two orders "1""#);
+        assert_eq!(
+            refusal(&format!("[{order}, {order}]")),
+            r#"orders.json: there are two orders "1""#
+        );
     }
 }

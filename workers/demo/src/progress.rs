@@ -16,8 +16,15 @@ const MOST_BARS: usize = 24;
 
 /// See the module.
 pub(crate) enum Progress {
-    Bars { all: MultiProgress, total: ProgressBar, orders: HashMap<String, ProgressBar>, is_painted: bool },
-    Lines { began: Instant },
+    Bars {
+        all: MultiProgress,
+        total: ProgressBar,
+        orders: HashMap<String, ProgressBar>,
+        is_painted: bool,
+    },
+    Lines {
+        began: Instant,
+    },
 }
 
 impl Progress {
@@ -30,7 +37,11 @@ impl Progress {
         if plan.orders.len() <= MOST_BARS {
             let style = ProgressStyle::with_template("{spinner} {prefix:26} {wide_msg}").expect("a valid template");
             for order in &plan.orders {
-                let bar = all.add(ProgressBar::new_spinner().with_style(style.clone()).with_prefix(plan.instance_id(order)));
+                let bar = all.add(
+                    ProgressBar::new_spinner()
+                        .with_style(style.clone())
+                        .with_prefix(plan.instance_id(order)),
+                );
                 bar.set_message("");
                 orders.insert(plan.instance_id(order), bar);
             }
@@ -38,7 +49,12 @@ impl Progress {
         let style = ProgressStyle::with_template("{wide_bar} {pos}/{len} orders, {elapsed}").expect("a valid template");
         let total = all.add(ProgressBar::new(plan.orders.len() as u64).with_style(style));
         total.enable_steady_tick(Duration::from_millis(200));
-        Progress::Bars { all, total, orders, is_painted: paint::wanted(true) }
+        Progress::Bars {
+            all,
+            total,
+            orders,
+            is_painted: paint::wanted(true),
+        }
     }
 
     /// A line about the whole.
@@ -67,8 +83,16 @@ impl Progress {
     pub(crate) fn ended(&self, id: &str, outcome: &Outcome) {
         let words = outcome.words();
         match self {
-            Progress::Bars { all, total, orders, is_painted } => {
-                let text = format!("{} {words}", paint::status(outcome.status.as_str(), outcome.status, *is_painted));
+            Progress::Bars {
+                all,
+                total,
+                orders,
+                is_painted,
+            } => {
+                let text = format!(
+                    "{} {words}",
+                    paint::status(outcome.status.as_str(), outcome.status, *is_painted)
+                );
                 match orders.get(id) {
                     Some(bar) => bar.finish_with_message(text),
                     None => all.suspend(|| eprintln!("{id}  {text}")),
@@ -76,16 +100,29 @@ impl Progress {
                 total.inc(1);
             }
             Progress::Lines { began } => {
-                eprintln!("{:5.1} s  {id}  {}: {words}", began.elapsed().as_secs_f32(), outcome.status);
+                eprintln!(
+                    "{:5.1} s  {id}  {}: {words}",
+                    began.elapsed().as_secs_f32(),
+                    outcome.status
+                );
             }
         }
     }
 
     /// An order had come to its end before this process began.
     pub(crate) fn ended_before(&self, id: &str, status: Status) {
-        if let Progress::Bars { total, orders, is_painted, .. } = self {
+        if let Progress::Bars {
+            total,
+            orders,
+            is_painted,
+            ..
+        } = self
+        {
             if let Some(bar) = orders.get(id) {
-                bar.finish_with_message(format!("{} before", paint::status(status.as_str(), status, *is_painted)));
+                bar.finish_with_message(format!(
+                    "{} before",
+                    paint::status(status.as_str(), status, *is_painted)
+                ));
             }
             total.inc(1);
         }

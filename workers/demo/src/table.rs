@@ -15,11 +15,30 @@ const APPS: [&str; 3] = ["orders", "payments", "shipping"];
 
 /// One line an order, in columns.
 pub(crate) fn for_people(outcomes: &[Outcome], is_painted: bool) -> String {
-    let mut rows = vec![["instance", "status", "took", "orders did", "payments did", "shipping did", "outcome"].map(String::from)];
+    let mut rows = vec![
+        [
+            "instance",
+            "status",
+            "took",
+            "orders did",
+            "payments did",
+            "shipping did",
+            "outcome",
+        ]
+        .map(String::from),
+    ];
     rows.extend(outcomes.iter().map(|outcome| {
         let [orders, payments, shipping] = APPS.map(|app| did(outcome, app));
         let took = outcome.took.map(seconds).unwrap_or_default();
-        [outcome.instance.id.to_string(), outcome.status.to_string(), took, orders, payments, shipping, outcome.words()]
+        [
+            outcome.instance.id.to_string(),
+            outcome.status.to_string(),
+            took,
+            orders,
+            payments,
+            shipping,
+            outcome.words(),
+        ]
     }));
     let mut widths = [0; 7];
     for row in &rows {
@@ -96,7 +115,14 @@ pub(crate) fn ledger(entries: &[Entry]) -> String {
     let refunds = entries.iter().filter(|entry| entry.cents < 0).count();
     let charges = entries.len() - refunds;
     let mut seen = HashSet::new();
-    let twice = entries.iter().filter(|entry| !seen.insert((&entry.order, entry.cents < 0))).count();
-    let refunds = if refunds == 1 { "1 refund".into() } else { format!("{refunds} refunds") };
+    let twice = entries
+        .iter()
+        .filter(|entry| !seen.insert((&entry.order, entry.cents < 0)))
+        .count();
+    let refunds = if refunds == 1 {
+        "1 refund".into()
+    } else {
+        format!("{refunds} refunds")
+    };
     format!("\nThe bank's ledger: {charges} charges, {refunds}, {twice} booked twice.")
 }

@@ -65,8 +65,15 @@ pub(crate) async fn to_the_end(client: &Client, plan: &Plan, progress: &Progress
 }
 
 async fn instances(client: &Client, plan: &Plan) -> Result<HashMap<String, InstanceSummary>, Problem> {
-    let listed = client.list(Filter::app("orders").tag(TAG, &plan.label)).page_size(1000).collect().await?;
-    Ok(listed.into_iter().map(|instance| (instance.instance.id.to_string(), instance)).collect())
+    let listed = client
+        .list(Filter::app("orders").tag(TAG, &plan.label))
+        .page_size(1000)
+        .collect()
+        .await?;
+    Ok(listed
+        .into_iter()
+        .map(|instance| (instance.instance.id.to_string(), instance))
+        .collect())
 }
 
 fn greet(before: &HashMap<String, InstanceSummary>, plan: &Plan, progress: &Progress) {
@@ -77,16 +84,27 @@ fn greet(before: &HashMap<String, InstanceSummary>, plan: &Plan, progress: &Prog
     } else if finished == all {
         format!("all {all} orders were already finished; --fresh begins anew (with `submit`: --again LABEL)")
     } else {
-        format!("resuming: {finished} of {all} orders were already finished, {} go on", all - finished)
+        format!(
+            "resuming: {finished} of {all} orders were already finished, {} go on",
+            all - finished
+        )
     });
 }
 
 async fn start(client: &Client, plan: &Plan, before: &HashMap<String, InstanceSummary>) -> Result<(), Problem> {
-    let new: Vec<_> = plan.orders.iter().filter(|order| !before.contains_key(&plan.instance_id(order))).collect();
+    let new: Vec<_> = plan
+        .orders
+        .iter()
+        .filter(|order| !before.contains_key(&plan.instance_id(order)))
+        .collect();
     let apart = APART.min(ARRIVAL / u32::try_from(new.len().max(1)).unwrap_or(u32::MAX));
     for (position, order) in (0..).zip(new) {
         let id = plan.instance_id(order);
-        let start = client.start(CHECKOUT, order.clone()).id(&id).request_id(&id).policy(OnConflict::UseExisting);
+        let start = client
+            .start(CHECKOUT, order.clone())
+            .id(&id)
+            .request_id(&id)
+            .policy(OnConflict::UseExisting);
         start.tag(TAG, &plan.label).after(apart * position).await?;
     }
     Ok(())
@@ -116,21 +134,44 @@ enum Asked {
 }
 
 impl Manager {
-    async fn look(&mut self, client: &Client, instance: &InstanceSummary, order: &Order, progress: &Progress) -> Result<(), Problem> {
+    async fn look(
+        &mut self,
+        client: &Client,
+        instance: &InstanceSummary,
+        order: &Order,
+        progress: &Progress,
+    ) -> Result<(), Problem> {
         if stage(instance) != Some(Stage::WaitingForApproval) {
             return Ok(());
         }
         let id = instance.instance.id.to_string();
-        let asked = self.asked.entry(id.clone()).or_insert_with(|| Asked::At(Instant::now()));
+        let asked = self
+            .asked
+            .entry(id.clone())
+            .or_insert_with(|| Asked::At(Instant::now()));
         if !matches!(asked, Asked::At(since) if since.elapsed() >= THINKS) {
             return Ok(());
         }
         *asked = Asked::Answered;
         let is_approved = order.cents() <= MOST_CENTS;
-        let approval = Approval { is_approved, by: "the manager".into() };
+        let approval = Approval {
+            is_approved,
+            by: "the manager".into(),
+        };
         // The same message ID after a restart: the answer counts once.
-        client.handle(instance.instance.clone()).raise(APPROVAL, approval).message_id(format!("approval-{id}")).await?;
-        progress.stage(&id, if is_approved { "is approved by the manager" } else { "is refused by the manager" });
+        client
+            .handle(instance.instance.clone())
+            .raise(APPROVAL, approval)
+            .message_id(format!("approval-{id}"))
+            .await?;
+        progress.stage(
+            &id,
+            if is_approved {
+                "is approved by the manager"
+            } else {
+                "is refused by the manager"
+            },
+        );
         Ok(())
     }
 }

@@ -76,14 +76,23 @@ fn assert_all_ended_as_the_orders_say(output: &Output) {
     }
     assert_eq!(lines["1003"]["activities"]["payments"]["charge"], 3);
     assert_eq!(lines["1007"]["activities"]["payments"]["refund"], 1);
-    assert_eq!(lines["1001"]["activities"]["shipping"], serde_json::json!({"pack": 1, "book": 1}));
+    assert_eq!(
+        lines["1001"]["activities"]["shipping"],
+        serde_json::json!({"pack": 1, "book": 1})
+    );
 }
 
 #[test]
 fn a_demo_that_is_killed_in_the_middle_goes_on_where_it_was() {
     let place = Place::new("kill");
-    let mut first = demo(&place.store()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
-    let said = BufReader::new(first.stderr.take().expect("piped")).lines().map(|line| line.expect("a line"));
+    let mut first = demo(&place.store())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let said = BufReader::new(first.stderr.take().expect("piped"))
+        .lines()
+        .map(|line| line.expect("a line"));
     let mut before: Vec<String> = Vec::new();
     for line in said {
         before.push(line);
@@ -97,36 +106,72 @@ fn a_demo_that_is_killed_in_the_middle_goes_on_where_it_was() {
 
     let second = demo(&place.store()).output().expect("it runs");
     let said = text(&second.stderr);
-    let resumed = said.lines().find(|line| line.starts_with("resuming: ")).unwrap_or_else(|| panic!("{said}"));
+    let resumed = said
+        .lines()
+        .find(|line| line.starts_with("resuming: "))
+        .unwrap_or_else(|| panic!("{said}"));
     let numbers: Vec<usize> = resumed.split(' ').filter_map(|word| word.parse().ok()).collect();
-    assert!(numbers[0] >= 1 && numbers[1] == 12 && numbers[2] == 12 - numbers[0], "{resumed}");
+    assert!(
+        numbers[0] >= 1 && numbers[1] == 12 && numbers[2] == 12 - numbers[0],
+        "{resumed}"
+    );
     assert_all_ended_as_the_orders_say(&second);
 
     let third = demo(&place.store()).output().expect("it runs");
-    assert!(text(&third.stderr).contains("all 12 orders were already finished"), "{}", text(&third.stderr));
+    assert!(
+        text(&third.stderr).contains("all 12 orders were already finished"),
+        "{}",
+        text(&third.stderr)
+    );
     assert_all_ended_as_the_orders_say(&third);
 
-    let history = binary().args(["history", "1007", "--store"]).arg(place.store()).output().expect("it runs");
+    let history = binary()
+        .args(["history", "1007", "--store"])
+        .arg(place.store())
+        .output()
+        .expect("it runs");
     assert_eq!(history.status.code(), Some(0), "{}", text(&history.stderr));
-    assert!(text(&history.stdout).contains("activity `refund` on app `payments`"), "{}", text(&history.stdout));
+    assert!(
+        text(&history.stdout).contains("activity `refund` on app `payments`"),
+        "{}",
+        text(&history.stdout)
+    );
 }
 
 #[test]
 fn a_file_of_ones_own_is_taken_and_data_goes_to_stdout_alone() {
     let place = Place::new("own");
     let file = place.0.join("mine.json");
-    let order = r#"[{"id": "a", "customer": "Me", "card": "0002", "country": "Here", "items": [{"sku": "x", "cents": 100}]}]"#;
+    let order =
+        r#"[{"id": "a", "customer": "Me", "card": "0002", "country": "Here", "items": [{"sku": "x", "cents": 100}]}]"#;
     std::fs::write(&file, order).expect("written");
     let mut command = binary();
-    let output = command.arg("demo").arg(&file).arg("--store").arg(place.store()).output().expect("it runs");
+    let output = command
+        .arg("demo")
+        .arg(&file)
+        .arg("--store")
+        .arg(place.store())
+        .output()
+        .expect("it runs");
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     let table = text(&output.stdout);
-    assert!(table.starts_with("instance ") && table.contains("CardDeclined"), "{table}");
+    assert!(
+        table.starts_with("instance ") && table.contains("CardDeclined"),
+        "{table}"
+    );
     assert!(!table.contains('\x1b'), "colours in a pipe");
 
     // Begins anew.
-    let output = demo(&place.store()).arg(&file).arg("--fresh").output().expect("it runs");
-    assert!(!text(&output.stderr).contains("already finished"), "{}", text(&output.stderr));
+    let output = demo(&place.store())
+        .arg(&file)
+        .arg("--fresh")
+        .output()
+        .expect("it runs");
+    assert!(
+        !text(&output.stderr).contains("already finished"),
+        "{}",
+        text(&output.stderr)
+    );
     assert_eq!(lines(&output)["a"]["failure"]["kind"], "CardDeclined");
 }
 

@@ -41,22 +41,59 @@ async fn purchase(ctx: &WorkflowContext, order: &Order, undo: &mut Compensations
     }
 
     ctx.set_custom_status(Stage::Charging)?;
-    let charge = Charge { order: order.id.clone(), card: order.card.clone(), cents: order.cents() };
-    let patience = Retry::times(5).first(Duration::from_millis(400)).cap(Duration::from_secs(10));
-    let receipt = ctx.call(CHARGE, charge).retry(patience.clone()).timeout(Duration::from_secs(10)).await?;
+    let charge = Charge {
+        order: order.id.clone(),
+        card: order.card.clone(),
+        cents: order.cents(),
+    };
+    let patience = Retry::times(5)
+        .first(Duration::from_millis(400))
+        .cap(Duration::from_secs(10));
+    let receipt = ctx
+        .call(CHARGE, charge)
+        .retry(patience.clone())
+        .timeout(Duration::from_secs(10))
+        .await?;
     undo.push(ctx.call(REFUND, receipt.clone()).retry(Retry::forever()));
 
     ctx.set_custom_status(Stage::Shipping)?;
-    let parcel = Parcel { order: order.id.clone(), country: order.country.clone(), items: order.items.len() };
-    let tracking = ctx.child(SHIP, parcel).id(format!("ship-{}", ctx.instance_id())).await?;
+    let parcel = Parcel {
+        order: order.id.clone(),
+        country: order.country.clone(),
+        items: order.items.len(),
+    };
+    let tracking = ctx
+        .child(SHIP, parcel)
+        .id(format!("ship-{}", ctx.instance_id()))
+        .await?;
 
     ctx.set_custom_status(Stage::Closing)?;
     let points = order.cents() / 100;
     let text = format!("your order is on its way as {}", tracking.code);
-    let told = ctx.call(NOTIFY, Notice { customer: order.customer.clone(), text }).retry(patience.clone());
-    let booked = ctx.call(POINTS, Points { customer: order.customer.clone(), points }).retry(patience);
+    let told = ctx
+        .call(
+            NOTIFY,
+            Notice {
+                customer: order.customer.clone(),
+                text,
+            },
+        )
+        .retry(patience.clone());
+    let booked = ctx
+        .call(
+            POINTS,
+            Points {
+                customer: order.customer.clone(),
+                points,
+            },
+        )
+        .retry(patience);
     all([told, booked]).await.into_iter().collect::<Result<()>>()?;
-    Ok(Summary { receipt, tracking, points })
+    Ok(Summary {
+        receipt,
+        tracking,
+        points,
+    })
 }
 
 /// Waits for a manager, for a day at most.
@@ -74,7 +111,9 @@ async fn reserve(ctx: ActivityContext, order: Order) -> Result<Reservation> {
     if let Some(item) = order.items.iter().find(|item| item.sku == "unicorn") {
         return Err(Failure::new("OutOfStock", format!("there is no {} left", item.sku)).fatal());
     }
-    Ok(Reservation { id: ctx.task_execution_id().to_string() })
+    Ok(Reservation {
+        id: ctx.task_execution_id().to_string(),
+    })
 }
 
 async fn release(_: ActivityContext, _: Reservation) -> Result<()> {

@@ -40,14 +40,25 @@ impl Ledger {
     /// # Errors
     /// If the file cannot be read or written, or holds something else.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
-        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         let mut text = String::new();
         file.read_to_string(&mut text)?;
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        let entries = text[..whole].lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        let entries = text[..whole]
+            .lines()
+            .map(serde_json::from_str)
+            .collect::<Result<_, _>>()?;
         file.set_len(whole as u64)?;
         file.seek(io::SeekFrom::End(0))?;
-        Ok(Self(Arc::new(Mutex::new(Inner { entries, file: Some(file) }))))
+        Ok(Self(Arc::new(Mutex::new(Inner {
+            entries,
+            file: Some(file),
+        }))))
     }
 
     /// Books it, unless a booking of this ID is there already.
@@ -80,14 +91,28 @@ mod tests {
     #[test]
     fn a_booking_counts_once_also_after_a_kill_in_the_middle_of_a_line() {
         let path = std::env::temp_dir().join(format!("ledger-{}.jsonl", std::process::id()));
-        let entry = Entry { id: "a".into(), order: "17".into(), cents: 100 };
+        let entry = Entry {
+            id: "a".into(),
+            order: "17".into(),
+            cents: 100,
+        };
         let ledger = Ledger::open(&path).unwrap();
         ledger.book(entry.clone()).unwrap();
         ledger.book(entry.clone()).unwrap();
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"id\":\"b\"").unwrap();
+        OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b"{\"id\":\"b\"")
+            .unwrap();
         let ledger = Ledger::open(&path).unwrap();
         ledger.book(entry.clone()).unwrap();
-        ledger.book(Entry { id: "b".into(), ..entry }).unwrap();
+        ledger
+            .book(Entry {
+                id: "b".into(),
+                ..entry
+            })
+            .unwrap();
         assert_eq!(Ledger::open(&path).unwrap().entries().len(), 2);
         std::fs::remove_file(path).unwrap();
     }

@@ -27,18 +27,34 @@ async fn charge(ctx: ActivityContext, charge: Charge, ledger: Ledger) -> Result<
         return Err(Failure::new("CardDeclined", "the bank declined the card").fatal());
     }
     if charge.card.ends_with("0119") && ctx.attempt() <= 2 {
-        return Err(Failure::new("BankUnavailable", format!("the bank did not answer attempt {}", ctx.attempt())));
+        return Err(Failure::new(
+            "BankUnavailable",
+            format!("the bank did not answer attempt {}", ctx.attempt()),
+        ));
     }
     let id = ctx.task_execution_id().to_string();
     let cents = i64::try_from(charge.cents)?;
-    ledger.book(Entry { id: id.clone(), order: charge.order.clone(), cents })?;
-    Ok(Receipt { id, order: charge.order, cents: charge.cents, attempt: ctx.attempt() })
+    ledger.book(Entry {
+        id: id.clone(),
+        order: charge.order.clone(),
+        cents,
+    })?;
+    Ok(Receipt {
+        id,
+        order: charge.order,
+        cents: charge.cents,
+        attempt: ctx.attempt(),
+    })
 }
 
 async fn refund(ctx: ActivityContext, receipt: Receipt, ledger: Ledger) -> Result<()> {
     tokio::time::sleep(Duration::from_millis(250)).await;
     let cents = -i64::try_from(receipt.cents)?;
-    ledger.book(Entry { id: ctx.task_execution_id().to_string(), order: receipt.order, cents })?;
+    ledger.book(Entry {
+        id: ctx.task_execution_id().to_string(),
+        order: receipt.order,
+        cents,
+    })?;
     Ok(())
 }
 

@@ -8,7 +8,10 @@ use leveret::{ActivityContext, Failure, Result, Retry, Worker, WorkflowContext};
 
 /// The worker of app `shipping`.
 pub fn worker(backend: Backend) -> Worker {
-    Worker::new("shipping", backend).workflow(SHIP, ship).activity(PACK, pack).activity(BOOK, book)
+    Worker::new("shipping", backend)
+        .workflow(SHIP, ship)
+        .activity(PACK, pack)
+        .activity(BOOK, book)
 }
 
 /// Packs the parcel, waits for the carrier's next round, hands it over.
@@ -19,7 +22,9 @@ pub async fn ship(ctx: WorkflowContext, parcel: Parcel) -> Result<Tracking> {
     ctx.call(PACK, parcel.clone()).await?;
     // Durable: a restart does not begin the wait anew.
     ctx.timer(Duration::from_millis(1200)).await?;
-    ctx.call(BOOK, parcel).retry(Retry::times(3).first(Duration::from_millis(300))).await
+    ctx.call(BOOK, parcel)
+        .retry(Retry::times(3).first(Duration::from_millis(300)))
+        .await
 }
 
 async fn pack(_: ActivityContext, parcel: Parcel) -> Result<()> {
@@ -34,5 +39,7 @@ async fn book(_: ActivityContext, parcel: Parcel) -> Result<Tracking> {
         return Err(Failure::new("NoCarrier", format!("no carrier goes to {country}")).fatal());
     }
     let prefix: String = country.chars().take(2).flat_map(char::to_uppercase).collect();
-    Ok(Tracking { code: format!("{prefix}-{order}") })
+    Ok(Tracking {
+        code: format!("{prefix}-{order}"),
+    })
 }
