@@ -13,7 +13,6 @@ mod outbox;
 mod persist;
 mod start;
 
-pub(crate) use command::Commanded;
 pub(crate) use due::{CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, check_key, decode, encode, lease_key, parked_key, retention_key, timer_key};
 pub(crate) use effects::{Effect, claim_terms, effects_of, started};
 pub(crate) use ending::{EarlyEnd, ended_by};
