@@ -100,6 +100,34 @@ pub enum TimerPurpose {
     },
 }
 
+/// What was refused on the spot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Refused {
+    /// An activity or a child call.
+    Call,
+    /// An event for another instance.
+    Event,
+    /// A custom status.
+    CustomStatus,
+    /// The input of the next execution (continue-as-new).
+    NextInput,
+    /// The workflow's output.
+    Output,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Refused::Call => "call",
+            Refused::Event => "event",
+            Refused::CustomStatus => "custom status",
+            Refused::NextInput => "input of the next execution",
+            Refused::Output => "output",
+        })
+    }
+}
+
 /// An instance that a call started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ChildRef {
@@ -281,10 +309,12 @@ pub enum HistoryEvent {
         /// What it carries.
         payload: Payload,
     },
-    /// The code made a call that was refused on the spot: it was not valid, or its payload was too large.
+    /// The code asked for something that was refused on the spot: it was not valid, or its payload was too large.
     CallRefused {
         /// Its number.
         sequence: Sequence,
+        /// What was refused.
+        what: Refused,
         /// Why.
         failure: Failure,
     },
@@ -389,7 +419,11 @@ impl HistoryEvent {
                 sequence,
                 ..
             } => format!("event {sequence} `{name}` to `{instance}`"),
-            CallRefused { sequence, failure } => format!("call {sequence}, refused ({})", failure.kind),
+            CallRefused {
+                sequence,
+                what,
+                failure,
+            } => format!("{what} {sequence}, refused ({})", failure.kind),
             PatchMarked { name } => format!("the patch `{name}`"),
             ExecutionCompleted { .. } => "the end of the workflow".into(),
             ExecutionFailed { failure } => format!("the workflow's failure ({})", failure.kind),
@@ -459,7 +493,14 @@ impl HistoryEvent {
                     ..
                 },
             ) => (a, b, c) == (x, y, z),
-            (CallRefused { sequence: a, .. }, CallRefused { sequence: x, .. }) => a == x,
+            (
+                CallRefused {
+                    sequence: a, what: b, ..
+                },
+                CallRefused {
+                    sequence: x, what: y, ..
+                },
+            ) => (a, b) == (x, y),
             (PatchMarked { name: a }, PatchMarked { name: x }) => a == x,
             (ExecutionCompleted { .. }, ExecutionCompleted { .. })
             | (ExecutionFailed { .. }, ExecutionFailed { .. })

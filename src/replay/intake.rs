@@ -113,11 +113,11 @@ fn completed(machine: &Machine, completion: &CompletionItem) -> Intake {
                 Outcome::Failed(failure) => HistoryEvent::TaskFailed { sequence, failure },
             })
         }
-        Open::Child { instance, .. } => {
+        Open::Child { instance, retried, .. } => {
             // The answers that are not the child's own come from the app that made the call or that found the target missing.
-            let own_answer =
-                matches!(&outcome, Outcome::Failed(failure) if ANSWERED_FOR.contains(&failure.kind.as_str()));
-            if completion.from != instance.app && !own_answer {
+            let answered_for = matches!(&outcome, Outcome::Failed(failure)
+                if ANSWERED_FOR.contains(&failure.kind.as_str()) || (failure.kind == kinds::APP_NOT_FOUND && *retried));
+            if completion.from != instance.app && !answered_for {
                 return Intake::Stray("an app that the task was not sent to");
             }
             Intake::Accept(match outcome {
@@ -132,9 +132,8 @@ fn completed(machine: &Machine, completion: &CompletionItem) -> Intake {
     }
 }
 
-/// Failures of a child's start that another app than the child's reports.
-const ANSWERED_FOR: [&str; 4] = [
-    kinds::APP_NOT_FOUND,
+/// Failures of a child's start that another app than the child's reports; `AppNotFound` is one more, but only for a call with a retry policy.
+const ANSWERED_FOR: [&str; 3] = [
     kinds::INSTANCE_ALREADY_EXISTS,
     kinds::TARGET_UNAVAILABLE,
     kinds::TERMINATED,
