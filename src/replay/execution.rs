@@ -171,6 +171,12 @@ impl Execution {
         }
     }
 
+    /// How often code has looked at something that it waits on.
+    #[cfg(test)]
+    pub(super) fn looks(&self) -> u64 {
+        self.shared.lock().looks
+    }
+
     pub(super) fn machine(&self) -> &Shared {
         &self.shared
     }

@@ -131,6 +131,9 @@ pub(super) struct Machine {
     to_wake: Vec<Waker>,
     /// Slots that code waits on and that an event can fill.
     waiting: usize,
+    /// How often code has polled a slot: what a fan-out costs.
+    #[cfg(test)]
+    pub(super) looks: u64,
     patches: HashMap<String, bool>,
     recorded_patches: HashSet<String>,
     recorded_refusals: HashMap<(Sequence, Refused), Failure>,
@@ -173,6 +176,8 @@ impl Machine {
             groups: HashMap::new(),
             to_wake: Vec::new(),
             waiting: 0,
+            #[cfg(test)]
+            looks: 0,
             patches: HashMap::new(),
             recorded_patches: HashSet::new(),
             recorded_refusals: HashMap::new(),
@@ -299,6 +304,10 @@ impl Machine {
 
     /// The filling, once, or registers whom to wake.
     pub(super) fn poll_slot(&mut self, id: SlotId, waker: &Waker) -> Option<Filling> {
+        #[cfg(test)]
+        {
+            self.looks += 1;
+        }
         let slot = self.slots.get_mut(&id)?;
         if slot.filled.is_some() {
             return self
@@ -425,9 +434,10 @@ impl Machine {
         sequence
     }
 
-    /// Records the refusal. It takes a number, so that what is asked for after it keeps its own.
+    /// Records the refusal. It takes a number, so that what is asked for after it keeps its own. A recorded failure stands as it was worded then.
     fn refuse(&mut self, what: Refused, failure: Failure) -> Failure {
         let sequence = self.take_sequence();
+        let failure = self.recorded_refusals.remove(&(sequence, what)).unwrap_or(failure);
         self.decided.push_back(HistoryEvent::CallRefused {
             sequence,
             what,
