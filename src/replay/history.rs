@@ -53,13 +53,16 @@ impl Turn {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TimeLimits {
     /// The call must have started this long after it was scheduled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "crate::wire::millis", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<u64>")]
     pub schedule_to_start: Option<Duration>,
     /// An attempt must be over this long after it started.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "crate::wire::millis", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<u64>")]
     pub timeout: Option<Duration>,
     /// A running attempt must report progress this often.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "crate::wire::millis", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<u64>")]
     pub heartbeat: Option<Duration>,
 }
 
