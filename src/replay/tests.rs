@@ -6,5 +6,5 @@ mod events;
 mod intake;
 mod kit;
 mod lifecycle;
-
+mod programs;
 mod waiting;
