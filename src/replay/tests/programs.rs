@@ -288,7 +288,7 @@ fn sequence_of(event: &HistoryEvent) -> Option<Sequence> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_same_arrivals_give_the_same_history_however_they_are_cut_into_turns(
