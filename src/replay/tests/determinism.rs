@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::kit::*;
-use crate::model::{Result, StallReason, Timestamp};
+use crate::model::{Result, StallReason, Timestamp, WaitingFor};
 use crate::replay::{Code, Stuck, WorkflowContext};
 
 /// Runs `old` until it has seen the answer to its first call, then replays what is stored into `new`.
@@ -105,6 +105,11 @@ fn another_input_or_wait_is_not_another_decision() {
     run.complete(0, 1);
     run.code = build(2);
     run.live = run.replayed().expect("what is in history counts");
+    let timer = WaitingFor::Timer {
+        sequence: 1,
+        due: START + ms(1),
+    };
+    assert_eq!(run.live.waiting().shown, [timer], "the timer is due as it was set");
     assert_eq!(run.fire(1), ["done null"]);
 }
 
