@@ -1,11 +1,15 @@
 //! Leveret: durable workflows that span applications, on RabbitMQ and Redis, or on one file.
 
 pub mod backend;
+mod engine;
 mod model;
 pub mod replay;
 pub mod wire;
+mod worker;
 
+pub use engine::Retention;
 pub use model::*;
 pub use replay::{
     All, Call, Child, Compensations, Either, EventWait, First, Handle, Timer, WorkflowContext, all, first, race,
 };
+pub use worker::{ActivityContext, RunningWorker, Settings, Worker, WorkerCounts, WorkerError, shutdown_signal};

@@ -127,12 +127,13 @@ fn layers_import_only_downwards() {
                 wrong.push(format!(
                     "{path}: `crate::{name}` hides its layer: import it from its module"
                 ));
-            } else if LAYERS.iter().any(|(known, _)| *known == name) || TOP.contains(&name.as_str()) {
-                if name != layer && !below.contains(&name.as_str()) {
-                    wrong.push(format!(
-                        "{path}: `{layer}` must not import `crate::{name}`; it may import {below:?}"
-                    ));
-                }
+                continue;
+            }
+            let is_known = LAYERS.iter().any(|(known, _)| *known == name) || TOP.contains(&name.as_str());
+            if is_known && name != layer && !below.contains(&name.as_str()) {
+                wrong.push(format!(
+                    "{path}: `{layer}` must not import `crate::{name}`; it may import {below:?}"
+                ));
             }
         }
     }

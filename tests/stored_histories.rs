@@ -298,7 +298,7 @@ fn write_missing() {
 fn run(name: &str, script: Vec<(u64, Vec<HistoryEvent>)>) -> Vec<Turn> {
     let mut execution = fresh(&workflow(name).expect("a script is for a workflow"));
     let mut at = Timestamp::from_millis(1_790_000_000_000);
-    let turns = script.into_iter().map(|(seconds, arrived)| {
+    let turns = script.into_iter().zip(1..).map(|((seconds, arrived), version)| {
         at = at + Duration::from_secs(seconds);
         execution.begin_turn(at).expect("it goes on");
         let mut events = Vec::new();
@@ -306,8 +306,8 @@ fn run(name: &str, script: Vec<(u64, Vec<HistoryEvent>)>) -> Vec<Turn> {
             execution.advance(event, &mut events).expect("it goes on");
         }
         Turn {
-            version: execution.version(),
-            commit: Uuid::from_u128(u128::from(execution.version())).into(),
+            version,
+            commit: Uuid::from_u128(u128::from(version)).into(),
             at,
             build: Some(BuildId::new(env!("CARGO_PKG_VERSION")).expect("printable")),
             events,

@@ -22,7 +22,7 @@ pub struct Error {
 }
 
 /// The result of an operation at the edge.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     /// The operation had no effect and may work later.

@@ -7,12 +7,18 @@ mod broker;
 mod clock;
 mod error;
 mod handle;
+mod local;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 mod store;
 
+pub(crate) use broker::BUNDLE_TYPE;
 pub use broker::{Acknowledge, Broker, Consumer, Delivery, Message, Properties, Queue, QueueDepth};
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, Result, Retryable};
 pub use handle::Backend;
+#[cfg(feature = "rabbitmq")]
+pub use rabbitmq::{QueueType, RabbitMq, RabbitMqConfig};
 pub use store::{
     App, Claim, ClaimTerms, ClaimVerdict, Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver,
     Delivered, DueEntry, DueKey, DueKind, DueOutcome, Guard, IndexFilter, IndexPage, Loaded, Mark, Origin, Progress,

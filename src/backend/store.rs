@@ -38,7 +38,7 @@ pub trait Store: Send + Sync {
 
     /// Creates a `Pending` record with mark [`Mark::Start`], or says why not. Receipts are looked at first: a request that has created an execution
     /// answers `Repeated`, one that was refused answers `Refused`. Replaces a terminal, unmarked record if the policy allows, keeping its outcome
-    /// under its run ID for at least 60 s. An inbox that was kept for the instance stays.
+    /// under its run ID for at least 60 s. An inbox that was kept for an absent instance stays; what a replaced run left unread goes with it.
     async fn create(&self, create: &Create) -> Result<Created>;
 
     /// The record alone.
@@ -70,7 +70,8 @@ pub trait Store: Send + Sync {
     /// Returns true if the request is refused from now on. Kept for `keep`.
     async fn refuse(&self, instance: &InstanceRef, request: &MessageId, keep: Duration) -> Result<bool>;
 
-    /// Counts a turn that is about to run code for redelivered items, and returns the count since the last commit. A commit resets it.
+    /// Counts a turn that is about to run code for redelivered items, and returns the count since the last commit. A commit resets it. 0 if the
+    /// execution is not the current one. Repeating it after a lost reply counts once too often, which does no harm.
     async fn count_try(&self, instance: &InstanceRef, execution: ExecutionId) -> Result<u32>;
 
     /// Deletes a terminal, unmarked record and all that belongs to it; receipts stay for `keep`, and so does the outcome under its run ID (at least 60 s).
@@ -95,7 +96,8 @@ pub trait Store: Send + Sync {
         sequence: Sequence,
     ) -> Result<ClaimVerdict>;
 
-    /// Stores an attempt's progress and renews its heartbeat. False if nobody wants the attempt any more: the execution is over, or the claim closed.
+    /// Stores an attempt's progress and renews its heartbeat; without details it leaves those that are there. Calls without time limits, which have no
+    /// claim, report too. False if nobody wants the attempt any more: the execution is over, or its claim has a verdict.
     async fn progress(
         &self,
         instance: &InstanceRef,
@@ -129,7 +131,8 @@ pub trait Store: Send + Sync {
 
     // --- run tokens: crash counts of redelivered activity tasks
 
-    /// Adds a run token for the item and returns how many there are. Tokens lapse after a day.
+    /// Adds a run token for the item and returns how many there are. Tokens lapse after a day. Repeating it after a lost reply adds one too many:
+    /// the item then runs alone without need, and the end of its body takes all of them away.
     async fn begin_run(&self, app: &AppId, item: &MessageId) -> Result<u32>;
 
     /// Takes the item's tokens away: its body has ended, or it was handed back.
@@ -137,13 +140,14 @@ pub trait Store: Send + Sync {
 
     // --- index
 
-    /// Notes that the instance exists and what its status is, as read from its record. A hint: readers check it against the record.
+    /// Notes that the instance exists and what its status is, as read from its record. A hint: readers check it against the record. A record that was
+    /// read earlier ([`Record::updated_at`]) does not undo a later one's note.
     async fn index(&self, instance: &InstanceRef, record: &Record) -> Result<()>;
 
     /// Forgets the instance.
     async fn unindex(&self, instance: &InstanceRef) -> Result<()>;
 
-    /// A page of instances in order of creation, then ID.
+    /// A page of at most `most` instances in order of creation, then ID (its bytes). A token that is not one of [`IndexPage::next`] is a permanent error.
     async fn list(&self, filter: &IndexFilter, after: Option<&str>, most: usize) -> Result<IndexPage>;
 
     // --- apps and workers

@@ -11,7 +11,8 @@ use std::thread::ThreadId;
 use super::context::WorkflowContext;
 use super::handle::Shared;
 use super::history::{HistoryEvent, Refused, Turn};
-use super::machine::{Machine, Open};
+use super::machine::Machine;
+use super::open::Open;
 use crate::model::{
     ExecutionId, Failure, InstanceRef, Limits, Payload, Result, StallReason, Timestamp, WaitingFor, WaitingView, kinds,
 };
@@ -42,8 +43,6 @@ pub struct Execution {
     future: Option<CodeFuture>,
     is_over: bool,
     waker: Arc<TurnWaker>,
-    /// Version of the last turn that was applied.
-    version: u64,
 }
 
 impl Execution {
@@ -56,7 +55,6 @@ impl Execution {
             future: None,
             is_over: false,
             waker: Arc::default(),
-            version: 0,
         }
     }
 
@@ -94,7 +92,6 @@ impl Execution {
         if let Some(extra) = self.shared.lock().decided.front() {
             return Err(self.differs(turn, "nothing more", &extra.describe()));
         }
-        self.version = turn.version;
         Ok(())
     }
 
@@ -109,7 +106,6 @@ impl Execution {
         let mut machine = self.shared.lock();
         machine.is_replaying = false;
         machine.now = at;
-        self.version += 1;
         Ok(())
     }
 
@@ -131,11 +127,6 @@ impl Execution {
     /// True once the code has ended, or was ended.
     pub fn is_over(&self) -> bool {
         self.is_over
-    }
-
-    /// Version of the last turn.
-    pub fn version(&self) -> u64 {
-        self.version
     }
 
     /// The workflow's own status.

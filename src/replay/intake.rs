@@ -1,9 +1,10 @@
 //! What an arriving item means to an execution: the one place where duplicates, strays and news are told apart.
 
 use super::Execution;
-use super::history::HistoryEvent;
-use super::machine::{Machine, Open};
-use crate::model::{ExecutionId, Sequence, kinds};
+use super::history::{HistoryEvent, TimeLimits};
+use super::machine::Machine;
+use super::open::Open;
+use crate::model::{ExecutionId, InstanceRef, Sequence, Timestamp, kinds};
 use crate::wire::{Command, CompletionItem, Item, Outcome, TaskRef};
 
 /// What to do with an item.
@@ -11,8 +12,19 @@ use crate::wire::{Command, CompletionItem, Item, Outcome, TaskRef};
 pub enum Intake {
     /// News: this event is to be applied.
     Accept(HistoryEvent),
-    /// A time limit is due: the call's claim decides what it means.
+    /// A time limit of an activity call is due: the call's claim decides what it means.
     Deadline(Sequence),
+    /// A time limit of a child call is due: the child's record decides what it means.
+    ChildDeadline {
+        /// The call.
+        sequence: Sequence,
+        /// The child.
+        child: InstanceRef,
+        /// The limits.
+        limits: TimeLimits,
+        /// When it was scheduled.
+        since: Timestamp,
+    },
     /// It is in the history already.
     Seen,
     /// It is about a call that this state does not know yet: the state is older than the item. Reload; if it is still unknown, keep the item.
@@ -33,7 +45,18 @@ impl Execution {
                 Ok(Open::Timer { .. }) => Intake::Accept(HistoryEvent::TimerFired {
                     sequence: timer.task.sequence,
                 }),
-                Ok(_) if timer.deadline => Intake::Deadline(timer.task.sequence),
+                Ok(Open::Activity { .. }) if timer.deadline => Intake::Deadline(timer.task.sequence),
+                Ok(Open::Child {
+                    instance,
+                    limits,
+                    since,
+                    ..
+                }) if timer.deadline => Intake::ChildDeadline {
+                    sequence: timer.task.sequence,
+                    child: instance.clone(),
+                    limits: *limits,
+                    since: *since,
+                },
                 Ok(_) => Intake::Stray("timer of a call"),
             },
             Item::Event(event) if machine.has_seen(&event.message_id) => Intake::Seen,

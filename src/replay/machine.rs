@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use super::events::EventQueue;
 use super::history::{CarriedEvent, ChildRef, HistoryEvent, Refused, TimeLimits, TimerPurpose};
+use super::open::{Open, Plan, Target};
 use crate::model::{
-    AppId, ExecutionId, Failure, InstanceId, InstanceRef, MessageId, Payload, Retry, RunId, Sequence, TaskExecutionId,
-    Timestamp, derived_child_id, kinds,
+    AppId, ExecutionId, Failure, InstanceId, InstanceRef, MessageId, Payload, RunId, Sequence, Timestamp,
+    derived_child_id, kinds,
 };
 use crate::wire::ParentLink;
 
@@ -32,32 +33,6 @@ pub(super) struct Identity {
     pub(super) generation: u32,
     pub(super) parent: Option<ParentLink>,
     pub(super) tags: BTreeMap<String, String>,
-}
-
-/// Whom a call is for.
-#[derive(Clone, Debug)]
-pub(super) enum Target {
-    Activity {
-        app: AppId,
-        name: String,
-    },
-    Child {
-        app: AppId,
-        workflow: String,
-        id: Option<InstanceId>,
-    },
-}
-
-/// A call as the code made it: what its attempts have in common.
-#[derive(Clone, Debug)]
-pub(super) struct Plan {
-    pub(super) target: Target,
-    pub(super) input: Payload,
-    pub(super) limits: TimeLimits,
-    pub(super) retry: Option<Retry>,
-    pub(super) attempt: u32,
-    pub(super) first_at: Timestamp,
-    pub(super) task_execution_id: TaskExecutionId,
 }
 
 /// Something that code waits on.
@@ -80,32 +55,6 @@ struct Group {
     /// Those that were filled and not looked at yet, in history order.
     ready: VecDeque<SlotId>,
     waker: Option<Waker>,
-}
-
-/// Something that has been scheduled and is not over.
-#[derive(Clone, Debug)]
-pub(super) enum Open {
-    Activity {
-        app: AppId,
-        name: String,
-        attempt: u32,
-        since: Timestamp,
-        task_execution_id: TaskExecutionId,
-        limited: bool,
-        retried: bool,
-    },
-    Child {
-        instance: InstanceRef,
-        workflow: String,
-        attempt: u32,
-        since: Timestamp,
-        limited: bool,
-        retried: bool,
-    },
-    Timer {
-        due: Timestamp,
-        purpose: TimerPurpose,
-    },
 }
 
 /// See the module.
@@ -497,7 +446,7 @@ impl Machine {
                     workflow: workflow.clone(),
                     attempt,
                     since,
-                    limited: !limits.is_empty(),
+                    limits,
                     retried,
                 };
                 (
@@ -603,7 +552,7 @@ impl Machine {
     /// Takes the call out of what is open, and its deadline out of the due-set.
     fn close(&mut self, sequence: Sequence) -> Option<SlotId> {
         let (slot, open) = self.open.remove(&sequence)?;
-        if let Open::Activity { limited: true, .. } | Open::Child { limited: true, .. } = open {
+        if open.has_deadline() {
             self.decided.push_back(HistoryEvent::TimerCancelled { sequence });
         }
         slot
@@ -732,9 +681,9 @@ impl Machine {
         for (sequence, (_, open)) in std::mem::take(&mut self.open) {
             match open {
                 Open::Activity { limited: false, .. } => continue,
-                Open::Child { instance, limited, .. } => {
+                Open::Child { instance, limits, .. } => {
                     children.push(ChildRef { instance, sequence });
-                    if !limited {
+                    if limits.is_empty() {
                         continue;
                     }
                 }

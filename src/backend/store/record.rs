@@ -132,7 +132,7 @@ pub struct Record {
     pub view: View,
     /// How it ended.
     pub outcome: Option<Outcome>,
-    /// When the record was last changed by a commit (or created).
+    /// When the record was last changed by a commit (or created), by the store's clock. Grows with every commit, even within one millisecond.
     pub updated_at: Timestamp,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
@@ -233,8 +233,8 @@ pub struct Commit {
     pub id: CommitId,
     /// The turn, encoded. Its version is the guard's plus 1, or 1 if `next_execution` is given.
     pub turn: Bytes,
-    /// Begin this execution: the history so far is removed (continue-as-new). Refused (`Conflict`) while a mark other than [`Mark::Run`] is set;
-    /// removes that one.
+    /// Begin this execution: the history so far and all claims are removed (continue-as-new). Refused (`Conflict`) while a mark other than
+    /// [`Mark::Run`] and those in `cleared` is set; removes that one.
     pub next_execution: Option<ExecutionId>,
     /// The status from now on. A terminal one sets `ended_at`, removes claims and wakes watchers.
     pub status: Status,
@@ -281,7 +281,8 @@ impl Commit {
 pub enum Committed {
     /// It is in the history (now, or because the same commit was sent before and is the last one).
     Applied {
-        /// Items left in the inbox. If there are any, the next turn runs before anything is acknowledged.
+        /// Items left in the inbox, those that were put back (`inbox_kept`) included. If there are others, the next turn runs before anything is
+        /// acknowledged.
         inbox_left: usize,
     },
     /// The record is not what the guard says. Reload; this commit may be in the history all the same, with others on top of it.
@@ -307,6 +308,9 @@ impl Loaded {
 }
 
 /// An item that looks for its instance.
+///
+/// An item whose bytes are those of the last one in the inbox is a repeat, and is not added. One that is repeated later is added again: turns drop
+/// what they have seen by its ID.
 #[derive(Clone, Debug)]
 pub struct Deliver {
     /// For whom.

@@ -267,7 +267,7 @@ fn refusals() -> Arc<dyn Code> {
         let big = "x".repeat(size);
         let sorts = [
             ctx.set_custom_status(&big).is_err(),
-            ctx.call_named::<()>("echo", &big).start().is_refused().await,
+            ctx.call_named::<()>("echo", &big).start().refused_at_once().await,
             ctx.raise(&instance(), crate::model::Event::new("e"), big.clone())
                 .is_err(),
             ctx.child_named::<()>("w", &big).detach().is_err(),
@@ -277,19 +277,19 @@ fn refusals() -> Arc<dyn Code> {
     })
 }
 
-trait IsRefused {
-    async fn is_refused(self) -> bool;
+trait RefusedAtOnce {
+    async fn refused_at_once(self) -> bool;
 }
 
-impl IsRefused for crate::replay::Handle<()> {
+impl RefusedAtOnce for crate::replay::Handle<()> {
     /// True if it failed at once; never waits.
-    async fn is_refused(mut self) -> bool {
+    async fn refused_at_once(mut self) -> bool {
         matches!(futures_util::poll!(&mut self), std::task::Poll::Ready(Err(_)))
     }
 }
 
 #[test]
-fn what_was_refused_for_its_size_is_refused_on_replay_under_a_higher_limit() {
+fn what_was_refused_for_its_size_refused_at_once_on_replay_under_a_higher_limit() {
     let mut run = Run::limited(refusals(), limit(25));
     assert_eq!(run.start(50).len(), 4);
     run.limits = limit(1000);
@@ -315,7 +315,7 @@ fn what_was_granted_is_granted_on_replay_under_a_lower_limit() {
 }
 
 #[test]
-fn a_refused_next_input_is_refused_on_replay_under_a_higher_limit() {
+fn a_refused_next_input_refused_at_once_on_replay_under_a_higher_limit() {
     let mut run = Run::limited(
         code(|ctx: WorkflowContext, n: usize| async move {
             match ctx.continue_as_new::<usize>("x".repeat(n)) {

@@ -11,7 +11,7 @@ use crate::wire::{
 const ADD: Activity<u32, u32> = Activity::new("sums", "add");
 const SUB: Workflow<u32, u32> = Workflow::new("other", "sub");
 
-/// Call 0 is an activity on `sums`, 1 the same with retries, 2 a child on `other`, 3 the same with retries, 4 a timer.
+/// Call 0 is an activity on `sums`, 1 the same with retries, 2 a child on `other`, 3 the same with retries, 4 a timer, 5 a child with a time limit.
 fn waiting() -> Run {
     let mut run = Run::of(code(|ctx: WorkflowContext, n: u32| async move {
         let _call = ctx.call(ADD, n).timeout(ms(100)).start();
@@ -19,6 +19,7 @@ fn waiting() -> Run {
         let _child = ctx.child(SUB, n).start();
         let _retried_child = ctx.child(SUB, n).retry(Retry::times(2)).start();
         let _timer = ctx.timer(ms(50)).start();
+        let _limited_child = ctx.child(SUB, n).schedule_to_start(ms(70)).start();
         ctx.event_named::<u32>("e").await
     }));
     run.start(1);
@@ -84,7 +85,7 @@ fn a_completion_is_news_once() {
 #[test]
 fn a_completion_of_a_call_that_this_state_does_not_know_is_ahead() {
     let run = waiting();
-    assert_eq!(answer(&run, 5, "sums", ok()), Intake::Ahead);
+    assert_eq!(answer(&run, 6, "sums", ok()), Intake::Ahead);
 }
 
 #[test]
@@ -152,6 +153,10 @@ fn a_timer_fires_once_and_a_deadline_is_for_the_claim_to_settle() {
     };
     assert_eq!(run.live.examine(&timer(0, true)), Intake::Deadline(0));
     assert!(matches!(run.live.examine(&timer(0, false)), Intake::Stray(_)));
+    assert!(matches!(
+        run.live.examine(&timer(5, true)),
+        Intake::ChildDeadline { sequence: 5, limits, since: START, .. } if limits.schedule_to_start == Some(ms(70))
+    ));
     assert_eq!(run.live.examine(&timer(4, false)), Intake::Accept(fired(4)));
     assert_eq!(run.live.examine(&timer(9, false)), Intake::Ahead);
     run.fire(4);

@@ -118,12 +118,11 @@ where
 }
 
 /// What an execution shows of itself: equal for the one that lived and the one that was replayed.
-type Shown = (bool, u64, Option<Payload>, crate::model::WaitingView, usize);
+type Shown = (bool, Option<Payload>, crate::model::WaitingView, usize);
 
 pub(super) fn shown(execution: &Execution) -> Shown {
     (
         execution.is_over(),
-        execution.version(),
         execution.custom_status(),
         execution.waiting(),
         execution.weight(),
@@ -175,9 +174,10 @@ impl Run {
             self.live.advance(event, &mut events)?;
         }
         let decided = self.short(&events);
+        let version = self.turns.len() as u64 + 1;
         self.turns.push(Turn {
-            version: self.live.version(),
-            commit: CommitId::from(uuid::Uuid::from_u128(u128::from(self.live.version()))),
+            version,
+            commit: CommitId::from(uuid::Uuid::from_u128(u128::from(version))),
             at: self.now,
             build: None,
             events,

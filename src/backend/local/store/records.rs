@@ -1,0 +1,327 @@
+//! The record of an instance: creating it, committing turns to it, deleting it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::super::key::{Key, Table};
+use super::super::kv::{Snapshot, Transaction, get_as};
+use super::receipts::{self, Receipt};
+use super::{claims, expiry, inbox, trash};
+use crate::backend::{
+    Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver, Delivered, Loaded, Mark, Record, Result, View,
+};
+use crate::model::{ExecutionId, InstanceRef, Namespace, RunId, Status, Timestamp};
+use crate::wire::Outcome;
+
+/// The outcome of a replaced or deleted run is kept at least this long, so that whoever waits for it reads it in peace.
+const OUTCOME_KEPT: Duration = Duration::from_secs(60);
+
+pub(super) fn read(from: &dyn Snapshot, namespace: &Namespace, instance: &InstanceRef) -> Result<Option<Record>> {
+    get_as(from, &key(namespace, instance))
+}
+
+/// See [`Store::create`](crate::backend::Store::create).
+pub(super) fn create(
+    to: &mut Transaction<'_>,
+    namespace: &Namespace,
+    create: &Create,
+    now: Timestamp,
+) -> Result<Created> {
+    let Create {
+        instance,
+        execution,
+        run,
+        ..
+    } = create;
+    match receipts::read(to, namespace, instance, &create.origin.request, now)? {
+        Some(Receipt::Created { execution, run }) => return Ok(Created::Repeated { execution, run }),
+        Some(Receipt::Refused) => return Ok(Created::Refused),
+        None => (),
+    }
+    match read(to, namespace, instance)? {
+        Some(record) if !may_be_replaced(&record, create.policy) => return Ok(Created::Exists(Box::new(record))),
+        Some(record) => remove(to, namespace, instance, &record, create.keep, now)?,
+        None => inbox::adopt(to, namespace, instance, now)?,
+    }
+    let receipt = Receipt::Created {
+        execution: *execution,
+        run: *run,
+    };
+    receipts::put(to, namespace, instance, &create.origin.request, &receipt, None);
+    let record = Record {
+        execution: *execution,
+        run: *run,
+        version: 0,
+        commit: None,
+        status: Status::Pending,
+        lane: None,
+        origin: create.origin.clone(),
+        input: Some(create.input.clone()),
+        view: View::default(),
+        outcome: None,
+        updated_at: now,
+        ended_at: None,
+        tries: 0,
+        marks: vec![Mark::Start],
+    };
+    to.put_as(key(namespace, instance), &record);
+    Ok(Created::Created)
+}
+
+fn may_be_replaced(record: &Record, policy: ConflictPolicy) -> bool {
+    policy == ConflictPolicy::RejectActive && record.status.is_terminal() && record.marks.is_empty()
+}
+
+/// See [`Store::load`](crate::backend::Store::load).
+pub(super) fn load(
+    from: &dyn Snapshot,
+    namespace: &Namespace,
+    instance: &InstanceRef,
+    after: u64,
+    most_inbox: usize,
+    now: Timestamp,
+) -> Result<Option<Loaded>> {
+    let Some(record) = read(from, namespace, instance)? else {
+        return Ok(None);
+    };
+    Ok(Some(Loaded {
+        turns: turns(from, namespace, instance, record.execution, after, Loaded::TURNS)?,
+        inbox: inbox::items(from, namespace, instance, now, most_inbox)?,
+        record,
+    }))
+}
+
+/// Turns of an execution, whether it is the current one or not.
+pub(super) fn turns(
+    from: &dyn Snapshot,
+    namespace: &Namespace,
+    instance: &InstanceRef,
+    execution: ExecutionId,
+    after: u64,
+    most: usize,
+) -> Result<Vec<Bytes>> {
+    let range = history(namespace, instance, execution).range_of_numbers(after.saturating_add(1)..u64::MAX);
+    let pairs = from.scan(&range, most)?;
+    Ok(pairs.into_iter().map(|(_, turn)| turn).collect())
+}
+
+/// See [`Store::commit`](crate::backend::Store::commit).
+pub(super) fn commit(
+    to: &mut Transaction<'_>,
+    namespace: &Namespace,
+    commit: &Commit,
+    now: Timestamp,
+) -> Result<Committed> {
+    let instance = &commit.instance;
+    let Some(mut record) = read(to, namespace, instance)? else {
+        return Ok(Committed::Absent);
+    };
+    if record.execution == commit.execution() && record.commit == Some(commit.id) {
+        let inbox_left = inbox::len(to, namespace, instance, now)?;
+        return Ok(Committed::Applied { inbox_left });
+    }
+    if record.guard() != commit.guard {
+        return Ok(Committed::Conflict);
+    }
+    record.marks.retain(|mark| !commit.cleared.contains(mark));
+    if commit.next_execution.is_some() {
+        record.marks.retain(|mark| *mark != Mark::Run);
+        if !record.marks.is_empty() {
+            return Ok(Committed::Conflict);
+        }
+        end_execution(to, namespace, instance, record.execution)?;
+    }
+    apply(&mut record, commit, now);
+    to.put(
+        history(namespace, instance, record.execution)
+            .number(record.version)
+            .end(),
+        commit.turn.clone(),
+    );
+    if record.status.is_terminal() {
+        claims::throw(to, namespace, instance, record.execution)?;
+    } else {
+        claims::open(to, namespace, instance, record.execution, &commit.claims_opened);
+        claims::close(to, namespace, instance, record.execution, &commit.claims_closed);
+    }
+    let inbox_left = inbox::take(to, namespace, instance, commit.inbox_taken, &commit.inbox_kept, now)?;
+    to.put_as(key(namespace, instance), &record);
+    Ok(Committed::Applied { inbox_left })
+}
+
+/// What a commit changes in the record.
+fn apply(record: &mut Record, commit: &Commit, now: Timestamp) {
+    record.version = commit.version();
+    record.execution = commit.execution();
+    record.commit = Some(commit.id);
+    record.status = commit.status;
+    record.lane = commit.lane;
+    record.view = commit.view.clone();
+    record.outcome = commit.outcome.clone();
+    if commit.drop_input {
+        record.input = None;
+    }
+    // Whoever orders records by it can tell two commits of one millisecond apart.
+    record.updated_at = now.max(record.updated_at + Duration::from_millis(1));
+    record.ended_at = commit.status.is_terminal().then_some(record.updated_at);
+    record.tries = 0;
+    record.marks.extend(&commit.marks);
+    record.marks.sort_unstable();
+    record.marks.dedup();
+}
+
+/// See [`Store::clear_mark`](crate::backend::Store::clear_mark).
+pub(super) fn clear_mark(
+    to: &mut Transaction<'_>,
+    namespace: &Namespace,
+    instance: &InstanceRef,
+    execution: ExecutionId,
+    mark: Mark,
+) -> Result<usize> {
+    let Some(mut record) = read(to, namespace, instance)? else {
+        return Ok(0);
+    };
+    if record.execution == execution && record.marks.contains(&mark) {
+        record.marks.retain(|set| *set != mark);
+        to.put_as(key(namespace, instance), &record);
+    }
+    Ok(record.marks.len())
+}
+
+/// See [`Store::deliver`](crate::backend::Store::deliver).
+pub(super) fn deliver(
+    to: &mut Transaction<'_>,
+    namespace: &Namespace,
+    deliver: &Deliver,
+    now: Timestamp,
+) -> Result<Delivered> {
+    let record = read(to, namespace, &deliver.instance)?;
+    let keep = match &record {
+        Some(record) if record.status.is_terminal() => return Ok(Delivered::Over(record.status)),
+        Some(Record {
+            status,
+            lane: Some(lane),
+            ..
+        }) if status.runs_code() && !deliver.park => {
+            return Ok(Delivered::ToLane(*lane));
+        }
+        Some(_) => None,
+        None if deliver.keep_absent.is_none() => return Ok(Delivered::Absent),
+        None => deliver.keep_absent,
+    };
+    let push = inbox::Push {
+        item: deliver.item.clone(),
+        bound: deliver.bound,
+        keep,
+    };
+    if inbox::push(to, namespace, &deliver.instance, push, now)? {
+        let status = record.map(|record| record.status);
+        Ok(Delivered::Kept { status })
+    } else {
+        Ok(Delivered::Full)
+    }
+}
+
+/// See [`Store::count_try`](crate::backend::Store::count_try).
+pub(super) fn count_try(
+    to: &mut Transaction<'_>,
+    namespace: &Namespace,
+    instance: &InstanceRef,
+    execution: ExecutionId,
+) -> Result<u32> {
+    match read(to, namespace, instance)? {
+        Some(mut record) if record.execution == execution => {
+            record.tries = record.tries.saturating_add(1);
+            to.put_as(key(namespace, instance), &record);
+            Ok(record.tries)
+        }
+        _ => Ok(0),
+    }
+}
+
+/// See [`Store::delete`](crate::backend::Store::delete).
+pub(super) fn delete(
+    to: &mut Transaction<'_>,
+    namespace: &Namespace,
+    instance: &InstanceRef,
+    execution: ExecutionId,
+    keep: Duration,
+    now: Timestamp,
+) -> Result<Deleted> {
+    let record = match read(to, namespace, instance)? {
+        Some(record) if record.execution == execution => record,
+        _ => return Ok(Deleted::Absent),
+    };
+    if !record.status.is_terminal() {
+        return Ok(Deleted::Active);
+    }
+    if !record.marks.is_empty() {
+        return Ok(Deleted::Marked);
+    }
+    remove(to, namespace, instance, &record, keep, now)?;
+    Ok(Deleted::Deleted)
+}
+
+/// Removes a terminal, unmarked record and all that belongs to it, but for what is kept a while: the receipt of its request, and its outcome.
+fn remove(
+    to: &mut Transaction<'_>,
+    namespace: &Namespace,
+    instance: &InstanceRef,
+    record: &Record,
+    keep: Duration,
+    now: Timestamp,
+) -> Result<()> {
+    receipts::keep_for(to, namespace, instance, &record.origin.request, keep, now)?;
+    if let Some(outcome) = &record.outcome {
+        let until = now + keep.max(OUTCOME_KEPT);
+        expiry::put(
+            to,
+            namespace,
+            outcome_key(namespace, instance, record.run),
+            outcome,
+            Some(until),
+        );
+    }
+    end_execution(to, namespace, instance, record.execution)?;
+    inbox::discard(to, namespace, instance)?;
+    to.delete(key(namespace, instance));
+    Ok(())
+}
+
+/// Throws away what belongs to one execution.
+fn end_execution(
+    to: &mut Transaction<'_>,
+    namespace: &Namespace,
+    instance: &InstanceRef,
+    execution: ExecutionId,
+) -> Result<()> {
+    claims::throw(to, namespace, instance, execution)?;
+    trash::throw(to, namespace, history(namespace, instance, execution).range())
+}
+
+/// See [`Store::past_outcome`](crate::backend::Store::past_outcome).
+pub(super) fn past_outcome(
+    from: &dyn Snapshot,
+    namespace: &Namespace,
+    instance: &InstanceRef,
+    run: RunId,
+    now: Timestamp,
+) -> Result<Option<Outcome>> {
+    expiry::get(from, &outcome_key(namespace, instance, run), now)
+}
+
+fn key(namespace: &Namespace, instance: &InstanceRef) -> Vec<u8> {
+    Key::of_instance(Table::Record, namespace, instance).end()
+}
+
+/// The beginning of the keys of an execution's turns.
+fn history(namespace: &Namespace, instance: &InstanceRef, execution: ExecutionId) -> Key {
+    Key::of_instance(Table::Turn, namespace, instance).uuid(execution.as_uuid())
+}
+
+fn outcome_key(namespace: &Namespace, instance: &InstanceRef, run: RunId) -> Vec<u8> {
+    Key::of_instance(Table::Outcome, namespace, instance)
+        .uuid(run.as_uuid())
+        .end()
+}

@@ -1,0 +1,38 @@
+//! Deleting a finished instance (rule 5): what is marked is driven first; index, check and retention entries go with the record.
+
+use super::{Engine, check_key, retention_key};
+use crate::backend::{Deleted, Result};
+use crate::model::{ExecutionId, InstanceRef};
+
+impl Engine {
+    /// Deletes the instance if it is over, in this execution, with all its effects made.
+    pub(crate) async fn delete(&self, instance: &InstanceRef, execution: ExecutionId) -> Result<Deleted> {
+        let keep = self.limits.dedup_window;
+        loop {
+            let Some(record) = self.retrying("record", || self.store().record(instance)).await? else { return Ok(Deleted::Absent) };
+            if record.execution != execution {
+                return Ok(Deleted::Absent);
+            }
+            if !record.status.is_terminal() {
+                return Ok(Deleted::Active);
+            }
+            self.drive_marks(instance, &record).await?;
+            let deleted = self.retrying("delete", || self.store().delete(instance, execution, keep)).await?;
+            match deleted {
+                Deleted::Marked => continue,
+                Deleted::Active => return Ok(deleted),
+                // A crash here leaves entries that name nothing; their handlers, and every reader of the index, find that out.
+                Deleted::Deleted | Deleted::Absent => {
+                    let keys = [check_key(instance, &record.origin.request), retention_key(execution)];
+                    self.retrying("unschedule", || self.store().unschedule(&instance.app, &keys)).await?;
+                    self.retrying("unindex", || self.store().unindex(instance)).await?;
+                    // A new instance of the same ID may have been created and indexed in between.
+                    if let Some(record) = self.retrying("record", || self.store().record(instance)).await? {
+                        self.retrying("index", || self.store().index(instance, &record)).await?;
+                    }
+                    return Ok(deleted);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The due-set's entries: how each sort is named and what it holds.
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::backend::{DueKey, DueKind, Queue};
+use crate::model::{ExecutionId, InstanceRef, MessageId, Sequence, Timestamp};
+use crate::wire::{Item, TaskItem, TaskRef};
+
+/// Look at an instance. One for each start: a later run of the same instance has its own, so removing one never uncovers the other.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CheckEntry {
+    pub(crate) instance: InstanceRef,
+    pub(crate) request: MessageId,
+    /// The parent's call, if it is a child.
+    #[serde(default)]
+    pub(crate) parent: Option<TaskRef>,
+}
+
+pub(crate) fn check_key(instance: &InstanceRef, request: &MessageId) -> DueKey {
+    DueKey {
+        kind: DueKind::Check,
+        subject: joined(request.as_str(), instance.id.as_str()),
+    }
+}
+
+/// A timer's or a deadline's payload is the [`TimerItem`](crate::wire::TimerItem) itself.
+pub(crate) fn timer_key(execution: ExecutionId, sequence: Sequence) -> DueKey {
+    let mut subject = Vec::with_capacity(24);
+    subject.extend_from_slice(execution.as_uuid().as_bytes());
+    subject.extend_from_slice(&sequence.to_be_bytes());
+    DueKey {
+        kind: DueKind::Timer,
+        subject: subject.into(),
+    }
+}
+
+/// A long activity whose message is acknowledged: the whole task.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct LeaseEntry {
+    pub(crate) task: TaskItem,
+}
+
+pub(crate) fn lease_key(item: &MessageId) -> DueKey {
+    DueKey {
+        kind: DueKind::Lease,
+        subject: Bytes::copy_from_slice(item.as_str().as_bytes()),
+    }
+}
+
+/// An item whose target app does not exist.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ParkedEntry {
+    pub(crate) item: Item,
+    /// Where it goes: the app, and which of its queues.
+    pub(crate) app: crate::model::AppId,
+    /// The lane, if it goes to a lane.
+    #[serde(default)]
+    pub(crate) lane: Option<crate::model::Lane>,
+    pub(crate) since: Timestamp,
+}
+
+impl ParkedEntry {
+    /// The queue that it is for.
+    pub(crate) fn queue(&self) -> Queue {
+        match (&self.item, self.lane) {
+            (_, Some(lane)) => Queue::Events(self.app.clone(), lane),
+            (Item::Start(_), None) => Queue::Workflows(self.app.clone()),
+            (_, None) => Queue::Activities(self.app.clone()),
+        }
+    }
+}
+
+pub(crate) fn parked_key(id: &MessageId) -> DueKey {
+    DueKey {
+        kind: DueKind::Parked,
+        subject: Bytes::copy_from_slice(id.as_str().as_bytes()),
+    }
+}
+
+/// The subject holds the execution, so that a later run's retention is another entry; the payload is the [`InstanceRef`].
+pub(crate) fn retention_key(execution: ExecutionId) -> DueKey {
+    DueKey {
+        kind: DueKind::Retention,
+        subject: Bytes::copy_from_slice(execution.as_uuid().as_bytes()),
+    }
+}
+
+/// What a retention entry holds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct RetentionEntry {
+    pub(crate) instance: InstanceRef,
+    pub(crate) execution: ExecutionId,
+}
+
+pub(crate) fn encode<T: Serialize>(value: &T) -> Bytes {
+    rmp_serde::to_vec_named(value)
+        .expect("an entry holds only values that MessagePack can write")
+        .into()
+}
+
+pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    rmp_serde::from_slice(bytes).map_err(|error| error.to_string())
+}
+
+/// A request ID has no control characters, so a zero byte after it keeps the two apart.
+fn joined(first: &str, last: &str) -> Bytes {
+    let mut subject = Vec::with_capacity(first.len() + 1 + last.len());
+    subject.extend_from_slice(first.as_bytes());
+    subject.push(0);
+    subject.extend_from_slice(last.as_bytes());
+    subject.into()
+}

@@ -1,0 +1,349 @@
+//! The effects of a turn: everything that has to happen outside the instance's own state because the turn is in its history.
+//!
+//! [`effects_of`] is a function of the stored turn, so whoever finds a marked turn can make its effects. Each effect may be made any number of times.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use tracing::{debug, warn};
+
+use super::due::{self, RetentionEntry};
+use super::{Engine, NewInstance, ended_by, persist, retention_key, timer_key};
+use crate::backend::{Created, Deliver, Delivered, DueEntry, DueKey, Queue, Record, Result, When};
+use crate::model::{ExecutionId, Failure, InstanceRef, Lane, Payload, RunId, Sequence, Status, Timestamp, kinds};
+use crate::replay::history::{HistoryEvent, TimeLimits, Turn};
+use crate::wire::{CompletionItem, EventItem, Item, Outcome, ParentLink, TaskItem, TaskRef, TimerItem};
+
+/// One effect.
+#[derive(Clone, Debug)]
+pub(crate) enum Effect {
+    /// Publish an item.
+    Send(Queue, Box<Item>),
+    /// Create a child and start it, or tell the caller that its ID is taken.
+    Child(Box<NewInstance>),
+    /// Deliver an event to wherever the instance is.
+    Raise(EventItem),
+    /// Terminate the child of this call.
+    TerminateChild(InstanceRef, TaskRef),
+    /// Add an entry to the instance's app's due-set.
+    Schedule(DueEntry),
+    /// Remove an entry from it.
+    Unschedule(DueKey),
+    /// Show the status in the index.
+    Index,
+    /// Have the instance deleted after a while.
+    Retain(Status),
+}
+
+/// The effects of a turn, in no particular order. `lane` is where the instance is at home after the turn.
+pub(crate) fn effects_of(
+    instance: &InstanceRef,
+    execution: ExecutionId,
+    lane: Option<Lane>,
+    parent: Option<&ParentLink>,
+    turn: &Turn,
+) -> Vec<Effect> {
+    let mut effects = Vec::new();
+    let task = |sequence: Sequence| TaskRef {
+        instance: instance.clone(),
+        execution,
+        sequence,
+    };
+    let cancelled: HashSet<Sequence> = turn.events.iter().filter_map(cancelled_timer).collect();
+    let mut created = HashSet::new();
+    let mut schedule = |sequence: Sequence, due: Timestamp, deadline: bool, effects: &mut Vec<Effect>| {
+        created.insert(sequence);
+        // Created and cancelled in one turn: nobody has seen it.
+        if !cancelled.contains(&sequence) {
+            let payload = due::encode(&TimerItem {
+                task: task(sequence),
+                deadline,
+            });
+            effects.push(Effect::Schedule(DueEntry {
+                key: timer_key(execution, sequence),
+                due,
+                payload,
+            }));
+        }
+    };
+    for event in &turn.events {
+        match event {
+            HistoryEvent::TaskScheduled {
+                sequence,
+                app,
+                name,
+                input,
+                task_execution_id,
+                attempt,
+                limits,
+                retried,
+            } => {
+                if let Some(first) = limits.first_check() {
+                    schedule(*sequence, turn.at + first, true, &mut effects);
+                }
+                let item = TaskItem {
+                    caller: task(*sequence),
+                    reply_to: lane.unwrap_or_default(),
+                    app: app.clone(),
+                    name: name.clone(),
+                    input: input.clone(),
+                    task_execution_id: *task_execution_id,
+                    attempt: *attempt,
+                    scheduled_at: turn.at,
+                    claimed: !limits.is_empty(),
+                    timeout: limits.timeout,
+                    heartbeat: limits.heartbeat,
+                    retried: *retried,
+                    misses: 0,
+                };
+                effects.push(Effect::Send(Queue::Activities(app.clone()), Box::new(Item::Task(item))));
+            }
+            HistoryEvent::ChildScheduled {
+                sequence,
+                instance: child,
+                workflow,
+                input,
+                limits,
+                retried,
+                detached,
+                ..
+            } => {
+                if let Some(first) = limits.first_check() {
+                    schedule(*sequence, turn.at + first, true, &mut effects);
+                }
+                let link = ParentLink {
+                    task: task(*sequence),
+                    lane: lane.unwrap_or_default(),
+                    detached: *detached,
+                    retried: *retried,
+                };
+                effects.push(Effect::Child(Box::new(NewInstance::child(
+                    child.clone(),
+                    workflow.clone(),
+                    input.clone(),
+                    link,
+                ))));
+            }
+            HistoryEvent::TimerCreated { sequence, due, .. } => schedule(*sequence, *due, false, &mut effects),
+            HistoryEvent::TimerCancelled { .. } => {}
+            HistoryEvent::EventSent {
+                sequence,
+                instance: target,
+                name,
+                payload,
+            } => effects.push(Effect::Raise(EventItem {
+                instance: target.clone(),
+                name: name.clone(),
+                payload: payload.clone(),
+                message_id: task(*sequence).message_id("event"),
+            })),
+            HistoryEvent::ChildFailed {
+                terminate: Some(child), ..
+            } => {
+                effects.push(Effect::TerminateChild(child.instance.clone(), task(child.sequence)));
+            }
+            HistoryEvent::ExecutionTerminated { children, .. } => {
+                effects.extend(
+                    children
+                        .iter()
+                        .map(|child| Effect::TerminateChild(child.instance.clone(), task(child.sequence))),
+                );
+            }
+            HistoryEvent::ExecutionSuspended { .. } | HistoryEvent::ExecutionResumed { .. } => {
+                effects.push(Effect::Index)
+            }
+            _ => {}
+        }
+        if let Some((status, outcome)) = ended_by(event) {
+            effects.push(Effect::Index);
+            effects.push(Effect::Retain(status));
+            effects.extend(
+                parent
+                    .filter(|parent| !parent.detached)
+                    .map(|parent| answer(instance, parent, outcome)),
+            );
+        }
+    }
+    effects.extend(
+        cancelled
+            .into_iter()
+            .filter(|sequence| !created.contains(sequence))
+            .map(|sequence| Effect::Unschedule(timer_key(execution, sequence))),
+    );
+    effects
+}
+
+fn cancelled_timer(event: &HistoryEvent) -> Option<Sequence> {
+    match event {
+        HistoryEvent::TimerCancelled { sequence } => Some(*sequence),
+        _ => None,
+    }
+}
+
+/// A child's outcome, to its parent's lane.
+fn answer(child: &InstanceRef, parent: &ParentLink, outcome: Outcome) -> Effect {
+    let queue = Queue::Events(parent.task.instance.app.clone(), parent.lane);
+    let item = CompletionItem {
+        task: parent.task.clone(),
+        task_execution_id: None,
+        from: child.app.clone(),
+        outcome,
+        progressed: false,
+    };
+    Effect::Send(queue, Box::new(Item::Completion(item)))
+}
+
+/// The claim terms of a limited activity call, scheduled at `at`.
+pub(crate) fn claim_terms(limits: &TimeLimits, at: Timestamp) -> crate::backend::ClaimTerms {
+    /// What an attempt that ended just in time may take for its answer to arrive.
+    const GRACE: Duration = Duration::from_millis(500);
+    crate::backend::ClaimTerms {
+        start_by: limits.schedule_to_start.map(|limit| at + limit),
+        timeout: limits.timeout.map(|limit| limit + GRACE),
+        heartbeat: limits.heartbeat.map(|limit| limit + GRACE),
+    }
+}
+
+impl Engine {
+    /// Makes effects, all at once; returns when all of them are durable.
+    pub(crate) async fn make(&self, instance: &InstanceRef, record: &Record, effects: Vec<Effect>) -> Result<()> {
+        let (mut scheduled, mut unscheduled, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for effect in effects {
+            match effect {
+                Effect::Schedule(entry) => scheduled.push(entry),
+                Effect::Unschedule(key) => unscheduled.push(key),
+                Effect::Retain(status) => {
+                    if let Some(keep) = self.retention.of(status) {
+                        let payload = due::encode(&RetentionEntry {
+                            instance: instance.clone(),
+                            execution: record.execution,
+                        });
+                        let due = record.ended_at.unwrap_or(record.updated_at) + keep;
+                        scheduled.push(DueEntry {
+                            key: retention_key(record.execution),
+                            due,
+                            payload,
+                        });
+                    }
+                }
+                other => others.push(other),
+            }
+        }
+        if !scheduled.is_empty() {
+            self.retrying("schedule", || {
+                self.store().schedule(&instance.app, &scheduled, When::Set)
+            })
+            .await?;
+        }
+        if !unscheduled.is_empty() {
+            self.retrying("unschedule", || self.store().unschedule(&instance.app, &unscheduled))
+                .await?;
+        }
+        try_join_all(others.into_iter().map(|effect| self.make_one(instance, record, effect))).await?;
+        Ok(())
+    }
+
+    async fn make_one(&self, instance: &InstanceRef, record: &Record, effect: Effect) -> Result<()> {
+        match effect {
+            Effect::Send(queue, item) => self.outbox.send(queue, *item).await,
+            Effect::Child(child) => Box::pin(self.make_child(*child)).await,
+            Effect::Raise(event) => self.raise(event).await.map(drop),
+            Effect::TerminateChild(child, task) => Box::pin(self.terminate_child(&child, task)).await,
+            Effect::Index => self.retrying("index", || self.store().index(instance, record)).await,
+            Effect::Schedule(_) | Effect::Unschedule(_) | Effect::Retain(_) => Ok(()),
+        }
+    }
+
+    async fn make_child(&self, child: NewInstance) -> Result<()> {
+        let Some(link) = child.parent.clone() else {
+            return Ok(());
+        };
+        match self.begin(&child).await? {
+            Created::Created | Created::Repeated { .. } => Ok(()),
+            // Its parent was terminated before it came to be: nobody waits for an answer.
+            Created::Refused => Ok(()),
+            Created::Exists(_) if link.detached => {
+                warn!(child = %child.instance, parent = %link.task.instance, "a detached child was not started: its instance ID is taken");
+                Ok(())
+            }
+            Created::Exists(occupant) => {
+                let message = format!(
+                    "instance {} is {} and was not started by this call: choose another ID, or wait until it is over",
+                    child.instance, occupant.status
+                );
+                let failure = Failure::new(kinds::INSTANCE_ALREADY_EXISTS, message);
+                let item = CompletionItem {
+                    task: link.task.clone(),
+                    task_execution_id: None,
+                    from: link.task.instance.app.clone(),
+                    outcome: Outcome::Failed(failure),
+                    progressed: false,
+                };
+                self.outbox
+                    .send(
+                        Queue::Events(link.task.instance.app.clone(), link.lane),
+                        Item::Completion(item),
+                    )
+                    .await
+            }
+        }
+    }
+
+    /// Takes an event to its instance: to the lane, or into the inbox.
+    pub(crate) async fn raise(&self, event: EventItem) -> Result<Delivered> {
+        let instance = event.instance.clone();
+        let item = Item::Event(event);
+        let deliver = Deliver {
+            instance: instance.clone(),
+            item: due::encode(&item),
+            bound: Some(self.limits.inbox_events),
+            park: false,
+            keep_absent: Some(self.limits.dedup_window),
+        };
+        let delivered = self.retrying("deliver", || self.store().deliver(&deliver)).await?;
+        match &delivered {
+            Delivered::ToLane(lane) => {
+                self.outbox
+                    .send(Queue::Events(instance.app.clone(), *lane), item)
+                    .await?
+            }
+            Delivered::Full => warn!(%instance, "an event was dropped: the instance's inbox is full"),
+            other => debug!(%instance, ?other, "event delivered"),
+        }
+        Ok(delivered)
+    }
+
+    /// [`persist`] with this engine's clock and stop signal.
+    pub(crate) async fn retrying<T, F, Fut>(&self, what: &'static str, operation: F) -> Result<T>
+    where
+        F: FnMut() -> Fut,
+        Fut: Future<Output = Result<T>>,
+    {
+        persist(&**self.backend.clock(), &self.stop, what, operation).await
+    }
+}
+
+/// What a terminated run shows as its outcome.
+pub(crate) fn terminated(reason: &str) -> Failure {
+    let message = if reason.is_empty() {
+        "the workflow was terminated".to_owned()
+    } else {
+        format!("the workflow was terminated: {reason}")
+    };
+    Failure::new(kinds::TERMINATED, message).fatal()
+}
+
+/// The first event of an execution.
+pub(crate) fn started(record: &Record, input: Payload, run: RunId) -> HistoryEvent {
+    HistoryEvent::ExecutionStarted {
+        workflow: record.origin.workflow.clone(),
+        input,
+        run,
+        generation: record.view.generation,
+        parent: record.origin.parent.clone(),
+        tags: record.origin.tags.clone(),
+        carried: Vec::new(),
+        seen: Vec::new(),
+    }
+}

@@ -1,0 +1,135 @@
+//! How runs end, and ending one that has not begun.
+
+use super::effects::{effects_of, started, terminated};
+use super::{Engine, check_key};
+use crate::backend::{Commit, Committed, Mark, Record, Result};
+use crate::model::{CommitId, Failure, InstanceRef, Payload, Status};
+use crate::replay::history::{HistoryEvent, Turn};
+use crate::wire::Outcome;
+
+/// Status and outcome of the run, if the event ends it.
+pub(crate) fn ended_by(event: &HistoryEvent) -> Option<(Status, Outcome)> {
+    match event {
+        HistoryEvent::ExecutionCompleted { output } => Some((Status::Completed, Outcome::Completed(output.clone()))),
+        HistoryEvent::ExecutionFailed { failure } => Some((Status::Failed, Outcome::Failed(failure.clone()))),
+        HistoryEvent::ExecutionTerminated { reason, .. } => {
+            Some((Status::Terminated, Outcome::Failed(terminated(reason))))
+        }
+        _ => None,
+    }
+}
+
+/// How an instance is ended before its first turn.
+pub(crate) enum EarlyEnd {
+    /// By an operator or its parent.
+    Terminated(String),
+    /// It could not be started.
+    Failed(Failure),
+}
+
+impl Engine {
+    /// Ends an instance that no code has run for. False if it is not `Pending` any more (or not as the record says): read it again.
+    pub(crate) async fn end_early(&self, instance: &InstanceRef, record: &Record, end: EarlyEnd) -> Result<bool> {
+        let now = self.now().await?;
+        let input = record.input.clone().unwrap_or_else(Payload::null);
+        let ending = match end {
+            EarlyEnd::Terminated(reason) => HistoryEvent::ExecutionTerminated {
+                reason,
+                recursive: false,
+                children: Vec::new(),
+            },
+            EarlyEnd::Failed(failure) => HistoryEvent::ExecutionFailed { failure },
+        };
+        let events = vec![started(record, input, record.run), ending];
+        self.commit_plain(instance, record, now, events).await
+    }
+
+    /// Appends a turn without running code and makes its effects: for instances that have not begun, or whose code may not run. False on a conflict.
+    pub(crate) async fn commit_plain(
+        &self,
+        instance: &InstanceRef,
+        record: &Record,
+        now: crate::model::Timestamp,
+        events: Vec<HistoryEvent>,
+    ) -> Result<bool> {
+        let turn = Turn {
+            version: record.version + 1,
+            commit: CommitId::generate(),
+            at: now,
+            build: None,
+            events,
+        };
+        let ended = turn.events.iter().find_map(ended_by);
+        let status = match (&ended, turn.events.last()) {
+            (Some((status, _)), _) => *status,
+            (None, Some(HistoryEvent::ExecutionSuspended { .. })) => Status::Suspended,
+            // Resumed before it had begun: its start is sent again.
+            _ => Status::Pending,
+        };
+        let encoded = turn.encode();
+        let mut view = record.view.clone();
+        view.history_events += turn.events.len() as u64;
+        view.history_bytes += encoded.len() as u64;
+        let mut marks = vec![Mark::Turn(turn.version)];
+        if status == Status::Pending {
+            marks.push(Mark::Start);
+        }
+        let commit = Commit {
+            instance: instance.clone(),
+            guard: record.guard(),
+            id: turn.commit,
+            turn: encoded,
+            next_execution: None,
+            status,
+            lane: record.lane,
+            view,
+            outcome: ended.map(|(_, outcome)| outcome),
+            drop_input: status.is_terminal(),
+            inbox_taken: 0,
+            inbox_kept: Vec::new(),
+            marks,
+            // The start is not to be sent any more: nobody may run what is over.
+            cleared: if status == Status::Pending {
+                Vec::new()
+            } else {
+                vec![Mark::Start]
+            },
+            claims_opened: Vec::new(),
+            claims_closed: Vec::new(),
+        };
+        match self.retrying("commit", || self.store().commit(&commit)).await? {
+            Committed::Applied { .. } => {}
+            Committed::Conflict | Committed::Absent => return Ok(false),
+        }
+        // A crash here: the turn is marked, and the instance's check makes its effects.
+        let Some(record) = self.retrying("record", || self.store().record(instance)).await? else {
+            return Ok(true);
+        };
+        let effects = effects_of(
+            instance,
+            record.execution,
+            record.lane,
+            record.origin.parent.as_ref(),
+            &turn,
+        );
+        self.make(instance, &record, effects).await?;
+        self.retrying("clear mark", || {
+            self.store()
+                .clear_mark(instance, commit.execution(), Mark::Turn(turn.version))
+        })
+        .await?;
+        if status.is_terminal() {
+            let key = check_key(instance, &record.origin.request);
+            self.retrying("unschedule", || {
+                self.store().unschedule(&instance.app, std::slice::from_ref(&key))
+            })
+            .await?;
+        }
+        Ok(true)
+    }
+
+    /// The store's time.
+    pub(crate) async fn now(&self) -> Result<crate::model::Timestamp> {
+        self.retrying("time", || self.store().now()).await
+    }
+}

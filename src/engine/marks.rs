@@ -1,0 +1,88 @@
+//! Driving marks: making the effects that a crash may have left unmade.
+
+use tracing::{debug, warn};
+
+use super::effects::effects_of;
+use super::{Engine, check_key};
+use crate::backend::{Error, Mark, Queue, Record, Result};
+use crate::model::{InstanceRef, Status};
+use crate::replay::history::Turn;
+use crate::wire::{Item, StartItem};
+
+impl Engine {
+    /// Makes the effects of every mark that the record has, and clears the marks. [`Mark::Run`] stays: only the next execution clears it. Returns
+    /// true if the record has changed.
+    ///
+    /// Whoever is about to acknowledge or drop an item of the instance does this first.
+    pub(crate) async fn drive_marks(&self, instance: &InstanceRef, record: &Record) -> Result<bool> {
+        let mut cleared = false;
+        for mark in &record.marks {
+            match mark {
+                Mark::Run => continue,
+                Mark::Start => self.drive_start(instance, record).await?,
+                Mark::Turn(version) => self.drive_turn(instance, record, *version).await?,
+            }
+            let mark = *mark;
+            self.retrying("clear mark", || {
+                self.store().clear_mark(instance, record.execution, mark)
+            })
+            .await?;
+            debug!(%instance, %mark, "mark driven");
+            cleared = true;
+        }
+        if record.status.is_terminal() && cleared {
+            self.forget_check(instance, record).await?;
+        }
+        Ok(cleared)
+    }
+
+    /// The instance is over and has no marks: nobody needs to look at it any more.
+    pub(crate) async fn forget_check(&self, instance: &InstanceRef, record: &Record) -> Result<()> {
+        let key = check_key(instance, &record.origin.request);
+        self.retrying("unschedule", || {
+            self.store().unschedule(&instance.app, std::slice::from_ref(&key))
+        })
+        .await
+    }
+
+    /// Publishes the start of a `Pending` instance.
+    pub(crate) async fn drive_start(&self, instance: &InstanceRef, record: &Record) -> Result<()> {
+        if record.status != Status::Pending {
+            return Ok(());
+        }
+        let item = StartItem {
+            instance: instance.clone(),
+            execution: record.execution,
+            workflow: record.origin.workflow.clone(),
+            parent: record.origin.parent.clone(),
+            misses: 0,
+        };
+        self.outbox
+            .send(Queue::Workflows(instance.app.clone()), Item::Start(item))
+            .await
+    }
+
+    async fn drive_turn(&self, instance: &InstanceRef, record: &Record, version: u64) -> Result<()> {
+        let turns = self
+            .retrying("turns", || {
+                self.store().turns(instance, record.execution, version - 1, 1)
+            })
+            .await?;
+        let Some(bytes) = turns.first() else {
+            // Another execution by now, which it can only be when the mark was cleared.
+            return Ok(());
+        };
+        let turn = Turn::decode(bytes).map_err(|problem| {
+            warn!(%instance, version, %problem, "the effects of a turn cannot be made");
+            Error::permanent(format!("turn {version} of {instance}: {problem}"))
+        })?;
+        let effects = effects_of(
+            instance,
+            record.execution,
+            record.lane,
+            record.origin.parent.as_ref(),
+            &turn,
+        );
+        Box::pin(self.make(instance, record, effects)).await
+    }
+}

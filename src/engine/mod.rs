@@ -1,0 +1,103 @@
+//! What workers and clients do alike: create instances, send items, make the effects of turns, drive marks.
+//!
+//! Everything here may be done twice, by two processes at once, and again after a crash at any line: it is what turns "committed" into "happened"
+//! (rules 1 to 3 of the commit protocol; see `docs/`).
+
+mod command;
+mod delete;
+mod due;
+mod effects;
+mod ending;
+mod marks;
+mod outbox;
+mod persist;
+mod start;
+
+pub(crate) use command::Commanded;
+pub(crate) use due::{CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, check_key, decode, encode, lease_key, parked_key, retention_key, timer_key};
+pub(crate) use effects::{Effect, claim_terms, effects_of, started};
+pub(crate) use ending::{EarlyEnd, ended_by};
+pub(crate) use outbox::Outbox;
+pub(crate) use persist::persist;
+pub(crate) use start::NewInstance;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::backend::{Backend, Broker, Store};
+use crate::model::{Limits, Status};
+
+/// How long finished instances are kept, by how they ended. `None` keeps them for ever.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Completed instances: 7 days.
+    pub completed: Option<Duration>,
+    /// Failed instances: 30 days.
+    pub failed: Option<Duration>,
+    /// Terminated instances: 30 days.
+    pub terminated: Option<Duration>,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        const DAY: Duration = Duration::from_secs(86_400);
+        Self {
+            completed: Some(7 * DAY),
+            failed: Some(30 * DAY),
+            terminated: Some(30 * DAY),
+        }
+    }
+}
+
+impl Retention {
+    pub(crate) fn of(&self, status: Status) -> Option<Duration> {
+        match status {
+            Status::Completed => self.completed,
+            Status::Failed => self.failed,
+            Status::Terminated => self.terminated,
+            _ => None,
+        }
+    }
+}
+
+/// A backend with an outbox: what effects are made with. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Engine {
+    pub(crate) backend: Backend,
+    pub(crate) outbox: Outbox,
+    pub(crate) limits: Arc<Limits>,
+    pub(crate) retention: Arc<Retention>,
+    /// Fires when the process is to stop: retries end then.
+    pub(crate) stop: CancellationToken,
+}
+
+impl Engine {
+    pub(crate) fn new(
+        backend: Backend,
+        limits: Limits,
+        retention: Retention,
+        tracker: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        let limits = Arc::new(limits);
+        let outbox = Outbox::new(backend.clone(), limits.clone(), tracker, stop.clone());
+        Self {
+            backend,
+            outbox,
+            limits,
+            retention: Arc::new(retention),
+            stop,
+        }
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        self.backend.store()
+    }
+
+    pub(crate) fn broker(&self) -> &Arc<dyn Broker> {
+        self.backend.broker()
+    }
+}

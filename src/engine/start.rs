@@ -1,0 +1,159 @@
+//! Creating an instance (rule 1): check entry, record, publish, clear the mark. Clients, parents' workers and the takers of raw starts all do this.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::due::{self, CheckEntry};
+use super::{Engine, check_key};
+use crate::backend::{ConflictPolicy, Create, Created, DueEntry, Mark, Origin, Result, When};
+use crate::model::{ExecutionId, InstanceRef, MessageId, Payload, RunId, Timestamp};
+use crate::wire::{ParentLink, TaskRef};
+
+/// A start's first check comes this long after it was asked for.
+pub(crate) const FIRST_CHECK: Duration = Duration::from_secs(5);
+
+/// An instance to be created.
+#[derive(Clone, Debug)]
+pub(crate) struct NewInstance {
+    pub(crate) instance: InstanceRef,
+    pub(crate) workflow: String,
+    pub(crate) input: Payload,
+    pub(crate) execution: ExecutionId,
+    pub(crate) run: RunId,
+    pub(crate) request: MessageId,
+    pub(crate) parent: Option<ParentLink>,
+    pub(crate) start_at: Option<Timestamp>,
+    pub(crate) tags: BTreeMap<String, String>,
+    pub(crate) policy: ConflictPolicy,
+}
+
+/// The request ID of a child's start: its parent's call.
+pub(crate) fn child_request(task: &TaskRef) -> MessageId {
+    task.message_id("child")
+}
+
+impl NewInstance {
+    /// A root instance.
+    pub(crate) fn root(instance: InstanceRef, workflow: String, input: Payload, request: MessageId) -> Self {
+        Self {
+            instance,
+            workflow,
+            input,
+            execution: ExecutionId::generate(),
+            run: RunId::generate(),
+            request,
+            parent: None,
+            start_at: None,
+            tags: BTreeMap::new(),
+            policy: ConflictPolicy::default(),
+        }
+    }
+
+    /// A child. Its execution and run IDs are derived from its parent's call, so that whoever makes the effect makes the same child.
+    pub(crate) fn child(instance: InstanceRef, workflow: String, input: Payload, link: ParentLink) -> Self {
+        let task = &link.task;
+        Self {
+            execution: task.execution.derive("child-execution", task.sequence).into(),
+            run: task.execution.derive("child-run", task.sequence).into(),
+            request: child_request(task),
+            parent: Some(link),
+            ..Self::root(instance, workflow, input, MessageId::generate())
+        }
+    }
+}
+
+impl Engine {
+    /// Creates the instance and publishes its start. An occupant that is over but still has marks is driven first, so that it can be replaced.
+    pub(crate) async fn begin(&self, new: &NewInstance) -> Result<Created> {
+        loop {
+            let created = self.create(new).await?;
+            match &created {
+                Created::Exists(occupant)
+                    if occupant.status.is_terminal()
+                        && !occupant.marks.is_empty()
+                        && new.policy == ConflictPolicy::RejectActive =>
+                {
+                    Box::pin(self.drive_marks(&new.instance, occupant)).await?;
+                    continue;
+                }
+                Created::Created => self.publish_start(new, None).await?,
+                // Whoever asked first may have died before it published.
+                Created::Repeated { execution, .. } => self.publish_start(new, Some(*execution)).await?,
+                Created::Exists(_) | Created::Refused => {}
+            }
+            return Ok(created);
+        }
+    }
+
+    /// The check entry and the record, without publishing: the taker of a raw start goes on by itself.
+    pub(crate) async fn create(&self, new: &NewInstance) -> Result<Created> {
+        let now = self.now().await?;
+        let due = match new.start_at {
+            Some(at) if at > now => at,
+            _ => now + FIRST_CHECK,
+        };
+        let entry = CheckEntry {
+            instance: new.instance.clone(),
+            request: new.request.clone(),
+            parent: new.parent.as_ref().map(|link| link.task.clone()),
+        };
+        let check = DueEntry {
+            key: check_key(&new.instance, &new.request),
+            due,
+            payload: due::encode(&entry),
+        };
+        self.retrying("schedule", || {
+            self.store()
+                .schedule(&new.instance.app, std::slice::from_ref(&check), When::Sooner)
+        })
+        .await?;
+        // A crash here leaves a check without a record: it refuses the request and removes itself.
+        let create = Create {
+            instance: new.instance.clone(),
+            execution: new.execution,
+            run: new.run,
+            origin: Origin {
+                workflow: new.workflow.clone(),
+                parent: new.parent.clone(),
+                created_at: now,
+                start_at: new.start_at,
+                tags: new.tags.clone(),
+                request: new.request.clone(),
+            },
+            input: new.input.clone(),
+            policy: new.policy,
+            keep: self.limits.dedup_window,
+        };
+        let created = self.retrying("create", || self.store().create(&create)).await?;
+        // From here on the record is there and marked: a crash costs at most the wait for its check.
+        if created == Created::Created
+            && let Some(record) = self.retrying("record", || self.store().record(&new.instance)).await?
+        {
+            self.retrying("index", || self.store().index(&new.instance, &record))
+                .await?;
+        }
+        Ok(created)
+    }
+
+    async fn publish_start(&self, new: &NewInstance, execution: Option<ExecutionId>) -> Result<()> {
+        let Some(record) = self.retrying("record", || self.store().record(&new.instance)).await? else {
+            return Ok(());
+        };
+        let is_ours = record.execution == execution.unwrap_or(new.execution);
+        if !is_ours || !record.marks.contains(&Mark::Start) {
+            return Ok(());
+        }
+        if let Some(at) = record.origin.start_at
+            && at > self.now().await?
+        {
+            // Its check publishes it when the time has come.
+            return Ok(());
+        }
+        self.drive_start(&new.instance, &record).await?;
+        self.retrying("clear mark", || {
+            self.store().clear_mark(&new.instance, record.execution, Mark::Start)
+        })
+        .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,416 @@
+//! Activations: an instance's turns, from the first item that waits for it to the last.
+//!
+//! A turn is: take what waits, run the code on it, commit, make the effects, clear the mark, and only then let go of the messages. At each gap a line
+//! says what a crash there costs. [`super::turn`] holds what happens between loading and committing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, warn};
+
+use super::delivery::Arrival;
+use super::runtime::Runtime;
+use super::state::Live;
+use super::turn::Opening;
+use crate::backend::{Deliver, Delivered, Loaded, Mark, Queue, Record, Result};
+use crate::model::{InstanceRef, StallReason, Status};
+use crate::replay::Stuck;
+use crate::wire::{Command, Item, WakeItem};
+
+/// How long an instance is left alone after its turn failed for reasons outside it.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
+
+/// Takes an item to its instance. Whoever finds nobody at work begins an activation.
+pub(super) fn arrive(runtime: &Arc<Runtime>, instance: &InstanceRef, arrival: Arrival) {
+    if runtime.mailboxes.push(instance, arrival) {
+        runtime.tracker.spawn(activate(runtime.clone(), instance.clone()));
+    }
+}
+
+/// Works until nothing waits for the instance.
+async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
+    let _guard = Abandoned { runtime: &runtime, instance: &instance };
+    loop {
+        let batch = runtime.mailboxes.take(&instance, runtime.settings.limits.turn_events);
+        if batch.is_empty() {
+            return;
+        }
+        let Ok(_permit) = runtime.turns.acquire().await else { return };
+        let mut activation = Activation::new(&runtime, &instance, &batch);
+        match activation.run().await {
+            Ok(()) => batch.into_iter().for_each(|arrival| arrival.ticket.done()),
+            Err(error) => {
+                // The messages go back to the broker; the marks of what was committed are driven when they come again.
+                if !runtime.draining.is_cancelled() {
+                    warn!(%instance, %error, "a turn could not be finished; its messages are handed back");
+                    runtime.pause(PAUSE_AFTER_ERROR).await;
+                }
+            }
+        }
+    }
+}
+
+/// If an activation is dropped in the middle, what waits in its mailbox is handed back, so that the instance is not blocked in this worker.
+struct Abandoned<'a> {
+    runtime: &'a Runtime,
+    instance: &'a InstanceRef,
+}
+
+impl Drop for Abandoned<'_> {
+    fn drop(&mut self) {
+        while !self.runtime.mailboxes.take(self.instance, usize::MAX).is_empty() {}
+    }
+}
+
+/// What to do after a step.
+pub(super) enum Step {
+    /// There is more to do with the state as it is.
+    Again,
+    /// The state is not current: read it.
+    Reload,
+    /// Everything that came is taken care of.
+    Done,
+}
+
+/// One batch of items on its way through an instance.
+pub(super) struct Activation<'a> {
+    pub(super) runtime: &'a Runtime,
+    pub(super) instance: &'a InstanceRef,
+    /// Items that are not taken care of yet.
+    pub(super) items: VecDeque<Item>,
+    /// True if one of them was delivered before.
+    pub(super) is_redelivered: bool,
+    /// Lanes by which they came.
+    lane: Option<crate::model::Lane>,
+    /// True if the state was read, or confirmed by a commit, since the items came: only then may one be dropped because of it.
+    pub(super) is_current: bool,
+    /// Executions begun by continue-as-new in this activation.
+    pub(super) generations: u32,
+    /// True once something is left in the inbox on purpose: the state is then read anew next time.
+    pub(super) has_parked: bool,
+}
+
+impl<'a> Activation<'a> {
+    fn new(runtime: &'a Runtime, instance: &'a InstanceRef, batch: &[Arrival]) -> Self {
+        Self {
+            runtime,
+            instance,
+            items: batch.iter().map(|arrival| arrival.item.clone()).collect(),
+            is_redelivered: batch.iter().any(|arrival| arrival.is_redelivered),
+            lane: batch.iter().find_map(|arrival| arrival.lane),
+            is_current: false,
+            generations: 0,
+            has_parked: false,
+        }
+    }
+
+    async fn run(&mut self) -> Result<()> {
+        let mut live = self.runtime.cache.take(self.instance);
+        if live.is_some() {
+            self.runtime.counters.live_hits.add();
+        }
+        loop {
+            let mut state = match live.take() {
+                Some(state) => state,
+                None => match self.read().await? {
+                    Some(state) => state,
+                    None => return self.without_record().await,
+                },
+            };
+            match Box::pin(self.step(&mut state)).await? {
+                Step::Again => live = Some(state),
+                Step::Reload => self.is_current = false,
+                Step::Done => {
+                    if state.record.status == Status::Running && state.execution.is_some() && !self.has_parked {
+                        self.runtime.cache.put(self.instance.clone(), state);
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Reads the state, and drives the marks that it has: whatever happens to our items next, nothing of the instance is left unmade.
+    async fn read(&mut self) -> Result<Option<Live>> {
+        let engine = &self.runtime.engine;
+        loop {
+            let most = self.runtime.settings.limits.turn_events;
+            let loaded = engine.retrying("load", || engine.store().load(self.instance, 0, most)).await?;
+            let Some(loaded) = loaded else { return Ok(None) };
+            // A start's mark is cleared by the first turn, which is what we are here for.
+            let mut outstanding = loaded.record.clone();
+            outstanding.marks.retain(|mark| matches!(mark, Mark::Turn(_)));
+            let was_driven = engine.drive_marks(self.instance, &outstanding).await?;
+            let Some(more) = self.rest_of_history(&loaded).await? else { continue };
+            let record = loaded.record.clone();
+            let mut state = match Live::read(loaded, more) {
+                Ok(state) => state,
+                Err(problem) => {
+                    let message = format!("{problem}; was it written by a later release? Upgrade the workers of app {}", self.instance.app);
+                    self.stall_unread(record, message).await?;
+                    continue;
+                }
+            };
+            if was_driven {
+                state.record.marks.retain(|mark| !matches!(mark, Mark::Turn(_)));
+            }
+            self.is_current = true;
+            return Ok(Some(state));
+        }
+    }
+
+    /// The turns after the first page; `None` if the instance began another execution meanwhile.
+    async fn rest_of_history(&self, loaded: &Loaded) -> Result<Option<Vec<bytes::Bytes>>> {
+        let engine = &self.runtime.engine;
+        let (mut more, execution, version) = (Vec::new(), loaded.record.execution, loaded.record.version);
+        let mut have = loaded.turns.len() as u64;
+        while have < version {
+            let page = engine.retrying("turns", || engine.store().turns(self.instance, execution, have, Loaded::TURNS)).await?;
+            if page.is_empty() {
+                return Ok(None);
+            }
+            // Turns that were committed since belong to another state than the one that was loaded.
+            let wanted = page.into_iter().take((version - have) as usize);
+            more.extend(wanted);
+            have = loaded.turns.len() as u64 + more.len() as u64;
+        }
+        Ok(Some(more))
+    }
+
+    async fn step(&mut self, state: &mut Live) -> Result<Step> {
+        if !self.is_current && self.items.iter().any(|item| matches!(item, Item::Wake(_))) {
+            // Whoever sent it knows of something that a live state does not show: the inbox, a mark.
+            return Ok(Step::Reload);
+        }
+        match state.record.status {
+            status if status.is_terminal() => {
+                if !self.is_current {
+                    return Ok(Step::Reload);
+                }
+                for item in self.items.drain(..) {
+                    debug!(instance = %self.instance, kind = item.kind(), "dropped: the instance is over");
+                    self.runtime.counters.dropped("instance is over");
+                }
+                Ok(Step::Done)
+            }
+            Status::Pending => self.pending(state).await,
+            _ if self.is_elsewhere(&state.record) => self.forward(&state.record).await,
+            Status::Running => self.running(state).await,
+            _ => self.held(state).await,
+        }
+    }
+
+    /// True if the instance is at home in a lane that another worker holds, and its items came by another lane.
+    fn is_elsewhere(&self, record: &Record) -> bool {
+        match (record.lane, self.lane) {
+            (Some(home), Some(came)) => home != came && !self.runtime.lanes.holds(home),
+            _ => false,
+        }
+    }
+
+    /// Sends the items on to the instance's lane.
+    async fn forward(&mut self, record: &Record) -> Result<Step> {
+        if !self.is_current {
+            return Ok(Step::Reload);
+        }
+        let Some(lane) = record.lane else { return Ok(Step::Reload) };
+        let queue = Queue::Events(self.instance.app.clone(), lane);
+        while let Some(item) = self.items.front() {
+            if !matches!(item, Item::Start(_) | Item::Probe(_)) {
+                self.runtime.engine.outbox.send(queue.clone(), item.clone()).await?;
+            }
+            self.items.pop_front();
+        }
+        Ok(Step::Done)
+    }
+
+    async fn running(&mut self, state: &mut Live) -> Result<Step> {
+        if let Some(refused) = self.prepare(state).await? {
+            return Ok(refused);
+        }
+        if state.renewal.is_some() {
+            return self.renew(state).await;
+        }
+        self.turn(state, None).await
+    }
+
+    async fn pending(&mut self, state: &mut Live) -> Result<Step> {
+        let is_started = self.items.iter().any(|item| matches!(item, Item::Start(start) if start.execution == state.record.execution));
+        if !is_started || state.record.origin.start_at.is_some_and(|at| at > self.runtime.now()) {
+            if !self.is_current {
+                return Ok(Step::Reload);
+            }
+            // A start of another execution is of no use; other things wait in the inbox for the first turn.
+            return self.all_to_inbox().await;
+        }
+        let Some(lane) = self.runtime.lanes.pick() else {
+            return Err(crate::backend::Error::transient("no lane is held: another worker has to take the start"));
+        };
+        if let Some(refused) = self.prepare(state).await? {
+            return Ok(refused);
+        }
+        state.record.lane = Some(lane);
+        self.items.retain(|item| !matches!(item, Item::Start(_)));
+        self.turn(state, Some(Opening::First)).await
+    }
+
+    /// An instance for which no code may run: `Suspended` or `Stalled`. Commands are heard, everything else waits in the inbox.
+    async fn held(&mut self, state: &mut Live) -> Result<Step> {
+        let is_stalled = state.record.status == Status::Stalled;
+        let wanted = self.items.iter().position(|item| match item {
+            Item::Command(command) => match command.command {
+                Command::Terminate { .. } | Command::Resume { .. } => self.means_us(command, &state.record),
+                Command::Suspend { .. } => false,
+            },
+            Item::Wake(_) => is_stalled,
+            _ => false,
+        });
+        let Some(position) = wanted else {
+            if !self.is_current {
+                return Ok(Step::Reload);
+            }
+            return self.all_to_inbox().await;
+        };
+        let item = self.items[position].clone();
+        if let Item::Command(command) = &item
+            && let Command::Terminate { reason, recursive } = &command.command
+        {
+            return self.terminate_held(state, reason.clone(), *recursive).await;
+        }
+        if is_stalled {
+            if !self.is_current {
+                return Ok(Step::Reload);
+            }
+            self.items.remove(position);
+            return self.unstall(state).await;
+        }
+        // Resume: the next turn reads the inbox.
+        if let Some(refused) = self.prepare(state).await? {
+            return Ok(refused);
+        }
+        self.items.remove(position);
+        self.items.push_front(item);
+        self.turn(state, Some(Opening::Resume)).await
+    }
+
+    pub(super) fn means_us(&self, command: &crate::wire::CommandItem, record: &Record) -> bool {
+        let parent = record.origin.parent.as_ref().map(|parent| &parent.task);
+        command.run.is_none_or(|run| run == record.run) && command.parent.as_ref().is_none_or(|wanted| parent == Some(wanted))
+    }
+
+    /// Tries a stalled instance with the code that is here.
+    async fn unstall(&mut self, state: &mut Live) -> Result<Step> {
+        if let Some(refused) = self.prepare(state).await? {
+            return Ok(refused);
+        }
+        if state.renewal.is_some() {
+            return self.renew(state).await;
+        }
+        // One that stalled before its first turn still has its input.
+        let opening = if state.record.input.is_some() { Opening::First } else { Opening::Unstall };
+        self.turn(state, Some(opening)).await
+    }
+
+    /// Gets the code ready for a turn: finds it, counts a crash if the last worker died of it, replays the history. `Some` if it cannot run: what
+    /// then is to be done is done.
+    async fn prepare(&mut self, state: &mut Live) -> Result<Option<Step>> {
+        if state.execution.is_some() {
+            return Ok(None);
+        }
+        let Some(code) = self.runtime.registry.find_workflow(&state.record.origin.workflow).cloned() else {
+            return self.homeless(state).await.map(Some);
+        };
+        if self.is_redelivered {
+            let engine = &self.runtime.engine;
+            let execution = state.record.execution;
+            let tries = engine.retrying("count try", || engine.store().count_try(self.instance, execution)).await?;
+            let limit = self.runtime.settings.limits.crashes;
+            if tries > limit {
+                let message = format!(
+                    "its turn was begun {tries} times and never committed: it seems to take down its worker; resume it once the cause is mended, or deploy another build"
+                );
+                return self.stall(state, Stuck { reason: StallReason::Crashed, message }).await.map(Some);
+            }
+        }
+        self.runtime.counters.replays.add();
+        match state.replay(self.instance, code, &self.runtime.settings.limits) {
+            Ok(()) => Ok(None),
+            Err(stuck) => self.stall(state, stuck).await.map(Some),
+        }
+    }
+
+    /// The workflow is not registered here: another live worker that knows it takes the instance over; if there is none, it stalls.
+    async fn homeless(&mut self, state: &mut Live) -> Result<Step> {
+        if !self.is_current {
+            return Ok(Step::Reload);
+        }
+        let engine = &self.runtime.engine;
+        let workflow = &state.record.origin.workflow;
+        let workers = engine.retrying("workers", || engine.store().workers(&self.runtime.app)).await?;
+        let lane = workers.iter().filter(|worker| worker.id != self.runtime.id && worker.workflows.contains(workflow)).find_map(|worker| worker.lanes.first().copied());
+        let Some(lane) = lane else {
+            let message = format!("workflow `{workflow}` is not registered by any live worker of app {}: start one that registers it", self.instance.app);
+            return self.stall(state, Stuck { reason: StallReason::NotRegistered, message }).await;
+        };
+        debug!(instance = %self.instance, lane, "the workflow is not registered here: moved to the lane of a worker that knows it");
+        if state.record.status != Status::Pending && !self.move_to(state, lane).await? {
+            return Ok(Step::Reload);
+        }
+        if self.items.is_empty() {
+            self.items.push_back(Item::Wake(WakeItem { instance: self.instance.clone() }));
+        }
+        let record = Record { lane: Some(lane), ..state.record.clone() };
+        self.forward(&record).await
+    }
+
+    /// Puts everything that waits into the inbox.
+    pub(super) async fn all_to_inbox(&mut self) -> Result<Step> {
+        while let Some(item) = self.items.front() {
+            if matches!(item, Item::Start(_) | Item::Wake(_) | Item::Probe(_)) {
+                self.items.pop_front();
+                continue;
+            }
+            match self.deliver(item, false).await? {
+                Delivered::ToLane(_) => return Ok(Step::Reload),
+                Delivered::Kept { .. } => {}
+                Delivered::Full => {
+                    warn!(instance = %self.instance, kind = item.kind(), "dropped: the instance's inbox is full");
+                    self.runtime.counters.dropped("inbox is full");
+                }
+                Delivered::Over(_) | Delivered::Absent => self.runtime.counters.dropped("instance is over"),
+            }
+            self.items.pop_front();
+        }
+        Ok(Step::Done)
+    }
+
+    /// Keeps an item that is ahead of the state.
+    pub(super) async fn park(&mut self, item: &Item) -> Result<()> {
+        warn!(instance = %self.instance, kind = item.kind(), "kept: the item is about a call that the history does not have (yet); has the store lost its last commits?");
+        self.has_parked = true;
+        self.deliver(item, true).await.map(drop)
+    }
+
+    async fn deliver(&self, item: &Item, park: bool) -> Result<Delivered> {
+        let engine = &self.runtime.engine;
+        let bound = matches!(item, Item::Event(_)).then_some(self.runtime.settings.limits.inbox_events);
+        let encoded = rmp_serde::to_vec_named(item).expect("an item holds only values that MessagePack can write");
+        let keep_absent = matches!(item, Item::Event(_)).then_some(self.runtime.settings.limits.dedup_window);
+        let deliver = Deliver { instance: self.instance.clone(), item: encoded.into(), bound, park, keep_absent };
+        engine.retrying("deliver", || engine.store().deliver(&deliver)).await
+    }
+
+    /// There is no such instance (any more). Events wait for one that may come; the rest has nobody left to care.
+    async fn without_record(&mut self) -> Result<()> {
+        while let Some(item) = self.items.pop_front() {
+            if matches!(item, Item::Event(_)) {
+                self.deliver(&item, false).await?;
+            } else if !matches!(item, Item::Probe(_)) {
+                debug!(instance = %self.instance, kind = item.kind(), "dropped: there is no such instance");
+                self.runtime.counters.dropped("no such instance");
+            }
+        }
+        Ok(())
+    }
+}

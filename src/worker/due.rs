@@ -1,0 +1,237 @@
+//! The due loop: whatever was lost, it is looked at again (I4).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, warn};
+
+use super::activities::take_over;
+use super::runtime::Runtime;
+use crate::backend::{DueEntry, DueKind, DueOutcome, Mark, Queue, Record, Result};
+use crate::engine::{CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, decode};
+use crate::model::{InstanceRef, StallReason, Status, Timestamp};
+use crate::wire::{Item, TimerItem, WakeItem};
+
+/// Entries claimed at a time.
+const BATCH: usize = 256;
+/// A claimed entry comes again after this, unless it was settled.
+const CLAIM: Duration = Duration::from_secs(10);
+/// Bounds of the wait between two checks of an instance.
+const CHECK_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
+/// A published start is published again when nobody has taken it for this long.
+const START_AGAIN: Duration = Duration::from_secs(300);
+
+/// Claims and handles due entries until the worker drains.
+pub(super) async fn run(runtime: Arc<Runtime>) {
+    loop {
+        match runtime.engine.store().claim_due(&runtime.app, BATCH, CLAIM).await {
+            Ok(entries) if entries.is_empty() => {
+                if !runtime.pause(runtime.settings.due_interval).await {
+                    return;
+                }
+            }
+            Ok(entries) => handle_all(&runtime, entries).await,
+            Err(error) => {
+                debug!(%error, "the due-set was not read");
+                if !runtime.pause(runtime.settings.due_interval * 10).await {
+                    return;
+                }
+            }
+        }
+        if runtime.draining.is_cancelled() {
+            return;
+        }
+    }
+}
+
+/// Handles a batch side by side, and settles those that are dealt with. The others come again when their claim is over.
+async fn handle_all(runtime: &Arc<Runtime>, entries: Vec<DueEntry>) {
+    let handled = futures_util::future::join_all(entries.into_iter().map(|entry| async {
+        match handle(runtime, &entry).await {
+            Ok(outcome) => outcome.map(|outcome| (entry, outcome)),
+            Err(error) => {
+                debug!(%error, kind = ?entry.key.kind, "a due entry was not handled; it comes again");
+                None
+            }
+        }
+    }))
+    .await;
+    let settled: Vec<_> = handled.into_iter().flatten().collect();
+    if settled.is_empty() {
+        return;
+    }
+    // A crash before this line: the entries come again and their handlers run twice.
+    let engine = &runtime.engine;
+    if let Err(error) = engine.retrying("settle due", || engine.store().settle_due(&runtime.app, &settled)).await {
+        debug!(%error, "due entries were not settled; they come again");
+    }
+}
+
+/// What becomes of the entry; `None` if somebody else settles it.
+async fn handle(runtime: &Arc<Runtime>, entry: &DueEntry) -> Result<Option<DueOutcome>> {
+    let outcome = match entry.key.kind {
+        DueKind::Timer => read(entry).map(|timer: TimerItem| Due::Timer(timer)),
+        DueKind::Check => read(entry).map(|check: CheckEntry| Due::Check(check)),
+        DueKind::Lease => read(entry).map(|lease: LeaseEntry| Due::Lease(Box::new(lease))),
+        DueKind::Parked => read(entry).map(|parked: ParkedEntry| Due::Parked(Box::new(parked))),
+        DueKind::Retention => read(entry).map(|retention: RetentionEntry| Due::Retention(retention)),
+    };
+    match outcome {
+        Some(Due::Timer(timer)) => fire(runtime, timer).await.map(Some),
+        Some(Due::Check(check)) => look_at(runtime, check).await.map(Some),
+        Some(Due::Parked(parked)) => try_parked(runtime, *parked).await.map(Some),
+        Some(Due::Retention(retention)) => retire(runtime, retention).await.map(Some),
+        Some(Due::Lease(lease)) => {
+            warn!(activity = %lease.task.name, caller = %lease.task.caller.instance, "a long activity's lease has lapsed; it is run again");
+            runtime.tracker.spawn(take_over(runtime.clone(), lease.task, entry.clone()));
+            Ok(None)
+        }
+        // A later release's, perhaps: left for it.
+        None => Ok(Some(DueOutcome::Again(runtime.now() + CHECK_AGAIN.1))),
+    }
+}
+
+enum Due {
+    Timer(TimerItem),
+    Check(CheckEntry),
+    Lease(Box<LeaseEntry>),
+    Parked(Box<ParkedEntry>),
+    Retention(RetentionEntry),
+}
+
+fn read<T: serde::de::DeserializeOwned>(entry: &DueEntry) -> Option<T> {
+    decode(&entry.payload).inspect_err(|problem| warn!(kind = ?entry.key.kind, %problem, "a due entry cannot be read")).ok()
+}
+
+/// A timer is due: its instance's lane hears of it.
+async fn fire(runtime: &Runtime, timer: TimerItem) -> Result<DueOutcome> {
+    let engine = &runtime.engine;
+    let instance = timer.task.instance.clone();
+    let Some(record) = engine.retrying("record", || engine.store().record(&instance)).await? else { return Ok(DueOutcome::Remove) };
+    if record.status.is_terminal() || record.execution != timer.task.execution {
+        return Ok(DueOutcome::Remove);
+    }
+    let Some(lane) = record.lane else { return Ok(DueOutcome::Again(runtime.now() + CHECK_AGAIN.0)) };
+    engine.outbox.send(Queue::Events(instance.app, lane), Item::Timer(timer)).await?;
+    // The message is stored: only now may the entry go.
+    Ok(DueOutcome::Remove)
+}
+
+/// A check is due: drive, wake, or let go.
+async fn look_at(runtime: &Arc<Runtime>, check: CheckEntry) -> Result<DueOutcome> {
+    let engine = &runtime.engine;
+    let (instance, request) = (&check.instance, &check.request);
+    let record = engine.retrying("record", || engine.store().record(instance)).await?;
+    let Some(record) = record.filter(|record| record.origin.request == *request) else {
+        if let Some(parent) = &check.parent
+            && is_marked(runtime, &parent.instance, parent.execution).await?
+        {
+            // Its parent's effects are still being made: the child may be on its way.
+            return Ok(DueOutcome::Again(runtime.now() + CHECK_AGAIN.0));
+        }
+        // Whoever meant to create it is too late now, and learns so.
+        let keep = engine.limits.dedup_window;
+        engine.retrying("refuse", || engine.store().refuse(instance, request, keep)).await?;
+        return Ok(DueOutcome::Remove);
+    };
+    let now = runtime.now();
+    if record.status.is_terminal() {
+        engine.drive_marks(instance, &record).await?;
+        return Ok(DueOutcome::Remove);
+    }
+    let age = now.since(record.updated_at);
+    let again = now + age.clamp(CHECK_AGAIN.0, CHECK_AGAIN.1);
+    if let Some(at) = record.origin.start_at.filter(|at| *at > now && record.status == Status::Pending) {
+        return Ok(DueOutcome::Again(at));
+    }
+    // Marks of the last seconds belong to a worker that is making their effects right now. A delayed start has nobody but us.
+    let is_settled = age >= CHECK_AGAIN.0 || record.origin.start_at.is_some();
+    if is_settled {
+        engine.drive_marks(instance, &record).await?;
+    }
+    match record.status {
+        Status::Pending if !record.marks.contains(&Mark::Start) && age >= START_AGAIN => engine.drive_start(instance, &record).await?,
+        Status::Running if is_settled && needs_a_turn(runtime, instance, &record).await? => wake(runtime, instance, &record).await?,
+        Status::Stalled if has_fitting_worker(runtime, &record).await? => wake(runtime, instance, &record).await?,
+        _ => {}
+    }
+    Ok(DueOutcome::Again(again))
+}
+
+async fn is_marked(runtime: &Runtime, instance: &InstanceRef, execution: crate::model::ExecutionId) -> Result<bool> {
+    let engine = &runtime.engine;
+    let record = engine.retrying("record", || engine.store().record(instance)).await?;
+    Ok(record.is_some_and(|record| record.execution == execution && record.marks.iter().any(|mark| matches!(mark, Mark::Turn(_)))))
+}
+
+/// True if something waits in the instance that no message will announce.
+async fn needs_a_turn(runtime: &Runtime, instance: &InstanceRef, record: &Record) -> Result<bool> {
+    if record.marks.contains(&Mark::Run) {
+        return Ok(true);
+    }
+    let engine = &runtime.engine;
+    let loaded = engine.retrying("load", || engine.store().load(instance, u64::MAX, 1)).await?;
+    Ok(loaded.is_some_and(|loaded| !loaded.inbox.is_empty()))
+}
+
+/// True if a live worker may have code that the stalled instance waits for.
+async fn has_fitting_worker(runtime: &Runtime, record: &Record) -> Result<bool> {
+    let Some(stall) = &record.view.stall else { return Ok(true) };
+    let engine = &runtime.engine;
+    let workers = engine.retrying("workers", || engine.store().workers(&runtime.app)).await?;
+    Ok(workers.iter().any(|worker| {
+        let knows = worker.workflows.contains(&record.origin.workflow);
+        // What was not registered anywhere fits as soon as it is; what did not fit the history needs another build.
+        knows && (stall.reason == StallReason::NotRegistered || worker.build != stall.build)
+    }))
+}
+
+async fn wake(runtime: &Runtime, instance: &InstanceRef, record: &Record) -> Result<()> {
+    let Some(lane) = record.lane else { return Ok(()) };
+    let item = Item::Wake(WakeItem { instance: instance.clone() });
+    runtime.engine.outbox.send(Queue::Events(instance.app.clone(), lane), item).await
+}
+
+/// An item for an app that did not exist is tried again.
+async fn try_parked(runtime: &Runtime, parked: ParkedEntry) -> Result<DueOutcome> {
+    let engine = &runtime.engine;
+    if !is_wanted(runtime, &parked.item).await? {
+        runtime.counters.dropped("nobody waits for the parked item");
+        return Ok(DueOutcome::Remove);
+    }
+    let queue = parked.queue();
+    if engine.retrying("depth", || engine.broker().depth(&queue)).await?.is_some() {
+        engine.outbox.send(queue, parked.item).await?;
+        return Ok(DueOutcome::Remove);
+    }
+    Ok(DueOutcome::Again(next_try(runtime, parked.since)))
+}
+
+/// Waits that grow with the time that has passed: a quarter of it, between 1 s and the setting.
+pub(super) fn next_try(runtime: &Runtime, since: Timestamp) -> Timestamp {
+    let now = runtime.now();
+    let longest = runtime.settings.parked_interval;
+    now + (now.since(since) / 4).clamp(Duration::from_secs(1).min(longest), longest)
+}
+
+/// True if somebody still cares for the item.
+pub(super) async fn is_wanted(runtime: &Runtime, item: &Item) -> Result<bool> {
+    let engine = &runtime.engine;
+    let Some(instance) = item.instance() else { return Ok(false) };
+    let Some(record) = engine.retrying("record", || engine.store().record(instance)).await? else { return Ok(matches!(item, Item::Event(_))) };
+    let execution = match item {
+        Item::Start(start) => Some(start.execution),
+        Item::Task(task) => Some(task.caller.execution),
+        Item::Completion(completion) => Some(completion.task.execution),
+        Item::Timer(timer) => Some(timer.task.execution),
+        _ => None,
+    };
+    Ok(!record.status.is_terminal() && execution.is_none_or(|execution| execution == record.execution))
+}
+
+/// A finished instance's time is over.
+async fn retire(runtime: &Runtime, entry: RetentionEntry) -> Result<DueOutcome> {
+    let deleted = runtime.engine.delete(&entry.instance, entry.execution).await?;
+    debug!(instance = %entry.instance, ?deleted, "retention");
+    Ok(DueOutcome::Remove)
+}

@@ -1,0 +1,131 @@
+//! Lanes: which of the app's event queues this worker works on.
+//!
+//! Every worker subscribes to every lane; the broker lets one of them be active and hands over when it goes. AMQP does not tell a consumer that it is
+//! active, so a worker learns it from what arrives, and sends probes so that something does. To balance, a worker with more than its share cancels
+//! some and subscribes again, last in line. All of this is for speed: a wrong belief about a lane costs time, nothing else (I1 guards the state).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
+
+use super::activation::arrive;
+use super::consume::{consume, open};
+use super::delivery::{Arrival, Ticket};
+use super::runtime::Runtime;
+use super::starts::bury_item;
+use crate::backend::{Delivery, Queue};
+use crate::model::Lane;
+use crate::wire::{Item, ProbeItem};
+
+/// One lane's subscription, for as long as the worker runs. `give_up` asks it to go to the end of the line.
+pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::sync::Notify>) {
+    let queue = Queue::Events(runtime.app.clone(), lane);
+    while !runtime.draining.is_cancelled() {
+        let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+        let handler = runtime.tracker.spawn(handle_all(runtime.clone(), lane, receiver));
+        runtime.tracker.spawn(probe(runtime.clone(), lane));
+        let until = async {
+            tokio::select! {
+                () = give_up.notified() => {}
+                () = runtime.draining.cancelled() => {}
+            }
+        };
+        // The channel is bounded by the prefetch: the broker sends no more until these are settled.
+        consume(&runtime, &queue, runtime.settings.prefetch, until, |delivery| drop(sender.send(delivery))).await;
+        runtime.lanes.set(lane, false);
+        drop(sender);
+        let _ = handler.await;
+        // Back in line only when others had the chance to be first.
+        runtime.pause(Duration::from_millis(100)).await;
+    }
+}
+
+/// Opens a lane's messages in their order.
+async fn handle_all(runtime: Arc<Runtime>, lane: Lane, mut deliveries: tokio::sync::mpsc::UnboundedReceiver<Delivery>) {
+    while let Some(delivery) = deliveries.recv().await {
+        if !runtime.draining.is_cancelled() {
+            runtime.lanes.set(lane, true);
+        }
+        if let Err(error) = handle(&runtime, lane, delivery).await {
+            debug!(lane, %error, "a message of the lane is handed back");
+        }
+    }
+}
+
+async fn handle(runtime: &Arc<Runtime>, lane: Lane, delivery: Delivery) -> crate::backend::Result<()> {
+    let origin = Queue::Events(runtime.app.clone(), lane);
+    let Some(bundle) = open(runtime, &delivery, &origin).await? else { return Ok(()) };
+    let is_redelivered = delivery.redelivered;
+    let tickets = Ticket::split(delivery, bundle.items.len());
+    for (item, ticket) in bundle.items.into_iter().zip(tickets) {
+        match item {
+            Item::Probe(probe) => {
+                if probe.worker == runtime.id {
+                    debug!(lane, "this worker holds the lane");
+                }
+                ticket.done();
+            }
+            Item::Start(_) | Item::Task(_) => {
+                bury_item(runtime, &item, "starts and tasks do not belong into a lane").await?;
+                ticket.done();
+            }
+            item => match item.instance().filter(|instance| instance.app == runtime.app).cloned() {
+                Some(instance) => arrive(runtime, &instance, Arrival { item, ticket, is_redelivered, lane: Some(lane) }),
+                None => {
+                    bury_item(runtime, &item, "the item is for an instance of another app").await?;
+                    ticket.done();
+                }
+            },
+        }
+    }
+    Ok(())
+}
+
+/// Sends something to the lane, so that whoever is active in it notices.
+pub(super) async fn probe(runtime: Arc<Runtime>, lane: Lane) {
+    let item = Item::Probe(ProbeItem { worker: runtime.id });
+    if let Err(error) = runtime.engine.outbox.send(Queue::Events(runtime.app.clone(), lane), item).await {
+        debug!(lane, %error, "no probe was sent");
+    }
+}
+
+/// The lanes' tasks, and how to ask each to go to the end of the line.
+pub(super) struct Lanes {
+    give_up: Vec<Arc<tokio::sync::Notify>>,
+}
+
+impl Lanes {
+    pub(super) fn start(runtime: &Arc<Runtime>, count: u16) -> Self {
+        let give_up: Vec<Arc<tokio::sync::Notify>> = (0..count).map(|_| Arc::default()).collect();
+        for (lane, notify) in give_up.iter().enumerate() {
+            runtime.tracker.spawn(run(runtime.clone(), lane as Lane, notify.clone()));
+        }
+        Self { give_up }
+    }
+
+    /// Gives up lanes beyond this worker's fair share among so many live workers.
+    pub(super) fn balance(&self, runtime: &Runtime, workers: usize) {
+        let held = runtime.lanes.all();
+        let share = self.give_up.len().div_ceil(workers.max(1));
+        if held.len() <= share {
+            return;
+        }
+        info!(held = held.len(), share, workers, "giving up lanes that other workers can take");
+        for lane in held.into_iter().skip(share) {
+            if let Some(notify) = self.give_up.get(usize::from(lane)) {
+                notify.notify_one();
+            }
+        }
+    }
+
+    /// Probes the lanes that nobody is known to hold.
+    pub(super) fn probe_missing(&self, runtime: &Arc<Runtime>, known: &[Lane], _stop: &CancellationToken) {
+        for lane in 0..self.give_up.len() as Lane {
+            if !known.contains(&lane) {
+                runtime.tracker.spawn(probe(runtime.clone(), lane));
+            }
+        }
+    }
+}

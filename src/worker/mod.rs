@@ -1,0 +1,34 @@
+//! The worker: hosts an app's workflows and activities.
+//!
+//! [`Worker`] is what users build; [`RunningWorker`] is one at work. Inside: `lanes`, `starts`, `activities`, `unrouted` and `due` take what comes,
+//! `activation` and `turn` run instances, `membership` gives signs of life.
+
+mod activation;
+mod activities;
+mod activity;
+mod builder;
+mod cache;
+mod consume;
+mod counters;
+mod delivery;
+mod due;
+mod http;
+mod lanes;
+mod mailbox;
+mod membership;
+mod registry;
+mod running;
+mod runtime;
+mod settings;
+mod signal;
+mod starts;
+mod state;
+mod turn;
+mod unrouted;
+
+pub use activity::ActivityContext;
+pub use builder::{Worker, WorkerError};
+pub use counters::WorkerCounts;
+pub use running::RunningWorker;
+pub use settings::Settings;
+pub use signal::shutdown_signal;

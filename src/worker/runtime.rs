@@ -1,0 +1,140 @@
+//! What the parts of a running worker share.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::cache::Cache;
+use super::counters::Counters;
+use super::mailbox::Mailboxes;
+use super::registry::Registry;
+use super::settings::Settings;
+use crate::backend::{Message, Properties, Queue, Result};
+use crate::engine::Engine;
+use crate::model::{AppId, BuildId, Lane, Timestamp, WorkerId};
+
+/// See the module.
+pub(super) struct Runtime {
+    pub(super) app: AppId,
+    pub(super) id: WorkerId,
+    pub(super) build: BuildId,
+    pub(super) engine: Engine,
+    pub(super) registry: Registry,
+    pub(super) settings: Settings,
+    pub(super) mailboxes: Mailboxes,
+    pub(super) cache: Cache,
+    pub(super) counters: Counters,
+    /// Lanes that this worker believes to hold, and a signal for whoever waits for the first.
+    pub(super) lanes: HeldLanes,
+    /// How many lanes the app has, as its first worker fixed it.
+    pub(super) lane_count: AtomicU16,
+    /// Turns that may run at once.
+    pub(super) turns: Semaphore,
+    /// Activities that may run at once.
+    pub(super) slots: Arc<Semaphore>,
+    /// Every task of the worker.
+    pub(super) tracker: TaskTracker,
+    /// Fires first: take nothing new. The engine's own signal fires when the grace is over.
+    pub(super) draining: CancellationToken,
+    /// Fires with `draining`; activities' tokens are its children.
+    pub(super) cancel_activities: CancellationToken,
+    /// The store's clock minus ours, in milliseconds.
+    pub(super) clock_offset: AtomicI64,
+}
+
+impl Runtime {
+    /// How many lanes the app has.
+    pub(super) fn lane_count(&self) -> u16 {
+        self.lane_count.load(Ordering::Relaxed)
+    }
+
+    /// Now, by the store's clock.
+    pub(super) fn now(&self) -> Timestamp {
+        let here = self.engine.backend.clock().now().as_millis();
+        Timestamp::from_millis(here.saturating_add_signed(self.clock_offset.load(Ordering::Relaxed)))
+    }
+
+    /// Measures how far the store's clock is from ours.
+    pub(super) async fn measure_clock(&self) -> Result<()> {
+        let there = self.engine.store().now().await?;
+        let here = self.engine.backend.clock().now();
+        self.clock_offset.store(there.as_millis() as i64 - here.as_millis() as i64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Waits, but not past the beginning of the end. False if the worker is stopping.
+    pub(super) async fn pause(&self, duration: Duration) -> bool {
+        tokio::select! {
+            () = self.engine.backend.clock().sleep(duration) => true,
+            () = self.draining.cancelled() => false,
+        }
+    }
+
+    /// Puts a message that cannot be processed into the app's dead queue, with the reason and its origin beside it.
+    pub(super) async fn bury(&self, body: bytes::Bytes, properties: &Properties, origin: &str, reason: &str) -> Result<()> {
+        let mut headers = vec![
+            ("leveret-reason".to_owned(), reason.to_owned()),
+            ("leveret-origin".to_owned(), origin.to_owned()),
+            ("leveret-at".to_owned(), self.now().as_millis().to_string()),
+        ];
+        headers.extend(properties.headers.iter().filter(|(name, _)| !name.starts_with("leveret-")).cloned());
+        let properties = Properties { headers, ..properties.clone() };
+        let message = Message { queue: Queue::Dead(self.app.clone()), body, properties };
+        self.counters.dead.add();
+        self.engine.retrying("publish", || self.engine.broker().publish(message.clone())).await
+    }
+}
+
+/// See [`Runtime::lanes`].
+pub(super) struct HeldLanes {
+    held: Mutex<BTreeSet<Lane>>,
+    changed: watch::Sender<usize>,
+    next: std::sync::atomic::AtomicUsize,
+}
+
+impl Default for HeldLanes {
+    fn default() -> Self {
+        Self { held: Mutex::default(), changed: watch::Sender::new(0), next: Default::default() }
+    }
+}
+
+impl HeldLanes {
+    pub(super) fn set(&self, lane: Lane, is_held: bool) {
+        let count = {
+            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+            let has_changed = if is_held { held.insert(lane) } else { held.remove(&lane) };
+            if !has_changed {
+                return;
+            }
+            held.len()
+        };
+        self.changed.send_replace(count);
+    }
+
+    pub(super) fn holds(&self, lane: Lane) -> bool {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).contains(&lane)
+    }
+
+    pub(super) fn all(&self) -> Vec<Lane> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+    }
+
+    /// A lane for a new instance: each in turn.
+    pub(super) fn pick(&self) -> Option<Lane> {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        held.iter().nth(turn % held.len().max(1)).copied()
+    }
+
+    /// Returns when the number of held lanes is one that the predicate accepts.
+    pub(super) async fn wait_until(&self, accepts: impl Fn(usize) -> bool) {
+        let mut changed = self.changed.subscribe();
+        // The sender lives as long as we do.
+        let _ = changed.wait_for(|count| accepts(*count)).await;
+    }
+}

@@ -1,0 +1,156 @@
+//! Taking starts: what arrives in the app's `workflows` queue. Only a worker that holds a lane takes them, because a new instance needs a home.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::{debug, warn};
+
+use super::activation::arrive;
+use super::consume::consume;
+use super::delivery::{Arrival, Ticket};
+use super::runtime::Runtime;
+use crate::backend::{Created, Delivery, Queue, Result};
+use crate::engine::{EarlyEnd, NewInstance};
+use crate::model::{Failure, InstanceRef, MessageId, Status, kinds};
+use crate::wire::{Bundle, DecodeError, Item, RawStart, StartItem};
+
+/// Before a start (or a task) is published again for a worker that knows its name.
+pub(super) const PASS_ON_AFTER: Duration = Duration::from_millis(100);
+
+/// Takes starts until the worker drains; lets go of the queue while no lane is held.
+pub(super) async fn run(runtime: Arc<Runtime>) {
+    let queue = Queue::Workflows(runtime.app.clone());
+    while !runtime.draining.is_cancelled() {
+        tokio::select! {
+            () = runtime.lanes.wait_until(|held| held > 0) => {}
+            () = runtime.draining.cancelled() => return,
+        }
+        let until = async {
+            tokio::select! {
+                () = runtime.lanes.wait_until(|held| held == 0) => {}
+                () = runtime.draining.cancelled() => {}
+            }
+        };
+        consume(&runtime, &queue, runtime.settings.prefetch, until, |delivery| {
+            let work = take(runtime.clone(), delivery);
+            runtime.tracker.spawn(work);
+        })
+        .await;
+    }
+}
+
+async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
+    let is_bundle = delivery.properties.content_type.as_deref() == Some(crate::backend::BUNDLE_TYPE);
+    let outcome = if is_bundle { take_bundle(&runtime, delivery).await } else { take_raw(&runtime, delivery).await };
+    if let Err(error) = outcome
+        && !runtime.draining.is_cancelled()
+    {
+        warn!(%error, "a start could not be taken; its message is handed back");
+    }
+}
+
+async fn take_bundle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
+    let bundle = match super::consume::open(runtime, &delivery, &Queue::Workflows(runtime.app.clone())).await? {
+        Some(bundle) => bundle,
+        None => return Ok(()),
+    };
+    let is_redelivered = delivery.redelivered;
+    let tickets = Ticket::split(delivery, bundle.items.len());
+    for (item, ticket) in bundle.items.into_iter().zip(tickets) {
+        match item {
+            Item::Start(start) => begin(runtime, start, ticket, is_redelivered).await?,
+            other => {
+                bury_item(runtime, &other, "only starts belong into a workflows queue").await?;
+                ticket.done();
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Puts one item that is in the wrong place among the dead.
+pub(super) async fn bury_item(runtime: &Runtime, item: &Item, reason: &str) -> Result<()> {
+    let body = Bundle::new(vec![item.clone()]).encode();
+    let properties = crate::backend::Properties { content_type: Some(crate::backend::BUNDLE_TYPE.into()), ..Default::default() };
+    runtime.bury(body, &properties, &format!("{} item", item.kind()), reason).await
+}
+
+async fn begin(runtime: &Arc<Runtime>, start: StartItem, ticket: Ticket, is_redelivered: bool) -> Result<()> {
+    if runtime.registry.find_workflow(&start.workflow).is_none() {
+        unknown(runtime, start).await?;
+        ticket.done();
+        return Ok(());
+    }
+    let instance = start.instance.clone();
+    arrive(runtime, &instance, Arrival { item: Item::Start(start), ticket, is_redelivered, lane: None });
+    Ok(())
+}
+
+/// The workflow is not registered here: a live worker that knows it gets the start; if there is none, the instance fails and says so.
+async fn unknown(runtime: &Arc<Runtime>, mut start: StartItem) -> Result<()> {
+    let engine = &runtime.engine;
+    let workers = engine.retrying("workers", || engine.store().workers(&runtime.app)).await?;
+    if workers.iter().any(|worker| worker.id != runtime.id && worker.workflows.contains(&start.workflow)) {
+        runtime.pause(PASS_ON_AFTER).await;
+        start.misses += 1;
+        return engine.outbox.send(Queue::Workflows(runtime.app.clone()), Item::Start(start)).await;
+    }
+    loop {
+        let Some(record) = engine.retrying("record", || engine.store().record(&start.instance)).await? else { return Ok(()) };
+        if record.execution != start.execution || record.status != Status::Pending {
+            engine.drive_marks(&start.instance, &record).await?;
+            return Ok(());
+        }
+        let message = format!("workflow `{}` is not registered by any live worker of app {}", start.workflow, runtime.app);
+        let failure = Failure::new(kinds::WORKFLOW_NOT_REGISTERED, message).at(&runtime.app);
+        if engine.end_early(&start.instance, &record, EarlyEnd::Failed(failure)).await? {
+            return Ok(());
+        }
+    }
+}
+
+/// A start that somebody published by hand: create the instance as a client would, then take it.
+async fn take_raw(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
+    let properties = &delivery.properties;
+    let origin = Queue::Workflows(runtime.app.clone()).local_name();
+    let decoded = RawStart::decode(&delivery.body, properties.content_type.as_deref(), properties.message_id.as_deref());
+    let (raw, id, mut request) = match decoded {
+        Ok(decoded) => decoded,
+        Err(problem) => {
+            warn!(%problem, "a start message cannot be read; it is put among the dead");
+            runtime.bury(delivery.body.clone(), properties, &origin, &problem.to_string()).await?;
+            delivery.ack();
+            return Ok(());
+        }
+    };
+    if raw.input.len() > runtime.settings.limits.payload_bytes {
+        let limit = runtime.settings.limits.payload_bytes;
+        let problem = DecodeError::Field { field: "input", problem: format!("has {} bytes and the limit is {limit}: raise LEVERET_PAYLOAD_BYTES or pass a reference", raw.input.len()) };
+        runtime.bury(delivery.body.clone(), properties, &origin, &problem.to_string()).await?;
+        delivery.ack();
+        return Ok(());
+    }
+    let instance = InstanceRef::new(runtime.app.clone(), id);
+    let new = loop {
+        let new = NewInstance { start_at: raw.start_at, tags: raw.tags.clone(), ..NewInstance::root(instance.clone(), raw.workflow.clone(), raw.input.clone(), request.clone()) };
+        match runtime.engine.begin(&new).await? {
+            Created::Created | Created::Repeated { .. } => break new,
+            // We were so slow that the check gave up on us. All takers of this message go on to the same next request.
+            Created::Refused => request = next_request(&request),
+            Created::Exists(occupant) => {
+                let reason = format!("field `instance_id`: instance {instance} exists already and is {}", occupant.status);
+                runtime.bury(delivery.body.clone(), properties, &origin, &reason).await?;
+                delivery.ack();
+                return Ok(());
+            }
+        }
+    };
+    debug!(instance = %new.instance, "raw start taken");
+    // Its start is published and stored: whoever takes that one runs the first turn.
+    delivery.ack();
+    Ok(())
+}
+
+fn next_request(request: &MessageId) -> MessageId {
+    uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, format!("after:{request}").as_bytes()).into()
+}

@@ -1,0 +1,135 @@
+//! An instance as a worker holds it: its record, and its code as far as it has run.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::backend::{Loaded, Record};
+use crate::model::{InstanceRef, Limits, MessageId, Payload, Sequence, Timestamp};
+use crate::replay::history::{CarriedEvent, ChildRef, HistoryEvent, Turn};
+use crate::replay::{Code, Execution, Stuck};
+use crate::wire::Item;
+
+/// See the module.
+pub(super) struct Live {
+    pub(super) record: Record,
+    /// The code's state, once it was needed.
+    pub(super) execution: Option<Execution>,
+    /// The stored turns, until the code has replayed them.
+    pub(super) turns: Vec<Turn>,
+    /// What the inbox held when the state was read; given to the first turn that runs.
+    pub(super) inbox: Vec<Item>,
+    /// The execution has ended by continue-as-new, and the next has not begun.
+    pub(super) renewal: Option<Renewal>,
+}
+
+/// What the next execution begins with.
+#[derive(Clone, Debug)]
+pub(super) struct Renewal {
+    pub(super) input: Payload,
+    pub(super) carried: Vec<CarriedEvent>,
+    pub(super) seen: Vec<(MessageId, Timestamp)>,
+}
+
+impl Renewal {
+    pub(super) fn from_event(event: &HistoryEvent) -> Option<Self> {
+        match event {
+            HistoryEvent::ContinuedAsNew { input, carried, seen } => Some(Self { input: input.clone(), carried: carried.clone(), seen: seen.clone() }),
+            _ => None,
+        }
+    }
+}
+
+impl Live {
+    /// From what the store holds; `more` are the turns after those of the first page.
+    ///
+    /// # Errors
+    /// The text says what cannot be read.
+    pub(super) fn read(loaded: Loaded, more: Vec<bytes::Bytes>) -> Result<Self, String> {
+        let turns = loaded.turns.iter().chain(&more).map(|bytes| Turn::decode(bytes)).collect::<Result<Vec<_>, _>>()?;
+        let inbox = loaded
+            .inbox
+            .iter()
+            .map(|bytes| rmp_serde::from_slice(bytes).map_err(|error| format!("an item in the inbox cannot be read: {error}")))
+            .collect::<Result<_, _>>()?;
+        // A turn without events (a stall, a move to another lane) may stand after it.
+        let renewal = turns.iter().rev().find_map(|turn| turn.events.last()).and_then(Renewal::from_event);
+        Ok(Self { record: loaded.record, execution: None, turns, inbox, renewal })
+    }
+
+    /// Runs the code through the stored turns, if that has not happened yet.
+    ///
+    /// # Errors
+    /// [`Stuck`] if the code does not fit the history.
+    pub(super) fn replay(&mut self, instance: &InstanceRef, code: Arc<dyn Code>, limits: &Limits) -> Result<(), Stuck> {
+        if self.execution.is_some() {
+            return Ok(());
+        }
+        let mut execution = Execution::new(instance.clone(), self.record.execution, code, limits);
+        for turn in &self.turns {
+            execution.replay(turn)?;
+        }
+        self.turns = Vec::new();
+        self.execution = Some(execution);
+        Ok(())
+    }
+
+    /// Rough size in memory, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        1024 + self.execution.as_ref().map_or(0, Execution::weight)
+    }
+
+    /// What is open at the end of the stored turns, read off the events alone: for ending an instance whose code cannot run.
+    pub(super) fn open_calls(&self) -> OpenCalls {
+        let mut open = OpenCalls::default();
+        for event in self.turns.iter().flat_map(|turn| &turn.events) {
+            open.apply(event);
+        }
+        open
+    }
+}
+
+/// See [`Live::open_calls`].
+#[derive(Default)]
+pub(super) struct OpenCalls {
+    children: BTreeMap<Sequence, ChildRef>,
+    due: BTreeMap<Sequence, ()>,
+}
+
+impl OpenCalls {
+    fn apply(&mut self, event: &HistoryEvent) {
+        match event {
+            HistoryEvent::TaskScheduled { sequence, limits, .. } if !limits.is_empty() => {
+                self.due.insert(*sequence, ());
+            }
+            HistoryEvent::ChildScheduled { sequence, instance, limits, detached, .. } => {
+                if !detached {
+                    self.children.insert(*sequence, ChildRef { instance: instance.clone(), sequence: *sequence });
+                }
+                if !limits.is_empty() {
+                    self.due.insert(*sequence, ());
+                }
+            }
+            HistoryEvent::TimerCreated { sequence, .. } => {
+                self.due.insert(*sequence, ());
+            }
+            HistoryEvent::TaskCompleted { sequence, .. }
+            | HistoryEvent::TaskFailed { sequence, .. }
+            | HistoryEvent::ChildCompleted { sequence, .. }
+            | HistoryEvent::ChildFailed { sequence, .. }
+            | HistoryEvent::TimerFired { sequence }
+            | HistoryEvent::TimerCancelled { sequence } => {
+                self.children.remove(sequence);
+                self.due.remove(sequence);
+            }
+            _ => {}
+        }
+    }
+
+    /// The events that end the execution.
+    pub(super) fn terminate(self, reason: String, recursive: bool) -> Vec<HistoryEvent> {
+        let children = if recursive { self.children.into_values().collect() } else { Vec::new() };
+        let mut events = vec![HistoryEvent::ExecutionTerminated { reason, recursive, children }];
+        events.extend(self.due.into_keys().map(|sequence| HistoryEvent::TimerCancelled { sequence }));
+        events
+    }
+}

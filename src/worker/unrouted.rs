@@ -1,0 +1,121 @@
+//! What was sent to an app that does not exist: answered if the caller has a retry policy, else kept and tried again.
+
+use std::sync::Arc;
+
+use tracing::{debug, info, warn};
+
+use super::consume::{consume, open};
+use super::due::{is_wanted, next_try};
+use super::runtime::Runtime;
+use crate::backend::{BUNDLE_TYPE, Delivery, DueEntry, Queue, Result, When};
+use crate::engine::{EarlyEnd, ParkedEntry, encode, parked_key};
+use crate::model::{AppId, Failure, MessageId, Status, kinds};
+use crate::wire::{CompletionItem, Item, Outcome, StartItem};
+
+/// Takes unrouted messages until the worker drains.
+pub(super) async fn run(runtime: Arc<Runtime>) {
+    while !runtime.draining.is_cancelled() {
+        consume(&runtime, &Queue::Unrouted, runtime.settings.prefetch, runtime.draining.cancelled(), |delivery| {
+            let work = take(runtime.clone(), delivery);
+            runtime.tracker.spawn(work);
+        })
+        .await;
+    }
+}
+
+async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
+    match handle(&runtime, &delivery).await {
+        Ok(()) => delivery.ack(),
+        Err(error) => {
+            debug!(%error, "an unrouted message is handed back");
+            runtime.pause(std::time::Duration::from_secs(1)).await;
+            delivery.requeue();
+        }
+    }
+}
+
+async fn handle(runtime: &Arc<Runtime>, delivery: &Delivery) -> Result<()> {
+    let Some(target) = delivery.routed_to.clone() else {
+        return runtime.bury(delivery.body.clone(), &delivery.properties, "unrouted", "the routing key names no queue of this namespace").await;
+    };
+    if delivery.properties.content_type.as_deref() != Some(BUNDLE_TYPE) {
+        let reason = format!("queue {target} does not exist: no worker of the app has ever started");
+        return runtime.bury(delivery.body.clone(), &delivery.properties, &target.local_name(), &reason).await;
+    }
+    let Some(bundle) = open(runtime, delivery, &Queue::Unrouted).await? else { return Ok(()) };
+    let Some(app) = target.app().cloned() else { return Ok(()) };
+    for item in bundle.items {
+        match item {
+            Item::Task(task) if task.retried => {
+                let failure = not_found(&app);
+                let answer = CompletionItem {
+                    task: task.caller.clone(),
+                    task_execution_id: Some(task.task_execution_id),
+                    from: runtime.app.clone(),
+                    outcome: Outcome::Failed(failure),
+                    progressed: false,
+                };
+                let queue = Queue::Events(task.caller.instance.app.clone(), task.reply_to);
+                // An answer that is itself unrouted comes back here as a completion, which is never answered.
+                runtime.engine.outbox.send(queue, Item::Completion(answer)).await?;
+            }
+            Item::Start(start) if start.parent.as_ref().is_some_and(|parent| parent.retried) => fail_start(runtime, start, &app).await?,
+            Item::Probe(_) => {}
+            item => park(runtime, item, &target, &app).await?,
+        }
+    }
+    Ok(())
+}
+
+fn not_found(app: &AppId) -> Failure {
+    Failure::new(kinds::APP_NOT_FOUND, format!("app `{app}` does not exist: no worker of it has ever started in this namespace; is the name right?"))
+}
+
+/// The child's record ends first, and its end is the answer.
+async fn fail_start(runtime: &Runtime, start: StartItem, app: &AppId) -> Result<()> {
+    let engine = &runtime.engine;
+    loop {
+        let Some(record) = engine.retrying("record", || engine.store().record(&start.instance)).await? else { return Ok(()) };
+        if record.execution != start.execution || record.status != Status::Pending {
+            engine.drive_marks(&start.instance, &record).await?;
+            return Ok(());
+        }
+        if engine.end_early(&start.instance, &record, EarlyEnd::Failed(not_found(app))).await? {
+            return Ok(());
+        }
+    }
+}
+
+/// Keeps the item in the due-set of whoever waits for it, and tries again; the wait is visible in the caller's status.
+async fn park(runtime: &Runtime, item: Item, target: &Queue, app: &AppId) -> Result<()> {
+    if !is_wanted(runtime, &item).await? {
+        runtime.counters.dropped("unrouted, and nobody waits for it");
+        return Ok(());
+    }
+    let owner = match &item {
+        Item::Task(task) => task.caller.instance.app.clone(),
+        Item::Start(StartItem { parent: Some(parent), .. }) => parent.task.instance.app.clone(),
+        _ => runtime.app.clone(),
+    };
+    let id: MessageId = match &item {
+        Item::Task(task) => task.message_id(),
+        Item::Start(start) => start.execution.derive("start", 0).into(),
+        Item::Completion(completion) => completion.task.message_id("completion"),
+        Item::Event(event) => event.message_id.clone(),
+        _ => MessageId::generate(),
+    };
+    let lane = match target {
+        Queue::Events(_, lane) => Some(*lane),
+        _ => None,
+    };
+    let since = runtime.now();
+    info!(%app, kind = item.kind(), instance = item.instance().map(tracing::field::display), "waiting for an app that does not exist (yet)");
+    let parked = ParkedEntry { item, app: app.clone(), lane, since };
+    let entry = DueEntry { key: parked_key(&id), due: next_try(runtime, since), payload: encode(&parked) };
+    let engine = &runtime.engine;
+    let result = engine.retrying("schedule", || engine.store().schedule(&owner, std::slice::from_ref(&entry), When::Set)).await;
+    if let Err(error) = &result {
+        warn!(%error, "an unrouted item was not kept; its message is handed back");
+    }
+    result
+}
