@@ -1,12 +1,14 @@
 //! Leveret: durable workflows that span applications, on RabbitMQ and Redis, or on one file.
 
 pub mod backend;
+pub mod client;
 mod engine;
 mod model;
 pub mod replay;
 pub mod wire;
 mod worker;
 
+pub use client::{Client, Instance, OnConflict, Run};
 pub use engine::Retention;
 pub use model::*;
 pub use replay::{

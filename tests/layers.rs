@@ -123,14 +123,12 @@ fn layers_import_only_downwards() {
             continue;
         };
         for name in imports(text) {
-            if name.starts_with(char::is_uppercase) {
+            let is_known = LAYERS.iter().any(|(known, _)| *known == name) || TOP.contains(&name.as_str());
+            if !is_known {
                 wrong.push(format!(
                     "{path}: `crate::{name}` hides its layer: import it from its module"
                 ));
-                continue;
-            }
-            let is_known = LAYERS.iter().any(|(known, _)| *known == name) || TOP.contains(&name.as_str());
-            if is_known && name != layer && !below.contains(&name.as_str()) {
+            } else if name != layer && !below.contains(&name.as_str()) {
                 wrong.push(format!(
                     "{path}: `{layer}` must not import `crate::{name}`; it may import {below:?}"
                 ));

@@ -10,6 +10,8 @@ mod handle;
 mod local;
 #[cfg(feature = "rabbitmq")]
 mod rabbitmq;
+#[cfg(feature = "redis")]
+mod redis;
 mod store;
 
 pub(crate) use broker::BUNDLE_TYPE;
@@ -19,6 +21,8 @@ pub use error::{Error, Result, Retryable};
 pub use handle::Backend;
 #[cfg(feature = "rabbitmq")]
 pub use rabbitmq::{QueueType, RabbitMq, RabbitMqConfig};
+#[cfg(feature = "redis")]
+pub use redis::{RedisConfig, RedisStore};
 pub use store::{
     App, Claim, ClaimTerms, ClaimVerdict, Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver,
     Delivered, DueEntry, DueKey, DueKind, DueOutcome, Guard, IndexFilter, IndexPage, Loaded, Mark, Origin, Progress,

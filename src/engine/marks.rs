@@ -10,7 +10,8 @@ use crate::replay::history::Turn;
 use crate::wire::{Item, StartItem};
 
 impl Engine {
-    /// Makes the effects of every mark that the record has, and clears the marks. [`Mark::Run`] stays: only the next execution clears it. Returns
+    /// Makes the effects of every mark that the record has, and clears the marks. [`Mark::Run`] stays: only the next execution clears it; so does
+    /// [`Mark::Start`] until the time of a delayed start. Returns
     /// true if the record has changed.
     ///
     /// Whoever is about to acknowledge or drop an item of the instance does this first.
@@ -19,6 +20,8 @@ impl Engine {
         for mark in &record.marks {
             match mark {
                 Mark::Run => continue,
+                // A delayed start keeps its mark until its check publishes it.
+                Mark::Start if self.is_early(record).await? => continue,
                 Mark::Start => self.drive_start(instance, record).await?,
                 Mark::Turn(version) => self.drive_turn(instance, record, *version).await?,
             }
@@ -34,6 +37,14 @@ impl Engine {
             self.forget_check(instance, record).await?;
         }
         Ok(cleared)
+    }
+
+    /// True if the instance is to start later.
+    pub(crate) async fn is_early(&self, record: &Record) -> Result<bool> {
+        match record.origin.start_at {
+            Some(at) if record.status == Status::Pending => Ok(at > self.now().await?),
+            _ => Ok(false),
+        }
     }
 
     /// The instance is over and has no marks: nobody needs to look at it any more.

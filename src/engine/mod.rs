@@ -14,12 +14,15 @@ mod persist;
 mod start;
 
 pub(crate) use command::Commanded;
-pub(crate) use due::{CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, check_key, decode, encode, lease_key, parked_key, retention_key, timer_key};
+pub(crate) use due::{
+    CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, check_key, decode, encode, lease_key, parked_key,
+    retention_key, timer_key,
+};
 pub(crate) use effects::{Effect, claim_terms, effects_of, started};
 pub(crate) use ending::{EarlyEnd, ended_by};
 pub(crate) use outbox::Outbox;
 pub(crate) use persist::persist;
-pub(crate) use start::NewInstance;
+pub(crate) use start::{FIRST_CHECK, NewInstance};
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -143,9 +143,7 @@ impl Engine {
         if !is_ours || !record.marks.contains(&Mark::Start) {
             return Ok(());
         }
-        if let Some(at) = record.origin.start_at
-            && at > self.now().await?
-        {
+        if self.is_early(&record).await? {
             // Its check publishes it when the time has come.
             return Ok(());
         }

@@ -1,1 +1,429 @@
-//! Filled in by the backend's own change.
+//! The Redis store: what every store must do, and what only this one can get wrong.
+//!
+//! Most tests share the server that `LEVERET_TEST_REDIS_URL` names, each in a namespace of its own; those that break their server start one.
+#![cfg(feature = "redis")]
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_redis::redis::{self, AsyncConnectionConfig, Client, FromRedisValue, cmd};
+use leveret::backend::{
+    Commit, Committed, Create, Created, Deliver, DueEntry, DueKind, DueOutcome, RedisConfig, RedisStore, Result,
+    Retryable, Store, When,
+};
+use leveret::{InstanceId, InstanceRef, Namespace, Timestamp};
+
+use crate::store_suite::fixture::*;
+
+fn shared_url() -> String {
+    std::env::var("LEVERET_TEST_REDIS_URL")
+        .expect("LEVERET_TEST_REDIS_URL is not set: run the tests with `tests/run`, which starts the servers they need")
+}
+
+fn fresh_namespace() -> Namespace {
+    Namespace::new(format!("test-{}", uuid::Uuid::new_v4().simple())).expect("a valid namespace")
+}
+
+async fn connect(url: &str) -> Result<Arc<RedisStore>> {
+    RedisStore::connect(RedisConfig::new(url, fresh_namespace())).await
+}
+
+async fn fresh() -> (Fresh, ()) {
+    (connect(&shared_url()).await.expect("the shared Redis is there"), ())
+}
+
+crate::store_suite::store_suite!(fresh());
+
+/// A connection beside the store's, to look behind its back.
+struct Beside(redis::aio::MultiplexedConnection);
+
+impl Beside {
+    async fn open(url: &str) -> Self {
+        let client = Client::open(url).expect("a Redis URL");
+        let settings = AsyncConnectionConfig::new().set_response_timeout(Some(PATIENCE));
+        let connection = client.get_multiplexed_async_connection_with_config(&settings).await;
+        Self(connection.expect("Redis is there"))
+    }
+
+    async fn ask<T: FromRedisValue>(&mut self, words: &[&str]) -> T {
+        let mut command = cmd(words[0]);
+        for word in &words[1..] {
+            command.arg(*word);
+        }
+        command.query_async(&mut self.0).await.expect("Redis answers")
+    }
+
+    async fn keys_of(&mut self, namespace: &Namespace) -> Vec<String> {
+        self.ask(&["KEYS", &format!("lv:{{{namespace}*")]).await
+    }
+}
+
+/// A Redis of the test's own, which ends with it.
+struct Server {
+    process: Child,
+    port: u16,
+    directory: std::path::PathBuf,
+}
+
+impl Server {
+    async fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
+        let port = port.expect("a free port").port();
+        let directory = std::env::temp_dir().join(format!("leveret-redis-{}", uuid::Uuid::new_v4().simple()));
+        std::fs::create_dir(&directory).expect("a temporary directory");
+        let process = Self::spawn(port, &directory);
+        let server = Self {
+            process,
+            port,
+            directory,
+        };
+        server.answers().await;
+        server
+    }
+
+    fn spawn(port: u16, directory: &std::path::Path) -> Child {
+        let mut command = Command::new("redis-server");
+        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+        command.args(["--appendonly", "yes", "--appendfsync", "always"]);
+        command.arg("--dir").arg(directory).stdout(Stdio::null());
+        command
+            .spawn()
+            .expect("`redis-server` starts: install Redis, as `tests/run` does")
+    }
+
+    async fn answers(&self) {
+        eventually(|| async {
+            let client = Client::open(self.url()).expect("a Redis URL");
+            let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+            cmd("PING").query_async::<()>(&mut connection).await.ok()
+        })
+        .await;
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    fn stop(&mut self) {
+        self.process.kill().expect("the process was ours");
+        self.process.wait().expect("it has ended");
+    }
+
+    async fn start_again(&mut self) {
+        self.process = Self::spawn(self.port, &self.directory);
+        self.answers().await;
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Redis Cluster's rule: between the first `{` and the first `}` after it.
+fn tag(key: &str) -> &str {
+    let (_, rest) = key.split_once('{').expect("a tag begins");
+    rest.split_once('}').expect("a tag ends").0
+}
+
+#[tokio::test]
+async fn all_keys_of_an_instance_share_one_hash_tag() {
+    let config = RedisConfig::new(shared_url(), fresh_namespace());
+    let namespace = config.namespace.clone();
+    let store: Fresh = RedisStore::connect(config).await.unwrap();
+    let ids = ["plain", "{", "}", "a{b}c", "a:b/c%d", "a b", "ünïcödé", "%7B", "}:meta"];
+    for id in ids {
+        let instance = InstanceRef::new(app("orders"), InstanceId::new(id).unwrap());
+        // A replaced run, a live one with all that it can have, and a refused request.
+        running(&store, &instance).await;
+        end(&store, &instance).await;
+        let before = running(&store, &instance).await;
+        park(&store, &instance, "item").await;
+        apply(&store, &turn(&instance, before.guard())).await;
+        store.progress(&instance, before.execution, 1, None).await.unwrap();
+        let refused = request(&instance).origin.request;
+        store.refuse(&instance, &refused, KEEP).await.unwrap();
+    }
+    let mut by_tag: HashMap<String, usize> = HashMap::new();
+    for key in Beside::open(&shared_url()).await.keys_of(&namespace).await {
+        *by_tag.entry(tag(&key).to_owned()).or_default() += 1;
+    }
+    assert_eq!(by_tag.len(), ids.len(), "{by_tag:?}");
+    // Record, history, inbox, claims, three receipts and a past outcome.
+    assert!(by_tag.values().all(|keys| *keys == 8), "{by_tag:?}");
+}
+
+#[tokio::test]
+async fn a_deleted_instance_leaves_nothing_that_stays() {
+    let config = RedisConfig::new(shared_url(), fresh_namespace());
+    let namespace = config.namespace.clone();
+    let store: Fresh = RedisStore::connect(config).await.unwrap();
+    let (here, absent) = (instance("a"), instance("b"));
+    let early = Deliver {
+        keep_absent: Some(KEEP),
+        ..item(&absent, "early")
+    };
+    store.deliver(&early).await.unwrap();
+    running(&store, &here).await;
+    end(&store, &here).await;
+    let before = running(&store, &here).await;
+    store.index(&here, &before).await.unwrap();
+    park(&store, &here, "unread").await;
+    store.progress(&here, before.execution, 1, None).await.unwrap();
+    store.refuse(&here, &request(&here).origin.request, KEEP).await.unwrap();
+    let over = end(&store, &here).await;
+    store.delete(&here, over.execution, KEEP).await.unwrap();
+    store.unindex(&here).await.unwrap();
+
+    let mut beside = Beside::open(&shared_url()).await;
+    let keys = beside.keys_of(&namespace).await;
+    // Three receipts, two outcomes, and the inbox of the one that has not come.
+    assert_eq!(keys.len(), 6, "{keys:?}");
+    for key in keys {
+        let ttl: i64 = beside.ask(&["PTTL", &key]).await;
+        assert!(ttl > 0 && ttl <= KEEP.as_millis() as i64, "{key} stays for {ttl} ms");
+        assert!(
+            [":receipt:", ":run:", ":inbox"].iter().any(|part| key.contains(part)),
+            "{key}"
+        );
+    }
+}
+
+/// Repeats what has failed in a way that may pass.
+async fn commit_until_applied(store: &Fresh, commit: &Commit) {
+    eventually(|| async {
+        match store.commit(commit).await {
+            Ok(Committed::Applied { .. }) => Some(()),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => {
+                assert!(!error.is_permanent(), "{error}");
+                None
+            }
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_store_goes_on_after_all_its_connections_were_killed() {
+    let server = Server::start().await;
+    let store: Fresh = connect(&server.url()).await.unwrap();
+    let instance = instance("a");
+    let mut now = running(&store, &instance).await;
+    let mut watch = store.watch(&instance).await.unwrap();
+    let mut beside = Beside::open(&server.url()).await;
+    for _ in 0..3 {
+        for kind in ["normal", "pubsub"] {
+            let _: i64 = beside.ask(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]).await;
+        }
+        tokio::time::timeout(PATIENCE, watch.changed())
+            .await
+            .expect("an interruption wakes the watcher");
+        // Whether each attempt ran is unknown, and sending it again is right.
+        let commit = turn(&instance, now.guard());
+        commit_until_applied(&store, &commit).await;
+        now = eventually(|| async { store.record(&instance).await.ok().flatten() }).await;
+        assert_eq!(now.commit, Some(commit.id));
+    }
+    // The subscription is back too: wait for the wake-up that says so, then for the end.
+    let mut second = eventually(|| async { store.watch(&instance).await.ok() }).await;
+    end(&store, &instance).await;
+    tokio::time::timeout(PATIENCE, second.changed())
+        .await
+        .expect("the end wakes a new watcher");
+    tokio::time::timeout(PATIENCE, watch.changed())
+        .await
+        .expect("the end wakes the old watcher");
+    store.readiness().unwrap();
+}
+
+#[tokio::test]
+async fn the_store_waits_for_a_redis_that_is_away() {
+    let mut server = Server::start().await;
+    let store: Fresh = connect(&server.url()).await.unwrap();
+    let instance = instance("a");
+    let before = running(&store, &instance).await;
+    server.stop();
+    let why = eventually(|| async {
+        // The first to find the connection broken cannot know whether it ran.
+        let error = store.record(&instance).await.expect_err("Redis is away");
+        assert!(!error.is_permanent(), "{error}");
+        (error.retryable() == Retryable::Transient).then_some(())?;
+        store.readiness().err()
+    })
+    .await;
+    assert!(why.contains(&server.port.to_string()), "{why}");
+    let error = connect(&server.url()).await.expect_err("Redis is away");
+    assert_eq!(error.retryable(), Retryable::Transient, "{error}");
+
+    server.start_again().await;
+    // Nothing asks for anything: the store heals by itself. Its scripts went with the old process.
+    eventually(|| async { store.readiness().ok() }).await;
+    assert_eq!(record(&store, &instance).await, before);
+    apply(&store, &turn(&instance, before.guard())).await;
+    eventually(|| async { store.watch(&instance).await.ok() }).await;
+}
+
+#[tokio::test]
+async fn a_full_redis_refuses_whole_changes_and_takes_them_later() {
+    let server = Server::start().await;
+    let store: Fresh = connect(&server.url()).await.unwrap();
+    let instance = instance("a");
+    let before = running(&store, &instance).await;
+    let mut beside = Beside::open(&server.url()).await;
+    let _: () = beside.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let commit = turn(&instance, before.guard());
+    let error = store.commit(&commit).await.expect_err("Redis is full");
+    assert_eq!(error.retryable(), Retryable::Transient, "{error}");
+    assert!(error.to_string().contains("maxmemory"), "{error}");
+    let create = request(&super::store_suite::fixture::instance("b"));
+    let error = store.create(&create).await.expect_err("Redis is full");
+    assert_eq!(error.retryable(), Retryable::Transient, "{error}");
+    assert_eq!(record(&store, &instance).await, before);
+    let _: () = beside.ask(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    apply(&store, &commit).await;
+    assert_eq!(store.create(&create).await.unwrap(), Created::Created);
+}
+
+#[tokio::test]
+async fn scripts_that_were_flushed_are_loaded_again() {
+    let server = Server::start().await;
+    let store: Fresh = connect(&server.url()).await.unwrap();
+    let before = running(&store, &instance("a")).await;
+    let mut beside = Beside::open(&server.url()).await;
+    let _: () = beside.ask(&["SCRIPT", "FLUSH"]).await;
+    apply(&store, &turn(&instance("a"), before.guard())).await;
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_named_and_never_shown() {
+    let server = Server::start().await;
+    let mut beside = Beside::open(&server.url()).await;
+    let _: () = beside
+        .ask(&["ACL", "SETUSER", "worker", "on", ">sesame1", "~*", "&*", "+@all"])
+        .await;
+    let at = |credentials: &str| format!("redis://{credentials}127.0.0.1:{}", server.port);
+    let store: Fresh = connect(&at("worker:sesame1@")).await.expect("the right password");
+    running(&store, &instance("a")).await;
+    store.watch(&instance("a")).await.expect("the subscription logs in too");
+
+    // (credentials, what the message names)
+    let refused = [
+        ("worker:sesame2@", "user name or password"),
+        ("nobody:sesame2@", "user name or password"),
+        (":sesame2@", "none configured"),
+    ];
+    for (credentials, named) in refused {
+        let error = connect(&at(credentials)).await.expect_err(credentials);
+        assert!(error.is_permanent(), "{error}");
+        assert!(error.to_string().contains(named), "{error}");
+        assert!(!format!("{error} {error:?}").contains("sesame"), "{error:?}");
+    }
+    let _: () = beside.ask(&["CONFIG", "SET", "requirepass", "sesame3"]).await;
+    let error = connect(&at("")).await.expect_err("no password");
+    assert!(error.is_permanent() && error.to_string().contains("NOAUTH"), "{error}");
+
+    let error = connect("amqp://:sesame4@localhost").await.expect_err("not a Redis URL");
+    assert!(
+        error.is_permanent() && !format!("{error:?}").contains("sesame"),
+        "{error:?}"
+    );
+    let config = RedisConfig::new(at(":sesame5@"), fresh_namespace());
+    assert!(!format!("{config:?}").contains("sesame"));
+    assert!(!format!("{:?}", connect(&at("worker:sesame1@")).await.unwrap()).contains("sesame"));
+}
+
+#[tokio::test]
+async fn settings_that_put_data_at_risk_are_warned_of() {
+    let server = Server::start().await;
+    let store = connect(&server.url()).await.unwrap();
+    assert_eq!(store.warnings().await.unwrap(), Vec::<String>::new());
+    let mut beside = Beside::open(&server.url()).await;
+    let _: () = beside.ask(&["CONFIG", "SET", "appendonly", "no"]).await;
+    let _: () = beside.ask(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]).await;
+    let warnings = store.warnings().await.unwrap();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(warnings[0].contains("append-only file"), "{warnings:?}");
+    assert!(warnings[1].contains("allkeys-lru"), "{warnings:?}");
+}
+
+#[tokio::test]
+async fn watchers_that_are_gone_leave_no_subscription() {
+    let server = Server::start().await;
+    let store = connect(&server.url()).await.unwrap();
+    let mut beside = Beside::open(&server.url()).await;
+    let watches = futures_util::future::try_join_all((0..100).map(|n| {
+        let store = store.clone();
+        async move { store.watch(&instance(&format!("{n}"))).await }
+    }));
+    let watches = watches.await.unwrap();
+    let channels: Vec<String> = beside.ask(&["PUBSUB", "CHANNELS", "lv:*"]).await;
+    assert!(!channels.is_empty() && channels.len() <= 64, "{channels:?}");
+    drop(watches);
+    let mut left = channels;
+    let waited = tokio::time::timeout(PATIENCE, async {
+        while !left.is_empty() {
+            left = beside.ask(&["PUBSUB", "CHANNELS", "lv:*"]).await;
+        }
+    });
+    waited.await.expect("no channel is left");
+}
+
+#[tokio::test]
+async fn a_due_set_of_many_batches_is_handled_whole() {
+    let (store, ()) = fresh().await;
+    let orders = app("orders");
+    let entries: Vec<_> = (0..4200)
+        .map(|n| DueEntry {
+            key: due_key(
+                if n % 2 == 0 { DueKind::Timer } else { DueKind::Check },
+                &format!("{n:05}"),
+            ),
+            due: Timestamp::from_millis(1000 + n),
+            payload: format!("payload {n}").into(),
+        })
+        .collect();
+    store.schedule(&orders, &entries, When::Set).await.unwrap();
+    let checks = store.due_entries(&orders, DueKind::Check, 10_000).await.unwrap();
+    assert!(checks == entries.iter().skip(1).step_by(2).cloned().collect::<Vec<_>>());
+    let claimed = store.claim_due(&orders, 10_000, KEEP).await.unwrap();
+    assert_eq!(claimed.len(), entries.len());
+    let settled: Vec<_> = claimed.into_iter().map(|entry| (entry, DueOutcome::Remove)).collect();
+    store.settle_due(&orders, &settled[..2100]).await.unwrap();
+    let rest: Vec<_> = settled[2100..].iter().map(|(entry, _)| entry.key.clone()).collect();
+    store.unschedule(&orders, &rest).await.unwrap();
+    for kind in DueKind::ALL {
+        assert!(store.due_entries(&orders, kind, 10).await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn two_namespaces_on_one_redis_do_not_see_each_other() {
+    let (one, two): (Fresh, Fresh) = (fresh().await.0, fresh().await.0);
+    let create: Create = request(&instance("a"));
+    assert_eq!(one.create(&create).await.unwrap(), Created::Created);
+    assert_eq!(two.create(&create).await.unwrap(), Created::Created);
+    end(&one, &instance("a")).await;
+    assert_eq!(record(&two, &instance("a")).await.version, 0);
+    one.adopt_app(&app("orders"), 4).await.unwrap();
+    assert_eq!(two.apps().await.unwrap(), []);
+    one.begin_run(&app("orders"), &create.origin.request).await.unwrap();
+    assert_eq!(two.begin_run(&app("orders"), &create.origin.request).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_is_given_up_on() {
+    // It accepts, and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = silent.local_addr().expect("it is bound").port();
+    let mut config = RedisConfig::new(format!("redis://127.0.0.1:{port}"), fresh_namespace());
+    config.connect_timeout = Duration::from_millis(200);
+    let error = RedisStore::connect(config).await.expect_err("no answer");
+    assert_eq!(error.retryable(), Retryable::Transient, "{error}");
+}

@@ -94,6 +94,7 @@ macro_rules! store_suite {
             settling_spares_an_entry_that_was_timed_anew,
             unscheduled_entries_are_gone,
             no_entry_is_claimed_by_two_at_once,
+            due_entries_can_be_claimed_one_by_one,
             entries_are_listed_by_kind_in_order_of_time,
             apps_have_their_own_due_sets,
             run_tokens_count_until_they_are_taken_away,

@@ -1,8 +1,9 @@
 //! Commits, marks and tries.
 
 use leveret::backend::{
-    Claim, ClaimTerms, Commit, Committed, Guard, Mark, Stall, StallReason, View, WaitingFor, WaitingView,
+    Claim, ClaimTerms, Commit, Committed, Guard, Mark, Stall, View,
 };
+use leveret::{StallReason, WaitingFor, WaitingView};
 use leveret::{BuildId, CommitId, ExecutionId, Status, Timestamp};
 
 use super::fixture::*;

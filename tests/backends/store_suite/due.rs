@@ -90,7 +90,7 @@ pub(crate) async fn an_entry_that_is_not_due_is_not_claimed(store: Fresh) {
 
 pub(crate) async fn setting_replaces_and_sooner_only_brings_forward(store: Fresh) {
     let app = orders();
-    let at = |millis| Timestamp::from_millis(9_000_000_000_000 + millis);
+    let at = |millis: u64| Timestamp::from_millis(9_000_000_000_000 + millis);
     let key = due_key(DueKind::Check, "a");
     let steps = [
         (When::Sooner, 50, "first", (50, "first")),
@@ -211,6 +211,19 @@ pub(crate) async fn no_entry_is_claimed_by_two_at_once(store: Fresh) {
     let claimed: Vec<DueKey> = racers.join_all().await.into_iter().flatten().collect();
     assert_eq!(claimed.len(), 200);
     assert_eq!(claimed.into_iter().collect::<BTreeSet<_>>().len(), 200);
+}
+
+pub(crate) async fn due_entries_can_be_claimed_one_by_one(store: Fresh) {
+    let app = orders();
+    let entries: Vec<_> = (0..10)
+        .map(|n| entry(DueKind::Timer, &format!("{n}"), LONG_AGO, ""))
+        .collect();
+    store.schedule(&app, &entries, When::Set).await.unwrap();
+    for left in (0..10).rev() {
+        let claimed = store.claim_due(&app, 1, KEEP).await.unwrap();
+        assert_eq!(claimed.len(), 1, "{left} would be left");
+    }
+    assert!(store.claim_due(&app, 1, KEEP).await.unwrap().is_empty());
 }
 
 pub(crate) async fn entries_are_listed_by_kind_in_order_of_time(store: Fresh) {

@@ -1,0 +1,118 @@
+//! What changes an instance while it lives: commits, marks, tries and the inbox.
+
+use super::record;
+use super::reply::Reply;
+use super::script;
+use super::store::{RedisStore, millis};
+use crate::backend::{ClaimTerms, Commit, Committed, Deliver, Delivered, Mark, Result};
+use crate::model::{ExecutionId, InstanceRef};
+
+impl RedisStore {
+    pub(super) async fn commit_turn(&self, commit: &Commit) -> Result<Committed> {
+        let keys = self.keys.instance(&commit.instance);
+        let guarded_by = commit.guard.commit.map(|id| id.to_string());
+        let next = commit.next_execution.map(|id| id.to_string());
+        let mut call = script::COMMIT
+            .on(&[&keys.meta(), &keys.history(), &keys.inbox(), &keys.claims()])
+            .arg(commit.guard.execution.to_string())
+            .arg(commit.guard.version)
+            .arg(guarded_by.as_deref().unwrap_or_default())
+            .arg(commit.id.to_string())
+            .arg(next.as_deref().unwrap_or_default())
+            .arg(commit.version())
+            .arg(commit.turn.as_ref())
+            .arg(commit.status.as_str())
+            .arg(u8::from(commit.status.is_terminal()))
+            .arg(commit.lane.map(|lane| lane.to_string()).unwrap_or_default())
+            .arg(record::pack(&commit.view))
+            .arg(commit.outcome.as_ref().map(record::pack).unwrap_or_default())
+            .arg(u8::from(commit.drop_input))
+            .arg(record::marks_text(&commit.cleared))
+            .arg(record::marks_text(&commit.marks))
+            .arg(commit.inbox_taken)
+            .arg(self.keys.channel(&commit.instance))
+            .arg(commit.instance.id.as_str())
+            .arg(commit.inbox_kept.len())
+            .arg(commit.claims_opened.len())
+            .arg(commit.claims_closed.len());
+        for item in &commit.inbox_kept {
+            call = call.arg(item.as_ref());
+        }
+        for (sequence, terms) in &commit.claims_opened {
+            call = call.arg(*sequence).arg(terms_text(terms));
+        }
+        for sequence in &commit.claims_closed {
+            call = call.arg(*sequence);
+        }
+        match call.send(&self.links).await?.number()? {
+            -1 => Ok(Committed::Conflict),
+            -2 => Ok(Committed::Absent),
+            left => Ok(Committed::Applied {
+                inbox_left: usize::try_from(left).unwrap_or_default(),
+            }),
+        }
+    }
+
+    pub(super) async fn remove_mark(
+        &self,
+        instance: &InstanceRef,
+        execution: ExecutionId,
+        mark: Mark,
+    ) -> Result<usize> {
+        let call = script::CLEAR_MARK
+            .on(&[&self.keys.instance(instance).meta()])
+            .arg(execution.to_string())
+            .arg(mark.to_string());
+        let left = call.send(&self.links).await?.optional_bytes()?.unwrap_or_default();
+        Ok(left.split(|byte| *byte == b' ').filter(|mark| !mark.is_empty()).count())
+    }
+
+    pub(super) async fn count_one_try(&self, instance: &InstanceRef, execution: ExecutionId) -> Result<u32> {
+        let call = script::COUNT_TRY
+            .on(&[&self.keys.instance(instance).meta()])
+            .arg(execution.to_string());
+        let tries = call.send(&self.links).await?.number()?;
+        Ok(u32::try_from(tries).unwrap_or(u32::MAX))
+    }
+
+    pub(super) async fn deliver_item(&self, deliver: &Deliver) -> Result<Delivered> {
+        let keys = self.keys.instance(&deliver.instance);
+        let call = script::DELIVER
+            .on(&[&keys.meta(), &keys.inbox()])
+            .arg(deliver.item.as_ref())
+            .arg(deliver.bound.map(|bound| bound.to_string()).unwrap_or_default())
+            .arg(u8::from(deliver.park))
+            .arg(
+                deliver
+                    .keep_absent
+                    .map(|keep| millis(keep).to_string())
+                    .unwrap_or_default(),
+            );
+        let (word, rest) = call.send(&self.links).await?.word()?;
+        let said = rest.into_iter().next().map(Reply::text).transpose()?;
+        let strange = || Reply::strange("deliver", &format!("{word} {said:?}"));
+        match (word.as_str(), said.as_deref()) {
+            ("lane", Some(lane)) => lane.parse().map(Delivered::ToLane).or_else(|_| strange()),
+            ("kept", None) => Ok(Delivered::Kept { status: None }),
+            ("kept", Some(status)) => match status.parse() {
+                Ok(status) => Ok(Delivered::Kept { status: Some(status) }),
+                Err(_) => strange(),
+            },
+            ("over", Some(status)) => status.parse().map(Delivered::Over).or_else(|_| strange()),
+            ("full", None) => Ok(Delivered::Full),
+            ("absent", None) => Ok(Delivered::Absent),
+            _ => strange(),
+        }
+    }
+}
+
+/// `<start by> <timeout> <heartbeat>`, all in ms; `-` for what is not limited.
+fn terms_text(terms: &ClaimTerms) -> String {
+    let text = |millis: Option<u64>| millis.map_or_else(|| "-".to_owned(), |millis| millis.to_string());
+    format!(
+        "{} {} {}",
+        text(terms.start_by.map(|at| at.as_millis())),
+        text(terms.timeout.map(millis)),
+        text(terms.heartbeat.map(millis))
+    )
+}

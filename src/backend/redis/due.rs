@@ -1,0 +1,245 @@
+//! The due-set: a sorted set a shard, by time; a member is the kind's letter and the subject.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use deadpool_redis::redis::{cmd, pipe};
+use futures_util::future::try_join_all;
+
+use super::keys::{DUE_SHARDS, Keys};
+use super::reply::Reply;
+use super::script;
+use super::store::{RedisStore, millis};
+use crate::backend::{DueEntry, DueKey, DueKind, DueOutcome, Result, When};
+use crate::model::{AppId, MessageId, Timestamp};
+
+/// Entries that one script call changes at most: so that none holds up others for long.
+const BATCH: usize = 500;
+
+/// How long a run token counts.
+const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// Scores are doubles: whole milliseconds are exact up to here, which is in the year 287396.
+const LAST: u64 = 1 << 53;
+
+fn score(at: Timestamp) -> u64 {
+    at.as_millis().min(LAST)
+}
+
+fn member(key: &DueKey) -> Bytes {
+    let mut member = BytesMut::with_capacity(key.subject.len() + 1);
+    member.put_u8(key.kind.letter() as u8);
+    member.put_slice(&key.subject);
+    member.freeze()
+}
+
+/// `None` for a kind that this release does not know: it is left to workers that do.
+fn due_key(mut member: Bytes) -> Option<DueKey> {
+    let letter = char::from(*member.first()?);
+    let subject = member.split_off(1);
+    DueKind::from_letter(letter).map(|kind| DueKey { kind, subject })
+}
+
+/// Puts each into its shard.
+fn by_shard<T>(all: impl Iterator<Item = (Bytes, T)>) -> Vec<(u64, Vec<(Bytes, T)>)> {
+    let mut shards: Vec<_> = (0..DUE_SHARDS).map(|shard| (shard, Vec::new())).collect();
+    for (member, with) in all {
+        shards[Keys::due_shard(&member) as usize].1.push((member, with));
+    }
+    shards.retain(|(_, members)| !members.is_empty());
+    shards
+}
+
+impl RedisStore {
+    pub(super) async fn schedule_entries(&self, app: &AppId, entries: &[DueEntry], when: When) -> Result<()> {
+        let shards = by_shard(entries.iter().map(|entry| (member(&entry.key), entry)));
+        let calls = shards.iter().flat_map(|(shard, members)| {
+            members.chunks(BATCH).map(|batch| {
+                let [set, payloads] = self.keys.due(app, *shard);
+                let call = script::SCHEDULE
+                    .on(&[&set, &payloads])
+                    .arg(u8::from(when == When::Sooner));
+                let call = batch.iter().fold(call, |call, (member, entry)| {
+                    call.arg(score(entry.due))
+                        .arg(member.as_ref())
+                        .arg(entry.payload.as_ref())
+                });
+                call.send(&self.links)
+            })
+        });
+        try_join_all(calls).await?;
+        Ok(())
+    }
+
+    pub(super) async fn unschedule_entries(&self, app: &AppId, keys: &[DueKey]) -> Result<()> {
+        let shards = by_shard(keys.iter().map(|key| (member(key), ())));
+        for (shard, members) in &shards {
+            let [set, payloads] = self.keys.due(app, *shard);
+            for batch in members.chunks(BATCH) {
+                let members: Vec<&[u8]> = batch.iter().map(|(member, ())| member.as_ref()).collect();
+                let mut both = pipe();
+                both.atomic().zrem(&set, &members).hdel(&payloads, &members);
+                self.links.send_all("`unschedule`", &both).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn claim_entries(&self, app: &AppId, most: usize, lease: Duration) -> Result<Vec<DueEntry>> {
+        let first = self.first_shard.fetch_add(1, Ordering::Relaxed);
+        let mut shards: Vec<u64> = (0..DUE_SHARDS).map(|n| (first % DUE_SHARDS + n) % DUE_SHARDS).collect();
+        let mut claimed = Vec::new();
+        // Each shard in the same measure first, since entries spread evenly; then those that had more.
+        while !shards.is_empty() && claimed.len() + shards.len() <= most {
+            let share = ((most - claimed.len()) / shards.len()).min(BATCH);
+            let calls = shards
+                .iter()
+                .map(|shard| self.claim_in_shard(app, *shard, share, lease));
+            let found = try_join_all(calls).await?;
+            let full = shards.iter().zip(&found).filter(|(_, found)| found.len() == share);
+            shards = full.map(|(shard, _)| *shard).collect();
+            claimed.extend(found.into_iter().flatten());
+        }
+        // Room for fewer than there are shards: one after the other.
+        for shard in shards {
+            let room = most - claimed.len();
+            if room > 0 {
+                claimed.extend(self.claim_in_shard(app, shard, room, lease).await?);
+            }
+        }
+        claimed.sort_by(|(was_due, a), (b_was_due, b)| (was_due, &a.key).cmp(&(b_was_due, &b.key)));
+        Ok(claimed.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    /// Entries with the times at which they were due.
+    async fn claim_in_shard(
+        &self,
+        app: &AppId,
+        shard: u64,
+        most: usize,
+        lease: Duration,
+    ) -> Result<Vec<(i64, DueEntry)>> {
+        let [set, payloads] = self.keys.due(app, shard);
+        let call = script::CLAIM_DUE.on(&[&set, &payloads]).arg(most).arg(millis(lease));
+        let mut items = call.send(&self.links).await?.items()?.into_iter();
+        let Some(due) = items.next() else {
+            return Ok(Vec::new());
+        };
+        let due = Timestamp::from_millis(due.number()? as u64);
+        let mut entries = Vec::with_capacity(items.len() / 3);
+        while let (Some(member), Some(was_due), Some(payload)) = (items.next(), items.next(), items.next()) {
+            let payload = payload.optional_bytes()?.unwrap_or_default();
+            if let Some(key) = due_key(member.bytes()?) {
+                entries.push((was_due.number()?, DueEntry { key, due, payload }));
+            }
+        }
+        Ok(entries)
+    }
+
+    pub(super) async fn settle_entries(&self, app: &AppId, entries: &[(DueEntry, DueOutcome)]) -> Result<()> {
+        let shards = by_shard(entries.iter().map(|settled| (member(&settled.0.key), settled)));
+        let calls = shards.iter().flat_map(|(shard, members)| {
+            members.chunks(BATCH).map(|batch| {
+                let [set, payloads] = self.keys.due(app, *shard);
+                let call = script::SETTLE_DUE.on(&[&set, &payloads]);
+                let call = batch.iter().fold(call, |call, (member, (entry, outcome))| {
+                    let again = match outcome {
+                        DueOutcome::Remove => String::new(),
+                        DueOutcome::Again(at) => score(*at).to_string(),
+                    };
+                    call.arg(member.as_ref()).arg(score(entry.due)).arg(again)
+                });
+                call.send(&self.links)
+            })
+        });
+        try_join_all(calls).await?;
+        Ok(())
+    }
+
+    pub(super) async fn read_due_entry(&self, app: &AppId, key: &DueKey) -> Result<Option<DueEntry>> {
+        let member = member(key);
+        let [set, payloads] = self.keys.due(app, Keys::due_shard(&member));
+        let mut both = pipe();
+        both.atomic()
+            .zscore(&set, member.as_ref())
+            .hget(&payloads, member.as_ref());
+        let mut replies = self.links.send_all("`due_entry`", &both).await?.into_iter();
+        let (Some(due), Some(payload)) = (replies.next(), replies.next()) else {
+            return Ok(None);
+        };
+        let Some(due) = Reply::new("ZSCORE", due).optional_number()? else {
+            return Ok(None);
+        };
+        Ok(Some(DueEntry {
+            key: key.clone(),
+            due: Timestamp::from_millis(due as u64),
+            payload: Reply::new("HGET", payload).optional_bytes()?.unwrap_or_default(),
+        }))
+    }
+
+    pub(super) async fn read_due_entries(&self, app: &AppId, kind: DueKind, most: usize) -> Result<Vec<DueEntry>> {
+        let shards = (0..DUE_SHARDS).map(|shard| self.entries_in_shard(app, shard, kind, most));
+        let mut entries = try_join_all(shards).await?.concat();
+        entries.sort_by(|a, b| (a.due, &a.key).cmp(&(b.due, &b.key)));
+        entries.truncate(most);
+        Ok(entries)
+    }
+
+    /// The shard's first entries of the kind. Other kinds stand between them, so the whole shard may have to be paged through.
+    async fn entries_in_shard(&self, app: &AppId, shard: u64, kind: DueKind, most: usize) -> Result<Vec<DueEntry>> {
+        let [set, payloads] = self.keys.due(app, shard);
+        let mut entries = Vec::new();
+        for from in (0..).step_by(BATCH) {
+            let mut range = cmd("ZRANGE");
+            range.arg(&set).arg(from).arg(from + BATCH - 1).arg("WITHSCORES");
+            let page = Reply::new("ZRANGE", self.links.send("ZRANGE", &range).await?).pairs()?;
+            let is_last = page.len() < BATCH;
+            let mut read = cmd("HMGET");
+            read.arg(&payloads);
+            let mut found = Vec::new();
+            for (member, due) in page {
+                if let Some(key) = due_key(member.clone()).filter(|key| key.kind == kind) {
+                    read.arg(member.as_ref());
+                    found.push((key, due));
+                }
+            }
+            // HMGET of nothing is an error.
+            if !found.is_empty() {
+                let payloads = Reply::new("HMGET", self.links.send("HMGET", &read).await?).items()?;
+                for ((key, due), payload) in found.into_iter().zip(payloads) {
+                    let due = Reply::of_bytes("ZRANGE", due).number()?;
+                    entries.push(DueEntry {
+                        key,
+                        due: Timestamp::from_millis(due as u64),
+                        payload: payload.optional_bytes()?.unwrap_or_default(),
+                    });
+                }
+            }
+            if is_last || entries.len() >= most {
+                break;
+            }
+        }
+        entries.truncate(most);
+        Ok(entries)
+    }
+
+    pub(super) async fn add_token(&self, app: &AppId, item: &MessageId) -> Result<u32> {
+        let key = self.keys.tokens(app, item);
+        let mut both = pipe();
+        both.atomic()
+            .incr(&key, 1)
+            .pexpire(&key, millis(TOKEN_LIFE) as i64)
+            .ignore();
+        let count = self.links.send_all("`begin_run`", &both).await?.into_iter().next();
+        let count = Reply::new("INCR", count.unwrap_or_default()).number()?;
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
+    }
+
+    pub(super) async fn remove_tokens(&self, app: &AppId, item: &MessageId) -> Result<()> {
+        self.links
+            .send("DEL", cmd("DEL").arg(self.keys.tokens(app, item)))
+            .await?;
+        Ok(())
+    }
+}

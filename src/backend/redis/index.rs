@@ -1,0 +1,210 @@
+//! The index: instances by creation, and sets for the statuses that people search for.
+//!
+//! The sets are hints, written after the record; so every instance that a page returns is read and checked.
+
+use std::collections::BTreeSet;
+
+use deadpool_redis::redis::pipe;
+use futures_util::future::try_join_all;
+
+use super::keys::instance_id;
+use super::record;
+use super::reply::Reply;
+use super::script;
+use super::store::RedisStore;
+use super::token::Position;
+use crate::backend::{IndexFilter, IndexPage, Record, Result};
+use crate::model::{AppId, InstanceRef, Status};
+
+/// Members that a page examines at most: each costs a record's read.
+const EXAMINED: usize = 1000;
+
+/// All instances, by creation.
+const CREATED: &str = "created";
+
+/// When each instance was noted: so that a late note of an earlier record does not undo a newer one.
+const NOTED: &str = "noted";
+
+/// The sets beside `created`, and which statuses they hold. Completed instances are most of all, and `Running` ones most of the active: they have
+/// none of their own.
+const GROUPS: [(&str, fn(Status) -> bool); 5] = [
+    ("active", |status| !status.is_terminal()),
+    ("suspended", |status| status == Status::Suspended),
+    ("stalled", |status| status == Status::Stalled),
+    ("failed", |status| status == Status::Failed),
+    ("terminated", |status| status == Status::Terminated),
+];
+
+/// The fewest sets that hold every instance of these statuses.
+fn sets_of(statuses: &[Status]) -> Vec<&'static str> {
+    let group = |status: Status| match status {
+        Status::Pending | Status::Running => Some("active"),
+        Status::Suspended => Some("suspended"),
+        Status::Stalled => Some("stalled"),
+        Status::Failed => Some("failed"),
+        Status::Terminated => Some("terminated"),
+        Status::Completed => None,
+    };
+    let Some(mut sets) = statuses
+        .iter()
+        .map(|status| group(*status))
+        .collect::<Option<BTreeSet<_>>>()
+    else {
+        return vec![CREATED];
+    };
+    if sets.contains("active") {
+        sets.remove("suspended");
+        sets.remove("stalled");
+    }
+    if sets.is_empty() {
+        vec![CREATED]
+    } else {
+        sets.into_iter().collect()
+    }
+}
+
+impl RedisStore {
+    pub(super) async fn note_instance(&self, instance: &InstanceRef, record: &Record) -> Result<()> {
+        let names = [CREATED, NOTED].into_iter().chain(GROUPS.map(|(name, _)| name));
+        let keys: Vec<String> = names.map(|name| self.keys.index(&instance.app, name)).collect();
+        let call = script::INDEX
+            .on(&keys.iter().map(String::as_str).collect::<Vec<_>>())
+            .arg(instance.id.as_str())
+            .arg(record.origin.created_at.as_millis())
+            .arg(record.updated_at.as_millis());
+        let call = GROUPS
+            .iter()
+            .fold(call, |call, (_, holds)| call.arg(u8::from(holds(record.status))));
+        call.send(&self.links).await?;
+        Ok(())
+    }
+
+    pub(super) async fn forget_instance(&self, instance: &InstanceRef) -> Result<()> {
+        let id = instance.id.as_str();
+        let mut all = pipe();
+        all.atomic();
+        all.zrem(self.keys.index(&instance.app, CREATED), id);
+        all.hdel(self.keys.index(&instance.app, NOTED), id);
+        for (name, _) in GROUPS {
+            all.zrem(self.keys.index(&instance.app, name), id);
+        }
+        self.links.send_all("`unindex`", &all).await?;
+        Ok(())
+    }
+
+    pub(super) async fn list_instances(
+        &self,
+        filter: &IndexFilter,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<IndexPage> {
+        let mut last = after.map(Position::parse).transpose()?;
+        if most == 0 {
+            return Ok(IndexPage {
+                instances: Vec::new(),
+                next: after.map(str::to_owned),
+            });
+        }
+        let most = most.min(EXAMINED);
+        let sets = sets_of(&filter.statuses);
+        let pages = sets
+            .iter()
+            .map(|set| self.page(&filter.app, set, filter, last.as_ref(), most));
+        let pages = try_join_all(pages).await?;
+        // A set that gave all that was asked for may have more, and so may what does not fit below.
+        let mut has_more = pages.iter().any(|page| page.len() == most);
+        let members: BTreeSet<Position> = pages.into_iter().flatten().collect();
+        has_more |= members.len() > most;
+
+        let before = filter.created_before.map_or(u64::MAX, |before| before.as_millis());
+        let mut found = Vec::new();
+        for position in members.into_iter().take(most) {
+            if position.created >= before {
+                has_more = false;
+                break;
+            }
+            if let Some(id) = instance_id(&position.id) {
+                found.push(InstanceRef::new(filter.app.clone(), id));
+            }
+            last = Some(position);
+        }
+        Ok(IndexPage {
+            instances: self.check(filter, found).await?,
+            next: last.filter(|_| has_more).map(|last| last.token()),
+        })
+    }
+
+    async fn page(
+        &self,
+        app: &AppId,
+        set: &str,
+        filter: &IndexFilter,
+        after: Option<&Position>,
+        most: usize,
+    ) -> Result<Vec<Position>> {
+        let from = filter.created_from.map_or(0, |from| from.as_millis());
+        let call = script::PAGE
+            .on(&[&self.keys.index(app, set)])
+            .arg(from)
+            .arg(after.map(|after| after.created.to_string()).unwrap_or_default())
+            .arg(after.map_or(&[][..], |after| &after.id))
+            .arg(most);
+        let mut items = call.send(&self.links).await?.items()?.into_iter();
+        let mut page = Vec::with_capacity(items.len() / 2);
+        while let (Some(id), Some(created)) = (items.next(), items.next()) {
+            page.push(Position {
+                created: created.number()? as u64,
+                id: id.bytes()?.into(),
+            });
+        }
+        Ok(page)
+    }
+
+    /// Reads the records, and leaves out what is gone or does not match. One that cannot be read is left out too, with a warning: it must not hide
+    /// the others.
+    async fn check(&self, filter: &IndexFilter, found: Vec<InstanceRef>) -> Result<Vec<(InstanceRef, Record)>> {
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut reads = pipe();
+        for instance in &found {
+            reads.hgetall(self.keys.instance(instance).meta());
+        }
+        let replies = self.links.send_all("`list`", &reads).await?;
+        let mut matching = Vec::with_capacity(found.len());
+        for (instance, reply) in found.into_iter().zip(replies) {
+            match record::read(&instance, Reply::new("HGETALL", reply)) {
+                Ok(Some(record)) if matches(filter, &record) => matching.push((instance, record)),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(%instance, %error, "left out of a list"),
+            }
+        }
+        Ok(matching)
+    }
+}
+
+fn matches(filter: &IndexFilter, record: &Record) -> bool {
+    let created = record.origin.created_at;
+    (filter.statuses.is_empty() || filter.statuses.contains(&record.status))
+        && filter.created_from.is_none_or(|from| created >= from)
+        && filter.created_before.is_none_or(|before| created < before)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_sets_hold_every_status_that_is_asked_for() {
+        assert_eq!(sets_of(&[]), [CREATED]);
+        assert_eq!(sets_of(&[Status::Failed, Status::Completed]), [CREATED]);
+        assert_eq!(sets_of(&[Status::Failed, Status::Terminated]), ["failed", "terminated"]);
+        assert_eq!(sets_of(&[Status::Running, Status::Stalled]), ["active"]);
+        for status in Status::ALL {
+            for set in sets_of(&[status]) {
+                let holds = GROUPS.iter().find(|(name, _)| *name == set).map(|(_, holds)| *holds);
+                assert!(set == CREATED || holds.is_some_and(|holds| holds(status)), "{status}");
+            }
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Creating, reading and deleting instances.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use deadpool_redis::redis::cmd;
+
+use super::record;
+use super::reply::Reply;
+use super::script;
+use super::store::{RedisStore, millis};
+use crate::backend::{ConflictPolicy, Create, Created, Deleted, Error, Loaded, Record, Result, View};
+use crate::model::{ExecutionId, InstanceRef, MessageId, RunId};
+use crate::wire::Outcome;
+
+/// How long the outcome of a run outlives its record, so that whoever waits for it can read it.
+const OUTCOME_KEPT: Duration = Duration::from_secs(60);
+
+/// How often a create asks again because the run that it was about to replace has been replaced by somebody else's.
+const ASKED_AGAIN: usize = 8;
+
+impl RedisStore {
+    pub(super) async fn create_instance(&self, create: &Create) -> Result<Created> {
+        let keys = self.keys.instance(&create.instance);
+        let standing = [
+            keys.meta(),
+            keys.history(),
+            keys.inbox(),
+            keys.claims(),
+            keys.receipt(create.origin.request.as_str()),
+        ];
+        let mut replaced: Option<(String, String)> = None;
+        for _ in 0..ASKED_AGAIN {
+            let of_replaced = replaced
+                .as_ref()
+                .map(|(run, request)| [keys.receipt(request), keys.past_outcome(run)]);
+            let all = standing.iter().chain(of_replaced.iter().flatten());
+            let call = script::CREATE
+                .on(&all.map(String::as_str).collect::<Vec<_>>())
+                .arg(create.execution.to_string())
+                .arg(create.run.to_string())
+                .arg(create.origin.request.as_str())
+                .arg(record::pack(&create.origin))
+                .arg(create.input.as_bytes())
+                .arg(record::pack(&View::default()))
+                .arg(u8::from(create.policy == ConflictPolicy::Reject))
+                .arg(replaced.as_ref().map_or("", |(run, _)| run.as_str()))
+                .arg(millis(create.keep))
+                .arg(millis(OUTCOME_KEPT));
+            let (word, mut rest) = call.send(&self.links).await?.word()?;
+            match (word.as_str(), rest.len()) {
+                ("created", 0) => return Ok(Created::Created),
+                ("refused", 0) => return Ok(Created::Refused),
+                ("repeated", 1) => return repeated(rest.remove(0)),
+                ("exists", 1) => match record::read(&create.instance, rest.remove(0))? {
+                    Some(record) => return Ok(Created::Exists(Box::new(record))),
+                    None => return Reply::strange("create", "exists"),
+                },
+                ("replace", 2) => {
+                    let request = rest.remove(1).text()?;
+                    replaced = Some((rest.remove(0).text()?, request));
+                }
+                _ => return Reply::strange("create", &word),
+            }
+        }
+        Err(Error::transient(format!(
+            "{} is replaced by others faster than it can be created",
+            create.instance
+        )))
+    }
+
+    pub(super) async fn read_record(&self, instance: &InstanceRef) -> Result<Option<Record>> {
+        let mut read = cmd("HGETALL");
+        let reply = self
+            .links
+            .send("HGETALL", read.arg(self.keys.instance(instance).meta()))
+            .await?;
+        record::read(instance, Reply::new("HGETALL", reply))
+    }
+
+    pub(super) async fn load_instance(
+        &self,
+        instance: &InstanceRef,
+        after: u64,
+        inbox: usize,
+    ) -> Result<Option<Loaded>> {
+        let keys = self.keys.instance(instance);
+        let call = script::LOAD
+            .on(&[&keys.meta(), &keys.history(), &keys.inbox()])
+            .arg(after)
+            .arg(after.saturating_add(Loaded::TURNS as u64 - 1))
+            .arg(inbox);
+        let mut parts = call.send(&self.links).await?.items()?.into_iter();
+        let (Some(meta), Some(turns), Some(inbox)) = (parts.next(), parts.next(), parts.next()) else {
+            return Ok(None);
+        };
+        let Some(record) = record::read(instance, meta)? else {
+            return Ok(None);
+        };
+        Ok(Some(Loaded {
+            record,
+            turns: turns.list()?,
+            inbox: inbox.list()?,
+        }))
+    }
+
+    pub(super) async fn read_turns(
+        &self,
+        instance: &InstanceRef,
+        execution: ExecutionId,
+        after: u64,
+        count: usize,
+    ) -> Result<Vec<Bytes>> {
+        let Some(last) = (count as u64).checked_sub(1).map(|rest| after.saturating_add(rest)) else {
+            return Ok(Vec::new());
+        };
+        let keys = self.keys.instance(instance);
+        let call = script::TURNS
+            .on(&[&keys.meta(), &keys.history()])
+            .arg(execution.to_string())
+            .arg(after)
+            .arg(last);
+        call.send(&self.links).await?.list()
+    }
+
+    pub(super) async fn refuse_request(
+        &self,
+        instance: &InstanceRef,
+        request: &MessageId,
+        keep: Duration,
+    ) -> Result<bool> {
+        let key = self.keys.instance(instance).receipt(request.as_str());
+        let call = script::REFUSE.on(&[&key]).arg(millis(keep));
+        Ok(call.send(&self.links).await?.number()? == 1)
+    }
+
+    pub(super) async fn delete_instance(
+        &self,
+        instance: &InstanceRef,
+        execution: ExecutionId,
+        keep: Duration,
+    ) -> Result<Deleted> {
+        let keys = self.keys.instance(instance);
+        // Run and request name keys, which a script has to be told. They are fixed for an execution, so they can be read first.
+        let mut read = cmd("HMGET");
+        read.arg(keys.meta()).arg(&["execution", "run", "request"]);
+        let fields = Reply::new("HMGET", self.links.send("HMGET", &read).await?).items()?;
+        let fields: Vec<Option<Bytes>> = fields.into_iter().map(Reply::optional_bytes).collect::<Result<_>>()?;
+        let [Some(current), Some(run), Some(request)] = fields.as_slice() else {
+            return Ok(Deleted::Absent);
+        };
+        if *current != execution.to_string() {
+            return Ok(Deleted::Absent);
+        }
+        let (run, request) = (String::from_utf8_lossy(run), String::from_utf8_lossy(request));
+        let call = script::DELETE
+            .on(&[
+                &keys.meta(),
+                &keys.history(),
+                &keys.inbox(),
+                &keys.claims(),
+                &keys.receipt(&request),
+                &keys.past_outcome(&run),
+            ])
+            .arg(execution.to_string())
+            .arg(run.as_ref())
+            .arg(millis(keep))
+            .arg(millis(keep.max(OUTCOME_KEPT)));
+        match call.send(&self.links).await?.text()?.as_str() {
+            "deleted" => Ok(Deleted::Deleted),
+            "active" => Ok(Deleted::Active),
+            "marked" => Ok(Deleted::Marked),
+            "absent" => Ok(Deleted::Absent),
+            other => Reply::strange("delete", other),
+        }
+    }
+
+    pub(super) async fn read_past_outcome(&self, instance: &InstanceRef, run: RunId) -> Result<Option<Outcome>> {
+        let mut read = cmd("GET");
+        let key = self.keys.instance(instance).past_outcome_of(run);
+        let reply = self.links.send("GET", read.arg(key)).await?;
+        let stored = Reply::new("GET", reply).optional_bytes()?;
+        stored
+            .map(|stored| record::unpack(instance, "past outcome", &stored))
+            .transpose()
+    }
+}
+
+/// A receipt: the execution and the run that the request created.
+fn repeated(receipt: Reply) -> Result<Created> {
+    let receipt = receipt.text()?;
+    let parsed = receipt.split_once(' ').and_then(|(execution, run)| {
+        Some(Created::Repeated {
+            execution: execution.parse().ok()?,
+            run: run.parse().ok()?,
+        })
+    });
+    parsed.map_or_else(|| Reply::strange("create", &receipt), Ok)
+}

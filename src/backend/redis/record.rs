@@ -1,0 +1,112 @@
+//! How a record lies in its hash.
+//!
+//! What scripts look at is plain text in a field of its own; the rest are blobs that no script opens: `origin`, `view` and `outcome` as MessagePack
+//! with named fields, `input` as the JSON text that it is. A field that holds nothing is empty or absent.
+
+use std::collections::HashMap;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::reply::Reply;
+use crate::backend::{Error, Mark, Record, Result};
+use crate::model::{InstanceRef, Payload, Timestamp};
+
+/// As MessagePack.
+pub(super) fn pack(value: &impl Serialize) -> Vec<u8> {
+    rmp_serde::to_vec_named(value).expect("a record holds only values that MessagePack can write")
+}
+
+/// From MessagePack.
+pub(super) fn unpack<T: DeserializeOwned>(instance: &InstanceRef, field: &str, bytes: &[u8]) -> Result<T> {
+    rmp_serde::from_slice(bytes).map_err(|cause| unreadable(instance, field, &cause.to_string()))
+}
+
+fn unreadable(instance: &InstanceRef, field: &str, cause: &str) -> Error {
+    Error::permanent(format!(
+        "the record of {instance} cannot be read: its field `{field}` {cause}; was it written by a later version?"
+    ))
+}
+
+/// Marks as their field has them.
+pub(super) fn marks_text(marks: &[Mark]) -> String {
+    let names: Vec<String> = marks.iter().map(Mark::to_string).collect();
+    names.join(" ")
+}
+
+/// The fields of one record.
+struct Fields<'a> {
+    instance: &'a InstanceRef,
+    of: HashMap<Bytes, Bytes>,
+}
+
+impl Fields<'_> {
+    fn bytes(&mut self, field: &'static str) -> Option<Bytes> {
+        self.of.remove(field.as_bytes()).filter(|value| !value.is_empty())
+    }
+
+    fn text<T: FromStr>(&mut self, field: &'static str) -> Result<Option<T>> {
+        let Some(value) = self.bytes(field) else {
+            return Ok(None);
+        };
+        let parsed = std::str::from_utf8(&value).ok().and_then(|text| text.parse().ok());
+        match parsed {
+            Some(parsed) => Ok(Some(parsed)),
+            None => {
+                let shown = String::from_utf8_lossy(&value);
+                Err(unreadable(self.instance, field, &format!("holds {shown:?}")))
+            }
+        }
+    }
+
+    fn blob<T: DeserializeOwned>(&mut self, field: &'static str) -> Result<Option<T>> {
+        let value = self.bytes(field);
+        value.map(|value| unpack(self.instance, field, &value)).transpose()
+    }
+
+    fn required<T>(&self, field: &'static str, value: Option<T>) -> Result<T> {
+        value.ok_or_else(|| unreadable(self.instance, field, "is missing"))
+    }
+}
+
+/// Reads the whole hash; `None` if there is none.
+pub(super) fn read(instance: &InstanceRef, meta: Reply) -> Result<Option<Record>> {
+    let of: HashMap<Bytes, Bytes> = meta.pairs()?.into_iter().collect();
+    if of.is_empty() {
+        return Ok(None);
+    }
+    let mut fields = Fields { instance, of };
+    macro_rules! required {
+        ($read:ident, $field:literal) => {{
+            let value = fields.$read($field)?;
+            fields.required($field, value)?
+        }};
+    }
+    let mut marks = Vec::new();
+    let stored: Option<String> = fields.text("marks")?;
+    for mark in stored.iter().flat_map(|marks| marks.split(' ')) {
+        marks.push(
+            mark.parse()
+                .map_err(|cause: String| unreadable(instance, "marks", &cause))?,
+        );
+    }
+    marks.sort_unstable();
+    Ok(Some(Record {
+        execution: required!(text, "execution"),
+        run: required!(text, "run"),
+        version: required!(text, "version"),
+        commit: fields.text("commit")?,
+        status: required!(text, "status"),
+        lane: fields.text("lane")?,
+        origin: required!(blob, "origin"),
+        input: fields.bytes("input").map(Payload::from_trusted),
+        view: required!(blob, "view"),
+        outcome: fields.blob("outcome")?,
+        updated_at: Timestamp::from_millis(required!(text, "updated")),
+        ended_at: fields.text("ended")?.map(Timestamp::from_millis),
+        tries: fields.text("tries")?.unwrap_or_default(),
+        marks,
+    }))
+}

@@ -1,0 +1,270 @@
+//! The store itself: what its parts do, under the trait's names.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use deadpool_redis::redis::cmd;
+
+use super::config::RedisConfig;
+use super::ended::Ended;
+use super::keys::Keys;
+use super::link::Links;
+use super::reply::Reply;
+use crate::backend::{
+    App, Claim, ClaimVerdict, Commit, Committed, Create, Created, Deleted, Deliver, Delivered, DueEntry, DueKey,
+    DueKind, DueOutcome, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store, Watch, When,
+    WorkerInfo,
+};
+use crate::model::{AppId, ExecutionId, InstanceRef, MessageId, RunId, Sequence, Timestamp, WorkerId};
+use crate::wire::Outcome;
+
+/// As whole milliseconds, rounded up, and at least 1: Redis knows no shorter time to live.
+pub(super) fn millis(duration: Duration) -> u64 {
+    let millis = duration.as_nanos().div_ceil(1_000_000).clamp(1, 1 << 50);
+    millis as u64
+}
+
+/// State in Redis, for one namespace. See the module's documentation.
+pub struct RedisStore {
+    pub(super) keys: Keys,
+    pub(super) links: Links,
+    /// Who waits for instances to end.
+    ended: Ended,
+    /// Tells watchers apart.
+    watchers: AtomicU64,
+    /// Where the next claim of due entries begins, so that no shard always comes first.
+    pub(super) first_shard: AtomicU64,
+}
+
+impl std::fmt::Debug for RedisStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RedisStore({})", self.links.address())
+    }
+}
+
+impl RedisStore {
+    /// Connects, once. From then on the store heals itself: while Redis is away, its operations fail as transient (or as unknown, those that were under
+    /// way), and when it is back they work again.
+    ///
+    /// # Errors
+    /// Transient if Redis cannot be reached or does not answer in time; permanent if it refuses the credentials, naming which, or if the URL is not one.
+    pub async fn connect(config: RedisConfig) -> Result<Arc<Self>> {
+        let links = Links::connect(&config).await?;
+        let ended = Ended::start(&config)?;
+        Ok(Arc::new(Self {
+            keys: Keys::new(config.namespace),
+            links,
+            ended,
+            watchers: AtomicU64::new(0),
+            first_shard: AtomicU64::new(0),
+        }))
+    }
+
+    /// Host, port and database, for people: no password.
+    pub fn address(&self) -> &str {
+        self.links.address()
+    }
+
+    async fn info(&self, section: &str) -> Result<String> {
+        Reply::new("INFO", self.links.send("INFO", cmd("INFO").arg(section)).await?).text()
+    }
+}
+
+#[async_trait::async_trait]
+impl Store for RedisStore {
+    async fn create(&self, create: &Create) -> Result<Created> {
+        self.create_instance(create).await
+    }
+
+    async fn record(&self, instance: &InstanceRef) -> Result<Option<Record>> {
+        self.read_record(instance).await
+    }
+
+    async fn load(&self, instance: &InstanceRef, after: u64, inbox: usize) -> Result<Option<Loaded>> {
+        self.load_instance(instance, after, inbox).await
+    }
+
+    async fn turns(
+        &self,
+        instance: &InstanceRef,
+        execution: ExecutionId,
+        after: u64,
+        count: usize,
+    ) -> Result<Vec<Bytes>> {
+        self.read_turns(instance, execution, after, count).await
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<Committed> {
+        self.commit_turn(commit).await
+    }
+
+    async fn clear_mark(&self, instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> Result<usize> {
+        self.remove_mark(instance, execution, mark).await
+    }
+
+    async fn deliver(&self, deliver: &Deliver) -> Result<Delivered> {
+        self.deliver_item(deliver).await
+    }
+
+    async fn refuse(&self, instance: &InstanceRef, request: &MessageId, keep: Duration) -> Result<bool> {
+        self.refuse_request(instance, request, keep).await
+    }
+
+    async fn count_try(&self, instance: &InstanceRef, execution: ExecutionId) -> Result<u32> {
+        self.count_one_try(instance, execution).await
+    }
+
+    async fn delete(&self, instance: &InstanceRef, execution: ExecutionId, keep: Duration) -> Result<Deleted> {
+        self.delete_instance(instance, execution, keep).await
+    }
+
+    async fn past_outcome(&self, instance: &InstanceRef, run: RunId) -> Result<Option<Outcome>> {
+        self.read_past_outcome(instance, run).await
+    }
+
+    async fn watch(&self, instance: &InstanceRef) -> Result<Box<dyn Watch>> {
+        let number = self.watchers.fetch_add(1, Ordering::Relaxed);
+        self.ended
+            .watch(number, self.keys.channel(instance), instance.id.as_str())
+            .await
+    }
+
+    async fn claim(&self, instance: &InstanceRef, execution: ExecutionId, sequence: Sequence) -> Result<Claim> {
+        self.take_claim(instance, execution, sequence).await
+    }
+
+    async fn settle_claim(
+        &self,
+        instance: &InstanceRef,
+        execution: ExecutionId,
+        sequence: Sequence,
+    ) -> Result<ClaimVerdict> {
+        self.decide_claim(instance, execution, sequence).await
+    }
+
+    async fn progress(
+        &self,
+        instance: &InstanceRef,
+        execution: ExecutionId,
+        sequence: Sequence,
+        details: Option<Bytes>,
+    ) -> Result<bool> {
+        self.store_progress(instance, execution, sequence, details).await
+    }
+
+    async fn progress_of(&self, instance: &InstanceRef, most: usize) -> Result<Vec<Progress>> {
+        self.read_progress(instance, most).await
+    }
+
+    async fn schedule(&self, app: &AppId, entries: &[DueEntry], when: When) -> Result<()> {
+        self.schedule_entries(app, entries, when).await
+    }
+
+    async fn unschedule(&self, app: &AppId, keys: &[DueKey]) -> Result<()> {
+        self.unschedule_entries(app, keys).await
+    }
+
+    async fn claim_due(&self, app: &AppId, most: usize, lease: Duration) -> Result<Vec<DueEntry>> {
+        self.claim_entries(app, most, lease).await
+    }
+
+    async fn settle_due(&self, app: &AppId, entries: &[(DueEntry, DueOutcome)]) -> Result<()> {
+        self.settle_entries(app, entries).await
+    }
+
+    async fn due_entry(&self, app: &AppId, key: &DueKey) -> Result<Option<DueEntry>> {
+        self.read_due_entry(app, key).await
+    }
+
+    async fn due_entries(&self, app: &AppId, kind: DueKind, most: usize) -> Result<Vec<DueEntry>> {
+        self.read_due_entries(app, kind, most).await
+    }
+
+    async fn begin_run(&self, app: &AppId, item: &MessageId) -> Result<u32> {
+        self.add_token(app, item).await
+    }
+
+    async fn end_run(&self, app: &AppId, item: &MessageId) -> Result<()> {
+        self.remove_tokens(app, item).await
+    }
+
+    async fn index(&self, instance: &InstanceRef, record: &Record) -> Result<()> {
+        self.note_instance(instance, record).await
+    }
+
+    async fn unindex(&self, instance: &InstanceRef) -> Result<()> {
+        self.forget_instance(instance).await
+    }
+
+    async fn list(&self, filter: &IndexFilter, after: Option<&str>, most: usize) -> Result<IndexPage> {
+        self.list_instances(filter, after, most).await
+    }
+
+    async fn adopt_app(&self, app: &AppId, lanes: u16) -> Result<u16> {
+        self.register_app(app, lanes).await
+    }
+
+    async fn app(&self, app: &AppId) -> Result<Option<App>> {
+        self.read_app(app).await
+    }
+
+    async fn apps(&self) -> Result<Vec<App>> {
+        self.read_apps().await
+    }
+
+    async fn remove_app(&self, app: &AppId) -> Result<()> {
+        self.forget_app(app).await
+    }
+
+    async fn beat(&self, worker: &WorkerInfo, ttl: Duration) -> Result<()> {
+        self.note_beat(worker, ttl).await
+    }
+
+    async fn leave(&self, app: &AppId, worker: WorkerId) -> Result<()> {
+        self.remove_worker(app, worker).await
+    }
+
+    async fn workers(&self, app: &AppId) -> Result<Vec<WorkerInfo>> {
+        self.read_workers(app).await
+    }
+
+    async fn now(&self) -> Result<Timestamp> {
+        let parts = Reply::new("TIME", self.links.send("TIME", &cmd("TIME")).await?).items()?;
+        let mut parts = parts.into_iter().map(Reply::number);
+        match (parts.next(), parts.next()) {
+            (Some(seconds), Some(micros)) => Ok(Timestamp::from_millis((seconds? * 1000 + micros? / 1000) as u64)),
+            _ => Reply::strange("TIME", "nothing"),
+        }
+    }
+
+    async fn warnings(&self) -> Result<Vec<String>> {
+        // INFO and not CONFIG, which hosted servers often forbid.
+        let (persistence, memory) = (self.info("persistence").await?, self.info("memory").await?);
+        let mut warnings = Vec::new();
+        if field(&persistence, "aof_enabled") == Some("0") {
+            warnings.push(
+                "Redis keeps no append-only file: a restart or a crash loses every workflow since its last snapshot. Set `appendonly yes`"
+                    .to_owned(),
+            );
+        }
+        match field(&memory, "maxmemory_policy") {
+            None | Some("noeviction") => {}
+            Some(policy) => warnings.push(format!(
+                "Redis has `maxmemory-policy {policy}`: when its memory is full it throws workflows away, unnoticed. Set `maxmemory-policy noeviction`"
+            )),
+        }
+        Ok(warnings)
+    }
+
+    fn readiness(&self) -> std::result::Result<(), String> {
+        self.links.readiness()
+    }
+}
+
+/// A field of what INFO says: lines of `name:value`.
+fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
+    let mut fields = info.lines().filter_map(|line| line.split_once(':'));
+    fields.find(|(field, _)| *field == name).map(|(_, value)| value.trim())
+}

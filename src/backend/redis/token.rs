@@ -1,0 +1,72 @@
+//! Where a page of the index ended, as text: creation time and ID, so that the next page is found even if that instance is gone.
+
+use crate::backend::{Error, Result};
+
+/// A position in the index.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Position {
+    /// Creation time in ms.
+    pub(super) created: u64,
+    /// The instance's ID.
+    pub(super) id: Vec<u8>,
+}
+
+impl Position {
+    /// `<ms>-<ID in hex digits>`: safe in a URL whatever the ID.
+    pub(super) fn token(&self) -> String {
+        use std::fmt::Write as _;
+        let mut token = format!("{}-", self.created);
+        for byte in &self.id {
+            let _ = write!(token, "{byte:02x}");
+        }
+        token
+    }
+
+    /// # Errors
+    /// Permanent if it is not what [`Position::token`] writes.
+    pub(super) fn parse(token: &str) -> Result<Self> {
+        let parsed = token.split_once('-').and_then(|(created, id)| {
+            let created = created.parse().ok()?;
+            let digits = id.as_bytes().chunks(2);
+            let id = digits.map(|pair| match pair {
+                [_, _] => u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok(),
+                _ => None,
+            });
+            let id: Vec<u8> = id.collect::<Option<_>>()?;
+            (!id.is_empty()).then_some(Position { created, id })
+        });
+        parsed.ok_or_else(|| {
+            let shown: String = token.chars().take(40).collect();
+            Error::permanent(format!(
+                "{shown:?} is not a page token: pass on what the last page gave as `next`, or nothing to begin at the start"
+            ))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_names_its_position_and_nothing_else_is_one() {
+        let position = Position {
+            created: 7,
+            id: "a-b/é".into(),
+        };
+        assert_eq!(Position::parse(&position.token()).unwrap(), position);
+        for bad in [
+            "",
+            "-",
+            "7-",
+            "x-61",
+            "7-6",
+            "7-6x",
+            "7-é",
+            "99999999999999999999-61",
+            "61",
+        ] {
+            assert!(Position::parse(bad).unwrap_err().is_permanent(), "{bad}");
+        }
+    }
+}

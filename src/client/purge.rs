@@ -1,0 +1,222 @@
+//! Deleting finished instances. Everything here is done on the store, needs no worker, and may be done again after a crash at any line.
+
+use std::future::IntoFuture;
+
+use futures_util::future::BoxFuture;
+
+use super::tree::{Node, Walk};
+use super::{Client, Error, Filter, Instance};
+use crate::backend::Deleted;
+use crate::engine::{check_key, retention_key};
+use crate::model::{InstanceRef, RunId, Status};
+
+/// How often the marks of an instance are driven before it is given up.
+const ROUNDS: usize = 5;
+
+/// A purge of one instance, ready to be awaited. Gives the number of instances that it has deleted, children included; 0 if there is none of this ID.
+///
+/// Unless it is [`not_recursive`](Self::not_recursive), it first looks at the whole tree. If any child is active, nothing is deleted and the error
+/// names the child. Then it deletes, leaves first, so that a purge that was interrupted can be repeated. Children on other apps are deleted too;
+/// detached ones are not. Children are found in the history of the *current* execution: those of executions before a continue-as-new are not, and stay
+/// until their retention ends.
+///
+/// # Errors
+/// [`Error::StillActive`] names the instance that is not over; [`Error::RunGone`] if a run was meant that is not the current one;
+/// [`Error::UnreadableHistory`] if a turn that may name children cannot be read (purge without children then works);
+/// [`Error::Unavailable`] or [`Error::Backend`], after which it can be repeated.
+#[derive(Debug)]
+#[must_use = "nothing is purged until it is awaited"]
+pub struct Purge {
+    handle: Instance,
+    is_recursive: bool,
+}
+
+/// A purge of all finished instances that match a filter, ready to be awaited. Gives the number of instances that it has deleted.
+///
+/// Without a status in the filter it takes all that are over. One that cannot be purged does not hold up the others.
+///
+/// # Errors
+/// [`Error::PurgedInPart`] if some that match could not be purged, after all others were; [`Error::InvalidInput`] if the filter asks for a status that
+/// is not an end; else as [`Purge`].
+#[derive(Debug)]
+#[must_use = "nothing is purged until it is awaited"]
+pub struct PurgeMany {
+    client: Client,
+    filter: Filter,
+    is_recursive: bool,
+}
+
+impl Purge {
+    pub(super) fn new(handle: Instance) -> Self {
+        Self {
+            handle,
+            is_recursive: true,
+        }
+    }
+
+    /// Leaves the children, whatever their status.
+    pub fn not_recursive(mut self) -> Self {
+        self.is_recursive = false;
+        self
+    }
+}
+
+impl PurgeMany {
+    pub(super) fn new(client: Client, filter: Filter) -> Self {
+        Self {
+            client,
+            filter,
+            is_recursive: true,
+        }
+    }
+
+    /// Leaves the children, unless they match by themselves.
+    pub fn not_recursive(mut self) -> Self {
+        self.is_recursive = false;
+        self
+    }
+
+    async fn send(self) -> Result<u64, Error> {
+        let mut filter = self.filter;
+        if let Some(status) = filter.statuses().iter().find(|status| !status.is_terminal()) {
+            return Err(Error::InvalidInput {
+                what: "the filter",
+                problem: format!(
+                    "asks for {status} instances: only Completed, Failed and Terminated ones can be purged"
+                ),
+            });
+        }
+        if filter.statuses().is_empty() {
+            filter = Status::ALL
+                .into_iter()
+                .filter(|status| status.is_terminal())
+                .fold(filter, Filter::status);
+        }
+        let (mut purged, mut refused, mut first) = (0, 0, None);
+        let mut list = self.client.list(filter);
+        loop {
+            let page = list.clone().await?;
+            for found in page.instances {
+                match purge(&self.client, &found.instance, Some(found.run), self.is_recursive).await {
+                    Ok(count) => purged += count,
+                    // Purged or started anew since it was listed.
+                    Err(Error::RunGone { .. }) => {}
+                    Err(error @ (Error::StillActive { .. } | Error::UnreadableHistory { .. })) => {
+                        refused += 1;
+                        first.get_or_insert(error);
+                    }
+                    Err(error) => return Err(error),
+                }
+            }
+            let Some(next) = page.next else { break };
+            list = list.after(next);
+        }
+        match first {
+            None => Ok(purged),
+            Some(first) => Err(Error::PurgedInPart {
+                purged,
+                refused,
+                first: Box::new(first),
+            }),
+        }
+    }
+}
+
+impl IntoFuture for Purge {
+    type Output = Result<u64, Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            let handle = &self.handle;
+            purge(handle.client(), handle.instance(), handle.run(), self.is_recursive).await
+        })
+    }
+}
+
+impl IntoFuture for PurgeMany {
+    type Output = Result<u64, Error>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.send())
+    }
+}
+
+async fn purge(client: &Client, instance: &InstanceRef, run: Option<RunId>, is_recursive: bool) -> Result<u64, Error> {
+    let Some(record) = client.record(instance).await? else {
+        // A purge that was interrupted may have left its entry in the index.
+        unindex(client, instance).await?;
+        return Ok(0);
+    };
+    if let Some(run) = run.filter(|run| *run != record.run) {
+        return Err(Error::RunGone {
+            instance: instance.clone(),
+            run,
+        });
+    }
+    let root = Node::finished(instance.clone(), &record)?;
+    if !record.marks.is_empty() {
+        // Its last turn may have children to end.
+        client.reach(client.engine().drive_marks(instance, &record)).await?;
+    }
+    if !is_recursive {
+        return delete(client, &root).await;
+    }
+    let mut walk = Walk::from(client, root.clone());
+    let mut size = 0;
+    while walk.next().await?.is_some() {
+        size += 1;
+    }
+    if size == 1 {
+        return delete(client, &root).await;
+    }
+    let (mut walk, mut purged) = (Walk::from(client, root), 0);
+    while let Some(node) = walk.next().await? {
+        // A crash here: the parent is still there, and with it the way to the children that are left.
+        purged += delete(client, &node).await?;
+    }
+    Ok(purged)
+}
+
+/// Deletes one instance: its record, then what lies about it. Returns 1, or 0 if it was gone already.
+async fn delete(client: &Client, node: &Node) -> Result<u64, Error> {
+    let (instance, store) = (&node.instance, client.store());
+    let keep = client.limits().dedup_window;
+    for _ in 0..ROUNDS {
+        let deleted = client
+            .ask("delete", || store.delete(instance, node.execution, keep))
+            .await?;
+        match deleted {
+            Deleted::Deleted | Deleted::Absent => {
+                // A crash here: an index entry without a record, which lists leave out; entries in the due-set, which remove themselves.
+                unindex(client, instance).await?;
+                let keys = [check_key(instance, &node.request), retention_key(node.execution)];
+                client
+                    .ask("unschedule", || store.unschedule(&instance.app, &keys))
+                    .await?;
+                return Ok(u64::from(deleted == Deleted::Deleted));
+            }
+            Deleted::Marked | Deleted::Active => {
+                let Some(record) = client.record(instance).await? else {
+                    return Ok(0);
+                };
+                Node::finished(instance.clone(), &record)?;
+                client.reach(client.engine().drive_marks(instance, &record)).await?;
+            }
+        }
+    }
+    let message =
+        format!("instance {instance} still has effects outstanding after {ROUNDS} tries to make them: purge it again");
+    Err(crate::backend::Error::transient(message).into())
+}
+
+/// Forgets an instance that has been deleted, unless its ID is in use again.
+async fn unindex(client: &Client, instance: &InstanceRef) -> Result<(), Error> {
+    client.ask("unindex", || client.store().unindex(instance)).await?;
+    if let Some(record) = client.record(instance).await? {
+        // Started anew in between: what we have just removed may have been its entry.
+        client.ask("index", || client.store().index(instance, &record)).await?;
+    }
+    Ok(())
+}
