@@ -373,6 +373,11 @@ impl HistoryEvent {
         }
     }
 
+    /// True if the event is the end of the activity call of this number.
+    pub fn settles_call(&self, call: Sequence) -> bool {
+        matches!(self, Self::TaskCompleted { sequence, .. } | Self::TaskFailed { sequence, .. } if *sequence == call)
+    }
+
     /// What the event is, in words for a person: the two sides of a nondeterminism message are made of these.
     pub fn describe(&self) -> String {
         use HistoryEvent::*;

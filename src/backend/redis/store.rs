@@ -182,6 +182,10 @@ impl Store for RedisStore {
         self.read_due_entries(app, kind, most).await
     }
 
+    async fn runs(&self, app: &AppId, item: &MessageId) -> Result<u32> {
+        self.tokens(app, item).await
+    }
+
     async fn begin_run(&self, app: &AppId, item: &MessageId) -> Result<u32> {
         self.add_token(app, item).await
     }
