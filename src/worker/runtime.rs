@@ -13,10 +13,9 @@ use super::cache::Cache;
 use super::counters::Counters;
 use super::mailbox::Mailboxes;
 use super::registry::Registry;
-use super::settings::Settings;
 use crate::backend::{Message, Properties, Queue, Result};
 use crate::engine::Engine;
-use crate::model::{AppId, BuildId, Lane, Timestamp, WorkerId};
+use crate::model::{AppId, BuildId, Lane, Settings, Timestamp, WorkerId};
 
 /// See the module.
 pub(super) struct Runtime {
