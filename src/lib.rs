@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod client;
 mod engine;
+mod fault;
 mod model;
 pub mod replay;
 pub mod wire;

@@ -16,6 +16,7 @@ use super::runtime::Runtime;
 use super::starts::{PASS_ON_AFTER, bury_item};
 use crate::backend::{Claim, Delivery, DueEntry, DueOutcome, Queue, Result, When};
 use crate::engine::{LeaseEntry, encode, lease_key};
+use crate::fault::fault_point;
 use crate::model::{Failure, Payload, kinds};
 use crate::replay::panic_text;
 use crate::wire::{Bundle, CompletionItem, Item, Outcome, TaskItem};
@@ -149,6 +150,7 @@ impl Run {
                 return self.end_run().await;
             }
         }
+        fault_point("activity-claimed");
         runtime.counters.activities.add();
         let cancelled = runtime.cancel_activities.child_token();
         let ctx = ActivityContext::new(self.task.clone(), runtime.engine.clone(), cancelled.clone());
@@ -159,7 +161,9 @@ impl Run {
             return Err(crate::backend::Error::transient("the worker stops"));
         };
         drop(slot);
+        fault_point("activity-ended");
         self.answer(result, ctx.has_reported() || self.is_redelivered).await?;
+        fault_point("activity-answered");
         self.end_run().await
     }
 

@@ -9,6 +9,7 @@ use super::due::{is_wanted, next_try};
 use super::runtime::Runtime;
 use crate::backend::{BUNDLE_TYPE, Delivery, DueEntry, Queue, Result, When};
 use crate::engine::{EarlyEnd, ParkedEntry, encode, parked_key};
+use crate::fault::fault_point;
 use crate::model::{AppId, Failure, MessageId, Status, kinds};
 use crate::wire::{CompletionItem, Item, Outcome, StartItem};
 
@@ -25,7 +26,10 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
 
 async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
     match handle(&runtime, &delivery).await {
-        Ok(()) => delivery.ack(),
+        Ok(()) => {
+            fault_point("unrouted-handled");
+            delivery.ack();
+        }
         Err(error) => {
             debug!(%error, "an unrouted message is handed back");
             runtime.pause(std::time::Duration::from_secs(1)).await;
