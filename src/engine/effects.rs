@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 use super::due::{self, RetentionEntry};
 use super::{Engine, NewInstance, ended_by, persist, retention_key, timer_key};
 use crate::backend::{Created, Deliver, Delivered, DueEntry, DueKey, Queue, Record, Result, When};
+use crate::fault::fault_point;
 use crate::model::{ExecutionId, Failure, InstanceRef, Lane, Payload, RunId, Sequence, Status, Timestamp, kinds};
 use crate::replay::history::{HistoryEvent, TimeLimits, Turn};
 use crate::wire::{CompletionItem, EventItem, Item, Outcome, ParentLink, TaskItem, TaskRef, TimerItem};
@@ -236,6 +237,7 @@ impl Engine {
             })
             .await?;
         }
+        fault_point("effects-scheduled");
         if !unscheduled.is_empty() {
             self.retrying("unschedule", || self.store().unschedule(&instance.app, &unscheduled))
                 .await?;

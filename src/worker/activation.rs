@@ -14,6 +14,7 @@ use super::runtime::Runtime;
 use super::state::Live;
 use super::turn::Opening;
 use crate::backend::{Deliver, Delivered, Loaded, Mark, Queue, Record, Result};
+use crate::fault::fault_point;
 use crate::model::{InstanceRef, StallReason, Status};
 use crate::replay::Stuck;
 use crate::wire::{Command, Item, WakeItem};
@@ -39,7 +40,10 @@ async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
         let Ok(_permit) = runtime.turns.acquire().await else { return };
         let mut activation = Activation::new(&runtime, &instance, &batch);
         match activation.run().await {
-            Ok(()) => batch.into_iter().for_each(|arrival| arrival.ticket.done()),
+            Ok(()) => {
+                fault_point("turn-unacknowledged");
+                batch.into_iter().for_each(|arrival| arrival.ticket.done());
+            }
             Err(error) => {
                 // The messages go back to the broker; the marks of what was committed are driven when they come again.
                 if !runtime.draining.is_cancelled() {

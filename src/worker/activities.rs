@@ -16,6 +16,7 @@ use super::runtime::Runtime;
 use super::starts::{PASS_ON_AFTER, bury_item};
 use crate::backend::{Claim, Delivery, DueEntry, DueOutcome, Loaded, Queue, Result, When};
 use crate::engine::{LeaseEntry, encode, lease_key};
+use crate::fault::fault_point;
 use crate::model::{Failure, Payload, WaitingFor, kinds};
 use crate::replay::history::Turn;
 use crate::replay::panic_text;
@@ -152,6 +153,7 @@ impl Run {
                 return self.end_run().await;
             }
         }
+        fault_point("activity-claimed");
         runtime.counters.activities.add();
         let cancelled = runtime.cancel_activities.child_token();
         let ctx = ActivityContext::new(self.task.clone(), runtime.engine.clone(), cancelled.clone());
@@ -162,7 +164,9 @@ impl Run {
             return Err(crate::backend::Error::transient("the worker stops"));
         };
         drop((slot, suspect));
+        fault_point("activity-ended");
         self.answer(result, ctx.has_reported() || self.is_redelivered).await?;
+        fault_point("activity-answered");
         self.end_run().await
     }
 
