@@ -252,7 +252,13 @@ impl Engine {
             Effect::Child(child) => Box::pin(self.make_child(*child)).await,
             Effect::Raise(event) => self.raise(event).await.map(drop),
             Effect::TerminateChild(child, task) => Box::pin(self.terminate_child(&child, task)).await,
-            Effect::Index => self.retrying("index", || self.store().index(instance, record)).await,
+            Effect::Index => {
+                // As it is stored now: what is noted is ordered by the store's own times.
+                match self.retrying("record", || self.store().record(instance)).await? {
+                    Some(stored) => self.retrying("index", || self.store().index(instance, &stored)).await,
+                    None => Ok(()),
+                }
+            }
             Effect::Schedule(_) | Effect::Unschedule(_) | Effect::Retain(_) => Ok(()),
         }
     }
