@@ -58,11 +58,12 @@ impl Engine {
         .await
     }
 
-    /// Publishes the start of a `Pending` instance.
+    /// Publishes the start of a `Pending` instance, and shows it in the index.
     pub(crate) async fn drive_start(&self, instance: &InstanceRef, record: &Record) -> Result<()> {
         if record.status != Status::Pending {
             return Ok(());
         }
+        self.retrying("index", || self.store().index(instance, record)).await?;
         let item = StartItem {
             instance: instance.clone(),
             execution: record.execution,

@@ -129,12 +129,6 @@ impl Engine {
         let created = self.retrying("create", || self.store().create(&create)).await?;
         // From here on the record is there and marked: a crash costs at most the wait for its check.
         fault_point("start-created");
-        if created == Created::Created
-            && let Some(record) = self.retrying("record", || self.store().record(&new.instance)).await?
-        {
-            self.retrying("index", || self.store().index(&new.instance, &record))
-                .await?;
-        }
         Ok(created)
     }
 
@@ -147,6 +141,7 @@ impl Engine {
             return Ok(());
         }
         if self.is_early(&record).await? {
+            self.retrying("index", || self.store().index(&new.instance, &record)).await?;
             // Its check publishes it when the time has come.
             return Ok(());
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use super::activation::arrive;
-use super::consume::consume;
+use super::consume::{consume, open};
 use super::delivery::{Arrival, Ticket};
 use super::runtime::Runtime;
 use crate::backend::{Created, Delivery, Queue, Result};
@@ -51,10 +51,8 @@ async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
 }
 
 async fn take_bundle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
-    let bundle = match super::consume::open(runtime, &delivery, &Queue::Workflows(runtime.app.clone())).await? {
-        Some(bundle) => bundle,
-        None => return Ok(()),
-    };
+    let origin = Queue::Workflows(runtime.app.clone());
+    let Some((bundle, delivery)) = open(runtime, delivery, &origin).await? else { return Ok(()) };
     let is_redelivered = delivery.redelivered;
     let tickets = Ticket::split(delivery, bundle.items.len());
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {
