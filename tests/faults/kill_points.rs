@@ -54,7 +54,7 @@ deaths! {
     effects_half_made_are_made_to_the_end: "orders" at "effects-scheduled", "effects-scheduled:2";
     effects_made_and_still_marked_are_made_again_for_nothing: "orders" at "turn-effects-made", "turn-effects-made:2", "turn-effects-made:4";
     a_turn_that_is_done_and_not_acknowledged_is_known_when_it_comes_again: "orders" at "turn-mark-cleared", "turn-unacknowledged", "turn-unacknowledged:3";
-    whoever_drives_a_mark_may_die_of_it_too: "orders" at "turn-committed:2", "mark-driven", "mark-driven";
+    whoever_drives_a_mark_may_die_of_it_too: "orders" at "turn-committed", "mark-driven", "mark-driven";
     a_body_that_was_to_begin_begins_again: "payments" at "activity-claimed", "activity-claimed:2";
     a_body_whose_result_was_not_sent_runs_again: "payments" at "activity-ended", "activity-ended";
     a_result_that_was_sent_twice_counts_once: "payments" at "activity-answered", "activity-answered";
@@ -63,7 +63,9 @@ deaths! {
     a_child_that_was_announced_is_created: "orders" at "start-checked";
     a_child_that_was_created_is_started: "orders" at "start-created";
     a_child_that_was_started_twice_runs_once: "orders" at "start-published";
-    a_child_answers_although_its_worker_died_at_its_end: "shipping" at "turn-committed:2", "turn-effects-made";
-    a_child_that_cannot_run_answers_although_its_worker_died: "shipping" at "ending-committed", "ending-effects-made";
+    a_child_answers_although_its_worker_died_at_its_end: "shipping" at "turn-committed:2";
+    a_child_that_answered_and_died_answers_once: "shipping" at "turn-effects-made:2";
+    a_child_that_cannot_run_answers_although_its_worker_died: "shipping" at "ending-committed";
+    a_child_that_cannot_run_and_answered_answers_once: "shipping" at "ending-effects-made";
     a_client_that_died_on_the_way_asks_again: "starter" at "start-checked", "start-created", "start-published";
 }

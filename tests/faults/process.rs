@@ -70,8 +70,11 @@ impl Process {
 
     /// SIGTERM. It must end in order.
     pub(crate) fn stop(mut self) {
-        let id = self.child.id().to_string();
-        let _ = Command::new("kill").args(["-TERM", &id]).status();
+        // A starter or a watcher may have ended by itself.
+        if self.ended().is_none() {
+            let id = self.child.id().to_string();
+            let _ = Command::new("kill").args(["-TERM", &id]).status();
+        }
         let status = soon("the end after SIGTERM", PATIENCE, || self.ended());
         assert!(status.success(), "process `{}` ended with {status}", self.roles);
     }
