@@ -242,11 +242,11 @@ impl Engine {
             self.retrying("unschedule", || self.store().unschedule(&instance.app, &unscheduled))
                 .await?;
         }
-        try_join_all(others.into_iter().map(|effect| self.make_one(instance, record, effect))).await?;
+        try_join_all(others.into_iter().map(|effect| self.make_one(instance, effect))).await?;
         Ok(())
     }
 
-    async fn make_one(&self, instance: &InstanceRef, record: &Record, effect: Effect) -> Result<()> {
+    async fn make_one(&self, instance: &InstanceRef, effect: Effect) -> Result<()> {
         match effect {
             Effect::Send(queue, item) => self.outbox.send(queue, *item).await,
             Effect::Child(child) => Box::pin(self.make_child(*child)).await,
