@@ -4,6 +4,7 @@ pub mod backend;
 pub mod client;
 pub mod config;
 mod engine;
+mod fault;
 mod model;
 mod probes;
 pub mod replay;

@@ -219,7 +219,7 @@ mod servers {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
     use tokio::net::{TcpListener, TcpStream};
     use tokio::time::timeout;
-    use tokio_util::task::AbortOnDropHandle;
+    use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
     use super::*;
 
@@ -249,8 +249,8 @@ mod servers {
     /// Forwards what comes to this address until it is dropped.
     async fn relay(address: SocketAddr, server: String) -> AbortOnDropHandle<()> {
         let listener = TcpListener::bind(address).await.expect("the port is still free");
-        AbortOnDropHandle::new(tokio::task::spawn(async move {
-            let tasks = tokio_util::task::TaskTracker::new();
+        AbortOnDropHandle::new(TaskTracker::new().spawn(async move {
+            let tasks = TaskTracker::new();
             while let Ok((mut client, _)) = listener.accept().await {
                 let server = server.clone();
                 tasks.spawn(async move {
@@ -284,7 +284,7 @@ mod servers {
             ("LEVERET_HTTP", &health.to_string()),
             ("LEVERET_LANES", "3"),
         ]);
-        let opening = AbortOnDropHandle::new(tokio::task::spawn(Backend::open(config)));
+        let opening = AbortOnDropHandle::new(TaskTracker::new().spawn(Backend::open(config)));
         let expected = format!("not ready: not connected to the broker at amqp://{away}/%2f");
         let waiting = async {
             while !matches!(get(health, "/ready").await, Some((503, reason)) if reason.starts_with(&expected)) {

@@ -131,6 +131,9 @@ pub trait Store: Send + Sync {
 
     // --- run tokens: crash counts of redelivered activity tasks
 
+    /// How many run tokens the item has.
+    async fn runs(&self, app: &AppId, item: &MessageId) -> Result<u32>;
+
     /// Adds a run token for the item and returns how many there are. Tokens lapse after a day. Repeating it after a lost reply adds one too many:
     /// the item then runs alone without need, and the end of its body takes all of them away.
     async fn begin_run(&self, app: &AppId, item: &MessageId) -> Result<u32>;

@@ -102,7 +102,10 @@ impl Variable {
                 let time = value::duration(text).filter(|time| range.contains(time));
                 time.map(|time| set(draft, time))
             }
-            Field::Kept { set, .. } if text.eq_ignore_ascii_case("off") => Some(set(draft, None)),
+            Field::Kept { set, .. } if text.eq_ignore_ascii_case("off") => {
+                set(draft, None);
+                Some(())
+            }
             Field::Kept { set, .. } => {
                 let time = value::duration(text).filter(|time| *time <= 100 * YEAR);
                 time.map(|time| set(draft, Some(time)))
@@ -177,7 +180,10 @@ const VARIABLES: &[Variable] = &[
         field: Field::Text {
             takes: "a path",
             get: |draft| draft.file.as_ref().map_or_else(|| DEFAULT_FILE.into(), |file| file.display().to_string()),
-            set: |draft, text| Some(draft.file = Some(text.into())),
+            set: |draft, text| {
+                draft.file = Some(text.into());
+                Some(())
+            },
         },
     },
     Variable {

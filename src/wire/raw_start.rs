@@ -15,10 +15,12 @@ use crate::model::{InstanceId, MessageId, Payload, Timestamp};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawStart {
-    /// The workflow's name, as registered by the app.
+    /// The workflow's name, as registered by the app: 1 to 255 bytes.
+    #[schemars(length(min = 1, max = 255))]
     pub workflow: String,
     /// The instance ID: 1 to 200 printable bytes. Without it, one is derived from the AMQP `message_id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = InstanceId::MOST_CHOSEN))]
     pub instance_id: Option<InstanceId>,
     /// The workflow's input: any JSON value.
     #[serde(default = "Payload::null")]
@@ -28,6 +30,7 @@ pub struct RawStart {
     pub start_at: Option<Timestamp>,
     /// Labels to find the instance by.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
     pub tags: BTreeMap<String, String>,
 }
 

@@ -14,7 +14,8 @@ use super::runtime::Runtime;
 use super::state::Live;
 use super::turn::Opening;
 use crate::backend::{Deliver, Delivered, Loaded, Mark, Queue, Record, Result};
-use crate::model::{InstanceRef, StallReason, Status};
+use crate::fault::fault_point;
+use crate::model::{ExecutionId, InstanceRef, MessageId, StallReason, Status};
 use crate::replay::Stuck;
 use crate::wire::{Command, Item, WakeItem};
 
@@ -38,8 +39,13 @@ async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
         }
         let Ok(_permit) = runtime.turns.acquire().await else { return };
         let mut activation = Activation::new(&runtime, &instance, &batch);
-        match activation.run().await {
-            Ok(()) => batch.into_iter().for_each(|arrival| arrival.ticket.done()),
+        let outcome = activation.run().await;
+        activation.end_try().await;
+        match outcome {
+            Ok(()) => {
+                fault_point("turn-unacknowledged");
+                batch.into_iter().for_each(|arrival| arrival.ticket.done());
+            }
             Err(error) => {
                 // The messages go back to the broker; the marks of what was committed are driven when they come again.
                 if !runtime.draining.is_cancelled() {
@@ -89,6 +95,8 @@ pub(super) struct Activation<'a> {
     pub(super) generations: u32,
     /// True once something is left in the inbox on purpose: the state is then read anew next time.
     pub(super) has_parked: bool,
+    /// The run token that stands while code runs for redelivered items.
+    token: Option<MessageId>,
 }
 
 impl<'a> Activation<'a> {
@@ -102,6 +110,7 @@ impl<'a> Activation<'a> {
             is_current: false,
             generations: 0,
             has_parked: false,
+            token: None,
         }
     }
 
@@ -321,10 +330,8 @@ impl<'a> Activation<'a> {
         let Some(code) = self.runtime.registry.find_workflow(&state.record.origin.workflow).cloned() else {
             return self.homeless(state).await.map(Some);
         };
-        if self.is_redelivered {
-            let engine = &self.runtime.engine;
-            let execution = state.record.execution;
-            let tries = engine.retrying("count try", || engine.store().count_try(self.instance, execution)).await?;
+        if self.is_redelivered && self.token.is_none() {
+            let tries = self.begin_try(state.record.execution).await?;
             let limit = self.runtime.settings.limits.crashes;
             if tries > limit {
                 let message = format!(
@@ -337,6 +344,23 @@ impl<'a> Activation<'a> {
         match state.replay(self.instance, code, &self.runtime.settings.limits) {
             Ok(()) => Ok(None),
             Err(stuck) => self.stall(state, stuck).await.map(Some),
+        }
+    }
+
+    /// Counts a turn that may be deadly: by a token, as an activity's run is.
+    async fn begin_try(&mut self, execution: ExecutionId) -> Result<u32> {
+        let engine = &self.runtime.engine;
+        let token: MessageId = execution.derive("turn", 0).into();
+        self.token = Some(token.clone());
+        engine.retrying("begin run", || engine.store().begin_run(&self.runtime.app, &token)).await
+    }
+
+    /// Nobody has died: what the turn came to is no matter. (Not every turn commits, and something else may take the process down each time.)
+    async fn end_try(&mut self) {
+        let Some(token) = self.token.take() else { return };
+        let engine = &self.runtime.engine;
+        if let Err(error) = engine.retrying("end run", || engine.store().end_run(&self.runtime.app, &token)).await {
+            debug!(instance = %self.instance, %error, "a turn's token was not taken away; it lapses");
         }
     }
 

@@ -14,9 +14,11 @@ use super::consume::{consume, open};
 use super::delivery::Ticket;
 use super::runtime::Runtime;
 use super::starts::{PASS_ON_AFTER, bury_item};
-use crate::backend::{Claim, Delivery, DueEntry, DueOutcome, Queue, Result, When};
+use crate::backend::{Claim, Delivery, DueEntry, DueOutcome, Loaded, Queue, Result, When};
 use crate::engine::{LeaseEntry, encode, lease_key};
-use crate::model::{Failure, Payload, kinds};
+use crate::fault::fault_point;
+use crate::model::{Failure, Payload, WaitingFor, kinds};
+use crate::replay::history::Turn;
 use crate::replay::panic_text;
 use crate::wire::{Bundle, CompletionItem, Item, Outcome, TaskItem};
 
@@ -40,13 +42,10 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
 
 async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
     let origin = Queue::Activities(runtime.app.clone());
-    let bundle = match open(&runtime, &delivery, &origin).await {
-        Ok(Some(bundle)) => bundle,
+    let (bundle, delivery) = match open(&runtime, delivery, &origin).await {
+        Ok(Some(opened)) => opened,
         Ok(None) => return,
-        Err(error) => {
-            debug!(%error, "a task's message is handed back");
-            return delivery.requeue();
-        }
+        Err(error) => return debug!(%error, "a message that cannot be read stays with the broker"),
     };
     let is_redelivered = delivery.redelivered;
     if is_redelivered && bundle.items.len() > 1 {
@@ -107,6 +106,7 @@ impl Run {
                 }
             }
             Err(error) => {
+                self.lapse_lease().await;
                 if !self.runtime.draining.is_cancelled() {
                     warn!(activity = %self.task.name, caller = %self.task.caller.instance, %error, "a task could not be seen through; it is handed back");
                 }
@@ -118,28 +118,32 @@ impl Run {
         let runtime = self.runtime.clone();
         let Some(code) = runtime.registry.find_activity(&self.task.name).cloned() else { return self.pass_on().await };
         // Waiting for a slot has no limit: the broker holds the rest, and a slot comes free when a body ends.
-        let Ok(mut slot) = runtime.slots.clone().acquire_owned().await else { return Ok(()) };
+        let Ok(slot) = runtime.slots.clone().acquire_owned().await else { return Ok(()) };
         if self.is_unwanted().await? {
             runtime.counters.dropped("nobody waits for the task");
             return Ok(());
         }
+        let mut suspect = None;
         if self.is_redelivered {
             if self.lease.is_none() && self.has_live_lease().await? {
                 runtime.counters.dropped("the task is leased");
                 return Ok(());
             }
+            if self.is_settled().await? {
+                runtime.counters.dropped("already in history");
+                return self.end_run().await;
+            }
             let item = self.task.message_id();
-            let runs = runtime.engine.retrying("begin run", || runtime.engine.store().begin_run(&runtime.app, &item)).await?;
-            if runs > runtime.settings.limits.crashes {
+            let runs = runtime.engine.retrying("runs", || runtime.engine.store().runs(&runtime.app, &item)).await?;
+            if runs >= runtime.settings.limits.crashes {
                 return self.give_up(runs).await;
             }
-            if runs > 1 {
-                // It may take the process down again: alone, it takes nobody with it.
-                drop(slot);
-                let all = u32::try_from(runtime.settings.activities).unwrap_or(u32::MAX);
-                let Ok(alone) = runtime.slots.clone().acquire_many_owned(all).await else { return Ok(()) };
-                slot = alone;
+            if runs > 0 {
+                // One of these may be the one that kills. One at a time, only that one is charged with the next crash.
+                let Ok(alone) = runtime.suspect.acquire().await else { return Ok(()) };
+                suspect = Some(alone);
             }
+            runtime.engine.retrying("begin run", || runtime.engine.store().begin_run(&runtime.app, &item)).await?;
         }
         if self.task.claimed {
             let caller = &self.task.caller;
@@ -149,6 +153,7 @@ impl Run {
                 return self.end_run().await;
             }
         }
+        fault_point("activity-claimed");
         runtime.counters.activities.add();
         let cancelled = runtime.cancel_activities.child_token();
         let ctx = ActivityContext::new(self.task.clone(), runtime.engine.clone(), cancelled.clone());
@@ -158,8 +163,10 @@ impl Run {
             self.end_run().await?;
             return Err(crate::backend::Error::transient("the worker stops"));
         };
-        drop(slot);
+        drop((slot, suspect));
+        fault_point("activity-ended");
         self.answer(result, ctx.has_reported() || self.is_redelivered).await?;
+        fault_point("activity-answered");
         self.end_run().await
     }
 
@@ -222,6 +229,15 @@ impl Run {
         engine.retrying("settle due", || engine.store().settle_due(&self.runtime.app, &settled)).await
     }
 
+    /// Hands a leased task back: its lease lapses now, and not when its time is over.
+    async fn lapse_lease(&mut self) {
+        let Some(entry) = self.lease.take() else { return };
+        let now = self.runtime.now();
+        if let Err(error) = self.runtime.engine.store().settle_due(&self.runtime.app, &[(entry, DueOutcome::Again(now))]).await {
+            debug!(%error, "a lease was not handed back; it lapses by itself");
+        }
+    }
+
     async fn has_live_lease(&self) -> Result<bool> {
         let engine = &self.runtime.engine;
         let key = lease_key(&self.task.message_id());
@@ -237,6 +253,31 @@ impl Run {
         let caller = &self.task.caller;
         let record = engine.retrying("record", || engine.store().record(&caller.instance)).await?;
         Ok(record.is_none_or(|record| record.status.is_terminal() || record.execution != caller.execution))
+    }
+
+    /// True if the call's result is in the caller's history: the message came again although its work was done. Asked only of redelivered tasks.
+    async fn is_settled(&self) -> Result<bool> {
+        let engine = &self.runtime.engine;
+        let caller = &self.task.caller;
+        let Some(record) = engine.retrying("record", || engine.store().record(&caller.instance)).await? else { return Ok(true) };
+        let waiting = &record.view.waiting;
+        let is_open = |entry: &WaitingFor| matches!(entry, WaitingFor::Activity { sequence, .. } if *sequence == caller.sequence);
+        if waiting.shown.len() == waiting.total {
+            return Ok(!waiting.shown.iter().any(is_open));
+        }
+        // The record names only the first few calls; the history names them all.
+        let mut after = 0;
+        loop {
+            let page = engine.retrying("turns", || engine.store().turns(&caller.instance, caller.execution, after, Loaded::TURNS)).await?;
+            if page.is_empty() {
+                return Ok(false);
+            }
+            after += page.len() as u64;
+            let turns = page.iter().filter_map(|bytes| Turn::decode(bytes).ok());
+            if turns.flat_map(|turn| turn.events).any(|event| event.settles_call(caller.sequence)) {
+                return Ok(true);
+            }
+        }
     }
 
     /// The activity is not registered here: a live worker of the app that knows it gets the task; if there is none, the caller is told.
@@ -255,7 +296,7 @@ impl Run {
 
     /// It has taken down its process too often.
     async fn give_up(&mut self, runs: u32) -> Result<()> {
-        let message = format!("the activity was begun {} times and its process died each time; the task is among the dead letters of app {}", runs - 1, self.runtime.app);
+        let message = format!("the activity was begun {} times and its process died each time; the task is among the dead letters of app {}", runs + 1, self.runtime.app);
         warn!(activity = %self.task.name, caller = %self.task.caller.instance, "{message}");
         bury_item(&self.runtime, &Item::Task(self.task.clone()), &message).await?;
         // A crash here: it is counted once more and ends here again.

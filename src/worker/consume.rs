@@ -1,6 +1,7 @@
 //! Subscribing, and opening what comes.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tracing::{debug, warn};
@@ -51,16 +52,22 @@ pub(super) async fn cancel(mut consumer: Box<dyn Consumer>, queue: &Queue) {
 }
 
 /// Reads a bundle. What cannot be read goes among the dead, with the reason, and is acknowledged; a message of a later release is handed back, after
-/// a while, for a worker that knows it.
-pub(super) async fn open(runtime: &Runtime, delivery: &Delivery, origin: &Queue) -> Result<Option<Bundle>> {
+/// a while, for a worker that knows it. `None`: the delivery is taken care of.
+pub(super) async fn open(runtime: &Arc<Runtime>, delivery: Delivery, origin: &Queue) -> Result<Option<(Bundle, Delivery)>> {
+    /// How long a message of a later release is held before it is handed back.
+    const HELD: Duration = Duration::from_secs(1);
     let problem = match Bundle::decode(&delivery.body) {
-        Ok(bundle) => return Ok(Some(bundle)),
+        Ok(bundle) => return Ok(Some((bundle, delivery))),
         Err(problem) => problem,
     };
     if let DecodeError::Newer { .. } = problem {
         warn!(queue = %origin, %problem, "a message is left for a newer worker");
-        runtime.pause(Duration::from_secs(1)).await;
-        delivery.requeue();
+        let runtime = runtime.clone();
+        // Beside the queue, so that what stands behind it is not held up.
+        runtime.clone().tracker.spawn(async move {
+            runtime.pause(HELD).await;
+            delivery.requeue();
+        });
         return Ok(None);
     }
     warn!(queue = %origin, %problem, "a message cannot be read; it is put among the dead");

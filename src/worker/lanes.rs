@@ -56,7 +56,7 @@ async fn handle_all(runtime: Arc<Runtime>, lane: Lane, mut deliveries: tokio::sy
 
 async fn handle(runtime: &Arc<Runtime>, lane: Lane, delivery: Delivery) -> crate::backend::Result<()> {
     let origin = Queue::Events(runtime.app.clone(), lane);
-    let Some(bundle) = open(runtime, &delivery, &origin).await? else { return Ok(()) };
+    let Some((bundle, delivery)) = open(runtime, delivery, &origin).await? else { return Ok(()) };
     let is_redelivered = delivery.redelivered;
     let tickets = Ticket::split(delivery, bundle.items.len());
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {

@@ -43,6 +43,7 @@ impl RunningWorker {
             lane_count: AtomicU16::new(settings.lanes),
             turns: Semaphore::new(settings.turns),
             slots: Arc::new(Semaphore::new(settings.activities)),
+            suspect: Semaphore::new(1),
             tracker,
             cancel_activities: draining.child_token(),
             draining,

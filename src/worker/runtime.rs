@@ -36,6 +36,8 @@ pub(super) struct Runtime {
     pub(super) turns: Semaphore,
     /// Activities that may run at once.
     pub(super) slots: Arc<Semaphore>,
+    /// Held by the one task that may be about to take the process down: it has done so before, or was there when another did.
+    pub(super) suspect: Semaphore,
     /// Every task of the worker.
     pub(super) tracker: TaskTracker,
     /// Fires first: take nothing new. The engine's own signal fires when the grace is over.

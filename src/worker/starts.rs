@@ -6,11 +6,12 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use super::activation::arrive;
-use super::consume::consume;
+use super::consume::{consume, open};
 use super::delivery::{Arrival, Ticket};
 use super::runtime::Runtime;
 use crate::backend::{Created, Delivery, Queue, Result};
 use crate::engine::{EarlyEnd, NewInstance};
+use crate::fault::fault_point;
 use crate::model::{Failure, InstanceRef, MessageId, Status, kinds};
 use crate::wire::{Bundle, DecodeError, Item, RawStart, StartItem};
 
@@ -50,10 +51,8 @@ async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
 }
 
 async fn take_bundle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
-    let bundle = match super::consume::open(runtime, &delivery, &Queue::Workflows(runtime.app.clone())).await? {
-        Some(bundle) => bundle,
-        None => return Ok(()),
-    };
+    let origin = Queue::Workflows(runtime.app.clone());
+    let Some((bundle, delivery)) = open(runtime, delivery, &origin).await? else { return Ok(()) };
     let is_redelivered = delivery.redelivered;
     let tickets = Ticket::split(delivery, bundle.items.len());
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {
@@ -147,6 +146,7 @@ async fn take_raw(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
     };
     debug!(instance = %new.instance, "raw start taken");
     // Its start is published and stored: whoever takes that one runs the first turn.
+    fault_point("raw-start-taken");
     delivery.ack();
     Ok(())
 }

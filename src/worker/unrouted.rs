@@ -5,10 +5,12 @@ use std::sync::Arc;
 use tracing::{debug, info, warn};
 
 use super::consume::{consume, open};
+use super::delivery::Ticket;
 use super::due::{is_wanted, next_try};
 use super::runtime::Runtime;
 use crate::backend::{BUNDLE_TYPE, Delivery, DueEntry, Queue, Result, When};
 use crate::engine::{EarlyEnd, ParkedEntry, encode, parked_key};
+use crate::fault::fault_point;
 use crate::model::{AppId, Failure, MessageId, Status, kinds};
 use crate::wire::{CompletionItem, Item, Outcome, StartItem};
 
@@ -24,47 +26,55 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
 }
 
 async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
-    match handle(&runtime, &delivery).await {
-        Ok(()) => delivery.ack(),
-        Err(error) => {
-            debug!(%error, "an unrouted message is handed back");
-            runtime.pause(std::time::Duration::from_secs(1)).await;
-            delivery.requeue();
-        }
+    if let Err(error) = handle(&runtime, delivery).await {
+        debug!(%error, "an unrouted message stays with the broker");
     }
 }
 
-async fn handle(runtime: &Arc<Runtime>, delivery: &Delivery) -> Result<()> {
+async fn handle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
     let Some(target) = delivery.routed_to.clone() else {
-        return runtime.bury(delivery.body.clone(), &delivery.properties, "unrouted", "the routing key names no queue of this namespace").await;
+        return dismiss(runtime, delivery, "unrouted", "the routing key names no queue of this namespace").await;
     };
     if delivery.properties.content_type.as_deref() != Some(BUNDLE_TYPE) {
         let reason = format!("queue {target} does not exist: no worker of the app has ever started");
-        return runtime.bury(delivery.body.clone(), &delivery.properties, &target.local_name(), &reason).await;
+        return dismiss(runtime, delivery, &target.local_name(), &reason).await;
     }
-    let Some(bundle) = open(runtime, delivery, &Queue::Unrouted).await? else { return Ok(()) };
+    let Some((bundle, delivery)) = open(runtime, delivery, &Queue::Unrouted).await? else { return Ok(()) };
     let Some(app) = target.app().cloned() else { return Ok(()) };
-    for item in bundle.items {
-        match item {
-            Item::Task(task) if task.retried => {
-                let failure = not_found(&app);
-                let answer = CompletionItem {
-                    task: task.caller.clone(),
-                    task_execution_id: Some(task.task_execution_id),
-                    from: runtime.app.clone(),
-                    outcome: Outcome::Failed(failure),
-                    progressed: false,
-                };
-                let queue = Queue::Events(task.caller.instance.app.clone(), task.reply_to);
-                // An answer that is itself unrouted comes back here as a completion, which is never answered.
-                runtime.engine.outbox.send(queue, Item::Completion(answer)).await?;
-            }
-            Item::Start(start) if start.parent.as_ref().is_some_and(|parent| parent.retried) => fail_start(runtime, start, &app).await?,
-            Item::Probe(_) => {}
-            item => park(runtime, item, &target, &app).await?,
-        }
+    let tickets = Ticket::split(delivery, bundle.items.len());
+    for (item, ticket) in bundle.items.into_iter().zip(tickets) {
+        answer_or_park(runtime, item, &target, &app).await?;
+        fault_point("unrouted-handled");
+        ticket.done();
     }
     Ok(())
+}
+
+/// Puts a message that is nobody's among the dead.
+async fn dismiss(runtime: &Runtime, delivery: Delivery, origin: &str, reason: &str) -> Result<()> {
+    runtime.bury(delivery.body.clone(), &delivery.properties, origin, reason).await?;
+    delivery.ack();
+    Ok(())
+}
+
+async fn answer_or_park(runtime: &Arc<Runtime>, item: Item, target: &Queue, app: &AppId) -> Result<()> {
+    match item {
+        Item::Task(task) if task.retried => {
+            let answer = CompletionItem {
+                task: task.caller.clone(),
+                task_execution_id: Some(task.task_execution_id),
+                from: runtime.app.clone(),
+                outcome: Outcome::Failed(not_found(app)),
+                progressed: false,
+            };
+            let queue = Queue::Events(task.caller.instance.app.clone(), task.reply_to);
+            // An answer that is itself unrouted comes back here as a completion, which is never answered.
+            runtime.engine.outbox.send(queue, Item::Completion(answer)).await
+        }
+        Item::Start(start) if start.parent.as_ref().is_some_and(|parent| parent.retried) => fail_start(runtime, start, app).await,
+        Item::Probe(_) => Ok(()),
+        item => park(runtime, item, target, app).await,
+    }
 }
 
 fn not_found(app: &AppId) -> Failure {

@@ -1,10 +1,11 @@
 //! The embedded backend: the suites, and what only a file has to show.
 
 mod crash;
+mod speed;
 
 use std::path::{Path, PathBuf};
 
-use leveret::backend::{Backend, Queue, Store};
+use leveret::backend::{Backend, Queue};
 use leveret::{Namespace, Status};
 
 use crate::broker_suite as broker_words;

@@ -28,7 +28,11 @@ impl Engine {
         after: impl FnOnce(&T) + Send + 'static,
     ) -> Result<T> {
         match self {
-            Engine::Memory(memory) => memory.write(operation, after),
+            Engine::Memory(memory) => {
+                // Nothing here ever waits, so a caller in a loop would never let other tasks run.
+                tokio::task::consume_budget().await;
+                memory.write(operation, after)
+            }
             #[cfg(feature = "embedded")]
             Engine::Embedded(embedded) => embedded.write(operation, after).await,
         }
@@ -60,8 +64,9 @@ impl Engine {
         }
     }
 
-    /// Returns at once unless very many posted operations wait; then after they have run.
+    /// Returns at once unless very many posted operations wait; then after they have run. Lets other tasks run now and then.
     pub(super) async fn catch_up(&self) -> Result<()> {
+        tokio::task::consume_budget().await;
         match self {
             Engine::Memory(_) => Ok(()),
             #[cfg(feature = "embedded")]

@@ -163,8 +163,9 @@ mod tests {
         transaction.delete(vec![6]);
         assert_eq!(keys(&transaction, 10), [2, 3, 4, 5, 7, 9]);
         assert_eq!(keys(&transaction, 3), [2, 3, 4]);
-        assert_eq!(transaction.get(&[5]).unwrap().unwrap(), "over");
-        assert_eq!(transaction.get(&[1]).unwrap(), None);
+        let value = |key: u8| transaction.get(&[key]).expect("memory does not fail");
+        assert_eq!(value(5).expect("it is there"), "over");
+        assert_eq!(value(1), None);
     }
 
     #[test]

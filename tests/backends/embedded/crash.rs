@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use leveret::backend::{Backend, Broker, Commit, Queue, Store};
+use leveret::backend::{Backend, Queue, Store};
 use leveret::{InstanceId, InstanceRef};
 
 use super::{Directory, broker_words, namespace, open, store_words};

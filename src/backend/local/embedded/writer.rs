@@ -123,7 +123,6 @@ mod tests {
     use redb::StorageBackend;
     use redb::backends::InMemoryBackend;
 
-    use super::super::super::kv::Snapshot;
     use super::super::Embedded;
     use crate::backend::{Error, Result, Retryable};
 

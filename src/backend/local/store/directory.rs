@@ -105,6 +105,17 @@ pub(super) fn workers(
     Ok(live)
 }
 
+/// See [`Store::runs`](crate::backend::Store::runs).
+pub(super) fn runs(
+    from: &dyn Snapshot,
+    namespace: &Namespace,
+    app: &AppId,
+    item: &MessageId,
+    now: Timestamp,
+) -> Result<u32> {
+    Ok(expiry::get(from, &runs_key(namespace, app, item), now)?.unwrap_or_default())
+}
+
 /// See [`Store::begin_run`](crate::backend::Store::begin_run).
 pub(super) fn begin_run(
     to: &mut Transaction<'_>,

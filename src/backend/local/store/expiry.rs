@@ -81,7 +81,7 @@ pub(super) fn sweep(to: &mut Transaction<'_>, namespace: &Namespace, now: Timest
         let stored: Option<Until> = get_as(to, key)?;
         if stored.is_some_and(|stored| lapsed(stored.until, now)) {
             if key.first() == Some(&(Table::Inbox as u8)) {
-                inbox::throw_items(to, namespace, key)?;
+                inbox::discard_at(to, namespace, key.to_vec())?;
             }
             to.delete(key.to_vec());
         }

@@ -134,18 +134,16 @@ pub(super) fn adopt(
 
 /// Throws the inbox away with all its items, even if it has lapsed.
 pub(super) fn discard(to: &mut Transaction<'_>, namespace: &Namespace, instance: &InstanceRef) -> Result<()> {
-    let key = key(namespace, instance);
-    throw_items(to, namespace, &key)?;
-    to.delete(key);
-    Ok(())
+    discard_at(to, namespace, key(namespace, instance))
 }
 
-/// Throws away the items of the inbox with this key.
-pub(super) fn throw_items(to: &mut Transaction<'_>, namespace: &Namespace, key: &[u8]) -> Result<()> {
-    match expiry::get_even_lapsed::<Inbox>(to, key)? {
-        Some(inbox) => trash::throw(to, namespace, inbox.items(namespace).range()),
-        None => Ok(()),
+/// Throws away the inbox with this key.
+pub(super) fn discard_at(to: &mut Transaction<'_>, namespace: &Namespace, key: Vec<u8>) -> Result<()> {
+    if let Some(inbox) = expiry::get_even_lapsed::<Inbox>(to, &key)? {
+        trash::throw(to, namespace, inbox.items(namespace).range())?;
+        to.delete(key);
     }
+    Ok(())
 }
 
 impl Inbox {

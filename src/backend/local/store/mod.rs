@@ -305,6 +305,10 @@ impl Store for LocalStore {
         self.read(|from, namespace, _| due::entries(from, namespace, app, kind, most))
     }
 
+    async fn runs(&self, app: &AppId, item: &MessageId) -> Result<u32> {
+        self.read(|from, namespace, now| directory::runs(from, namespace, app, item, now))
+    }
+
     async fn begin_run(&self, app: &AppId, item: &MessageId) -> Result<u32> {
         let (app, item) = (app.clone(), item.clone());
         self.write(move |to, namespace, now| directory::begin_run(to, namespace, &app, &item, now))

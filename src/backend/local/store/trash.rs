@@ -48,8 +48,11 @@ pub(super) fn empty_some(to: &mut Transaction<'_>, namespace: &Namespace) -> Res
     Ok(())
 }
 
-/// Deletes some of it soon. Most executions are gone with that; the due loop does the rest of long ones.
+/// Deletes some of it soon, if there is any. Most executions are gone with that; the due loop does the rest of long ones.
 pub(in super::super) fn empty_soon(engine: &Engine, namespace: &Namespace) {
-    let namespace = namespace.clone();
-    engine.post(move |to| empty_some(to, &namespace), |()| ());
+    // If this cannot be read, the due loop finds it.
+    if engine.read(|from| is_there(from, namespace)).unwrap_or_default() {
+        let namespace = namespace.clone();
+        engine.post(move |to| empty_some(to, &namespace), |()| ());
+    }
 }

@@ -1,0 +1,210 @@
+//! The suite on each backend.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use leveret::Namespace;
+use leveret::backend::{Backend, RabbitMq, RabbitMqConfig, RedisConfig, RedisStore, SystemClock};
+
+use crate::harness::Harness;
+
+fn fresh_namespace() -> Namespace {
+    Namespace::new(format!("t{}", uuid::Uuid::now_v7().simple())).expect("a valid namespace")
+}
+
+/// Makes a test of every behaviour on the harness that the expression gives.
+macro_rules! suite {
+    ($harness:expr; $($theme:ident: $($behaviour:ident),+ $(,)?;)+) => {
+        $(mod $theme {
+            use super::*;
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $behaviour() {
+                let harness = $harness;
+                crate::$theme::$behaviour(&harness).await;
+                harness.clean_up().await;
+            })+
+        })+
+    };
+}
+
+macro_rules! all_behaviours {
+    ($harness:expr) => {
+        suite! { $harness;
+            calls_across_apps:
+                each_activity_runs_once_where_it_belongs,
+                results_come_back_through_a_chain_of_apps,
+                a_fan_out_goes_on_while_one_of_its_apps_is_down,
+                a_timer_wins_against_a_call_to_a_dead_app,
+                an_activity_whose_worker_is_killed_runs_again,
+                a_child_whose_worker_is_killed_goes_on_from_its_history,
+                a_result_waits_for_its_caller,
+                another_namespace_is_never_reached,
+                the_same_id_in_two_apps_is_two_instances,
+                a_result_that_was_not_asked_for_is_ignored;
+            children:
+                the_end_of_a_parent_ends_its_children_on_other_apps,
+                a_child_whose_app_is_down_ends_when_it_comes_back,
+                a_pending_child_ends_without_its_app,
+                a_child_of_an_unknown_app_ends_with_its_parent,
+                a_root_that_is_terminated_twice_ends_ten_children_once,
+                children_are_left_alone_if_that_is_wanted,
+                a_detached_child_outlives_its_parent,
+                a_child_whose_id_is_taken_fails_and_the_occupant_is_untouched,
+                with_a_policy_a_child_starts_once_the_occupant_is_over,
+                a_child_without_an_id_is_named_after_its_call,
+                a_tree_over_three_apps_is_purged_as_one,
+                a_result_for_a_parent_that_was_purged_is_dropped;
+            duplicates:
+                each_kind_of_message_counts_once,
+                what_comes_after_the_end_changes_nothing,
+                a_start_whose_taker_died_is_taken_again,
+                a_start_that_was_lost_is_sent_again,
+                effects_that_a_crash_left_unmade_are_made_by_whoever_comes_next,
+                the_due_loop_finds_unmade_effects_without_any_message;
+            events_and_timers:
+                events_arrive_in_order_whoever_waits,
+                events_wait_for_an_instance_that_is_yet_to_come,
+                a_workflow_raises_events_on_another_app,
+                an_event_with_one_message_id_counts_once,
+                a_timer_is_never_early,
+                a_thousand_timers_due_at_once_all_fire,
+                a_timer_goes_on_in_another_worker,
+                a_wait_that_is_over_leaves_no_timer,
+                time_and_chance_are_the_same_on_replay;
+            failures_and_retries:
+                a_failed_attempt_is_tried_again_by_the_policy,
+                attempts_end_with_the_policy_and_the_failure_arrives_whole,
+                a_fatal_failure_is_not_tried_again,
+                a_panic_fails_the_attempt_and_not_the_worker,
+                a_payload_of_another_type_fails_the_call,
+                an_activity_that_takes_its_process_down_fails_in_the_end,
+                a_task_that_took_a_process_down_once_runs_again,
+                a_workflow_that_fails_or_panics_says_why;
+            lifecycle:
+                a_suspended_instance_keeps_what_arrives_and_goes_on_with_it,
+                an_instance_that_is_suspended_twice_is_resumed_once,
+                a_suspended_instance_stays_so_in_another_worker,
+                a_pending_instance_is_suspended_and_resumed_without_a_worker,
+                an_instance_ends_in_whatever_state_it_is,
+                an_end_wins_over_continue_as_new,
+                a_workflow_that_always_begins_anew_holds_up_nobody,
+                a_run_goes_on_through_its_generations,
+                events_are_carried_over_and_seen_once,
+                late_results_of_the_old_execution_are_dropped,
+                a_taken_id_is_handled_by_the_policy,
+                a_request_id_starts_one_run,
+                a_delayed_start_waits_for_its_time,
+                what_was_purged_is_gone_and_can_be_started_again,
+                a_finished_instance_is_kept_for_its_time,
+                nothing_of_an_instance_that_is_over_is_looked_at_again;
+            missing_targets:
+                a_task_waits_for_an_app_that_is_away,
+                without_a_policy_a_call_waits_for_an_unknown_app,
+                what_waits_for_an_unknown_app_holds_up_nothing_else,
+                with_a_policy_each_attempt_at_an_unknown_app_is_a_failure,
+                with_a_policy_a_child_on_an_unknown_app_fails_and_shows_it,
+                an_app_that_comes_between_two_attempts_is_found,
+                a_name_that_is_not_registered_fails_at_once,
+                a_start_at_an_app_that_is_away_is_pending_and_runs_when_it_comes,
+                an_app_that_is_removed_is_unknown_again;
+            time_limits:
+                a_call_that_does_not_start_in_time_never_runs,
+                a_call_to_an_unknown_app_does_not_start_in_time_either,
+                a_call_that_starts_in_time_is_not_limited_by_that,
+                an_attempt_that_takes_too_long_times_out_and_is_retried,
+                the_time_of_an_attempt_begins_when_it_starts,
+                an_attempt_without_a_heartbeat_fails_and_one_with_it_goes_on,
+                a_child_that_does_not_start_in_time_never_runs,
+                a_child_of_an_unknown_app_does_not_start_in_time_either,
+                a_child_that_takes_too_long_is_terminated,
+                an_activity_longer_than_the_delivery_timeout_runs_once,
+                a_long_activity_whose_worker_is_killed_is_taken_over,
+                a_running_activity_learns_that_its_caller_is_gone;
+        }
+    };
+}
+
+mod memory {
+    use super::*;
+
+    struct Memory;
+
+    impl Harness for Memory {
+        async fn backend(&self) -> Backend {
+            Backend::memory(fresh_namespace())
+        }
+
+        async fn clean_up(&self) {}
+    }
+
+    all_behaviours!(Memory);
+}
+
+mod embedded {
+    use super::*;
+
+    /// A file in a directory that goes with the test.
+    struct Embedded(PathBuf);
+
+    impl Embedded {
+        fn new() -> Self {
+            let path = std::env::temp_dir().join(format!("leveret-{}", uuid::Uuid::new_v4()));
+            std::fs::create_dir(&path).expect("a directory");
+            Self(path)
+        }
+    }
+
+    impl Drop for Embedded {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    impl Harness for Embedded {
+        async fn backend(&self) -> Backend {
+            Backend::embedded(self.0.join("state.leveret"), fresh_namespace()).await.expect("a file")
+        }
+
+        async fn clean_up(&self) {}
+    }
+
+    all_behaviours!(Embedded::new());
+}
+
+mod servers {
+    use super::*;
+
+    /// RabbitMQ and Redis, which the test runner started.
+    #[derive(Default)]
+    struct Servers(Mutex<Vec<Backend>>);
+
+    fn url(name: &str) -> String {
+        std::env::var(name).unwrap_or_else(|_| {
+            panic!("{name} is not set: run the tests with tests/run, which starts the servers that they need")
+        })
+    }
+
+    impl Harness for Servers {
+        async fn backend(&self) -> Backend {
+            let namespace = fresh_namespace();
+            let broker = RabbitMq::connect(RabbitMqConfig::new(url("LEVERET_TEST_AMQP_URL"), namespace.clone()));
+            let store = RedisStore::connect(RedisConfig::new(url("LEVERET_TEST_REDIS_URL"), namespace.clone()));
+            let (broker, store) = (broker.await.expect("RabbitMQ"), store.await.expect("Redis"));
+            let backend = Backend::new(namespace, broker, store, Arc::new(SystemClock), "servers");
+            self.0.lock().unwrap().push(backend.clone());
+            backend
+        }
+
+        /// A thousand idle queues would slow down the tests that are still to come.
+        async fn clean_up(&self) {
+            let backends = std::mem::take(&mut *self.0.lock().unwrap());
+            for backend in backends {
+                for app in backend.store().apps().await.expect("Redis") {
+                    backend.broker().remove(&app.id, app.lanes).await.expect("RabbitMQ");
+                }
+            }
+        }
+    }
+
+    all_behaviours!(Servers::default());
+}

@@ -1,0 +1,22 @@
+//! What Leveret promises, shown by whole workers and clients on each backend.
+//!
+//! A behaviour is a function of a [`harness::Harness`] and is named by what it shows; `suite!` makes a test of each, once a backend. Nothing here
+//! sleeps or asserts how fast something is: tests wait for signals, with a patience that a loaded machine does not exhaust.
+
+mod harness;
+
+mod calls_across_apps;
+mod children;
+mod code_changes;
+mod duplicates;
+mod events_and_timers;
+mod failures_and_retries;
+mod lifecycle;
+mod limits;
+mod management;
+mod missing_targets;
+mod raw_starts;
+mod replicas;
+mod time_limits;
+
+mod backends;

@@ -1,0 +1,252 @@
+//! `schedule_to_start`, `timeout`, `heartbeat`, and the leases of long activities; scenario 20.
+
+use std::time::Duration;
+
+use leveret::backend::Queue;
+use leveret::replay::history::HistoryEvent;
+use leveret::{Activity, ActivityContext, Result, Settings, Status, Workflow, WorkflowContext, kinds};
+
+use crate::harness::*;
+
+const MAIN: Workflow<u64, String> = Workflow::new("orders", "main");
+const WORK: Activity<u64, u64> = Activity::new("payments", "work");
+const CHILD: Workflow<u64, u64> = Workflow::new("payments", "child");
+
+fn kind_of(result: Result<u64>) -> Result<String> {
+    result.map(|n| n.to_string()).or_else(|failure| Ok(failure.kind))
+}
+
+pub(crate) async fn a_call_that_does_not_start_in_time_never_runs(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    stage.known_app("payments").await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+        kind_of(ctx.call(WORK, n).schedule_to_start(millis(50)).await)
+    }))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    assert_eq!(done(&run).await, kinds::TARGET_UNAVAILABLE);
+    let runs = Tally::new();
+    let work = async |runs: Tally, _: ActivityContext, n: u64| {
+        runs.add();
+        ok(n)
+    };
+    let payments = up(stage.worker("payments").activity(WORK, with(runs.clone(), work))).await;
+    until("the task to be dropped", async || (payments.counts().dropped.values().sum::<u64>() == 1).then_some(())).await;
+    assert_eq!(runs.get(), 0);
+}
+
+pub(crate) async fn a_call_to_an_unknown_app_does_not_start_in_time_either(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+        kind_of(ctx.call(WORK, n).schedule_to_start(millis(50)).await)
+    }))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    assert_eq!(done(&run).await, kinds::TARGET_UNAVAILABLE);
+}
+
+pub(crate) async fn a_call_that_starts_in_time_is_not_limited_by_that(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let gate = Gate::new();
+    let work = async |gate: Gate, _: ActivityContext, n: u64| {
+        gate.pass().await;
+        ok(n)
+    };
+    let _payments = up(stage.worker("payments").activity(WORK, with(gate.clone(), work))).await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+        let limited = ctx.call(WORK, n).schedule_to_start(millis(3000)).start();
+        ctx.timer(millis(3100)).await?;
+        ctx.set_custom_status("past it")?;
+        kind_of(limited.await)
+    }))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for("orders", "one", "past the limit", |info| info.custom_status.is_some()).await;
+    gate.open();
+    assert_eq!(done(&run).await, "7");
+}
+
+pub(crate) async fn an_attempt_that_takes_too_long_times_out_and_is_retried(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let runs = Tally::new();
+    let work = async |runs: Tally, _: ActivityContext, n: u64| {
+        if runs.add() == 1 {
+            std::future::pending::<()>().await;
+        }
+        ok(n)
+    };
+    let _payments = up(stage.worker("payments").activity(WORK, with(runs.clone(), work))).await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+        kind_of(ctx.call(WORK, n).timeout(millis(100)).retry(quick_retry(2)).await)
+    }))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    assert_eq!(done(&run).await, "7");
+    let timed_out = |event: &HistoryEvent| matches!(event, HistoryEvent::TaskFailed { failure, .. } if failure.kind == kinds::TIMED_OUT);
+    assert_eq!(stage.count_events("orders", "one", timed_out).await, 1);
+}
+
+pub(crate) async fn the_time_of_an_attempt_begins_when_it_starts(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    stage.known_app("payments").await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+        let limited = ctx.call(WORK, n).timeout(millis(200)).start();
+        ctx.timer(millis(900)).await?;
+        ctx.set_custom_status("later")?;
+        kind_of(limited.await)
+    }))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for("orders", "one", "past the limit", |info| info.custom_status.is_some()).await;
+    let _payments = up(stage.worker("payments").activity(WORK, async |_: ActivityContext, n: u64| ok(n))).await;
+    assert_eq!(done(&run).await, "7");
+}
+
+pub(crate) async fn an_attempt_without_a_heartbeat_fails_and_one_with_it_goes_on(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let work = async |ctx: ActivityContext, n: u64| {
+        if n == 0 {
+            std::future::pending::<()>().await;
+        }
+        // Beats past several intervals, then is done.
+        let end = tokio::time::Instant::now() + Duration::from_millis(2000);
+        while tokio::time::Instant::now() < end {
+            ctx.heartbeat("alive").await?;
+            tokio::time::sleep(millis(20)).await;
+        }
+        ok(n)
+    };
+    let _payments = up(stage.worker("payments").activity(WORK, work)).await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+        let limit = if n == 0 { 100 } else { 1000 };
+        kind_of(ctx.call(WORK, n).heartbeat(millis(limit)).await)
+    }))
+    .await;
+    let silent = stage.client.start(MAIN, 0).id("silent").await.unwrap();
+    let alive = stage.client.start(MAIN, 1).id("alive").await.unwrap();
+    assert_eq!(done(&silent).await, kinds::HEARTBEAT_MISSED);
+    assert_eq!(done(&alive).await, "1");
+}
+
+pub(crate) async fn a_child_that_does_not_start_in_time_never_runs(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    stage.known_app("payments").await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+        kind_of(ctx.child(CHILD, n).id("kid").schedule_to_start(millis(50)).await)
+    }))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    assert_eq!(done(&run).await, kinds::TARGET_UNAVAILABLE);
+    let runs = Tally::new();
+    let child = async |runs: Tally, _: WorkflowContext, n: u64| {
+        runs.add();
+        ok(n)
+    };
+    let _payments = up(stage.worker("payments").workflow(CHILD, with(runs.clone(), child))).await;
+    stage.wait_for_depth(Queue::Workflows(app("payments")), 0).await;
+    assert_eq!(runs.get(), 0);
+    assert!(stage.at("payments", "kid").get().await.unwrap().status.is_terminal());
+}
+
+pub(crate) async fn a_child_of_an_unknown_app_does_not_start_in_time_either(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+        kind_of(ctx.child(CHILD, n).id("kid").schedule_to_start(millis(50)).await)
+    }))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    assert_eq!(done(&run).await, kinds::TARGET_UNAVAILABLE);
+}
+
+pub(crate) async fn a_child_that_takes_too_long_is_terminated(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let _payments = up(stage.worker("payments").workflow(CHILD, async |ctx: WorkflowContext, n: u64| {
+        ctx.timer(Duration::from_secs(3600)).await?;
+        ok(n)
+    }))
+    .await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+        kind_of(ctx.child(CHILD, n).id("kid").timeout(millis(100)).await)
+    }))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    assert_eq!(done(&run).await, kinds::TIMED_OUT);
+    stage.wait_for_status("payments", "kid", Status::Terminated).await;
+}
+
+fn short_deliveries() -> Settings {
+    Settings { delivery_timeout: millis(300), ..settings() }
+}
+
+pub(crate) async fn an_activity_longer_than_the_delivery_timeout_runs_once(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let (runs, gate) = (Tally::new(), Gate::new());
+    let work = async |(runs, gate): (Tally, Gate), _: ActivityContext, n: u64| {
+        runs.add();
+        gate.pass().await;
+        ok(n)
+    };
+    let shared = (runs.clone(), gate.clone());
+    let _payments = up(stage.worker("payments").settings(short_deliveries()).activity(WORK, with(shared, work))).await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| kind_of(ctx.call(WORK, n).await))).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    // The lease is renewed again and again, past what the broker would have waited.
+    let mut until_then = None;
+    for _ in 0..4 {
+        let leased = async || {
+            let text = run.get().await.unwrap().waiting.to_string();
+            let lease = text.split("lease until ").nth(1)?.split(';').next()?.to_owned();
+            (Some(&lease) > until_then.as_ref()).then_some(lease)
+        };
+        until_then = Some(until("a lease that is renewed", leased).await);
+    }
+    gate.open();
+    assert_eq!(done(&run).await, "7");
+    assert_eq!(runs.get(), 1);
+}
+
+pub(crate) async fn a_long_activity_whose_worker_is_killed_is_taken_over(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let runs = Tally::new();
+    let payments = || {
+        let work = async |runs: Tally, _: ActivityContext, n: u64| {
+            if runs.add() == 1 {
+                std::future::pending::<()>().await;
+            }
+            ok(n)
+        };
+        stage.worker("payments").settings(short_deliveries()).activity(WORK, with(runs.clone(), work))
+    };
+    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| kind_of(ctx.call(WORK, n).await))).await;
+    let first = up(payments()).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for_text("orders", "one", &["lease until"]).await;
+    drop(first);
+    let _second = up(payments()).await;
+    assert_eq!(done(&run).await, "7");
+    assert_eq!(runs.get(), 2);
+}
+
+pub(crate) async fn a_running_activity_learns_that_its_caller_is_gone(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let (runs, cancelled) = (Tally::new(), Tally::new());
+    let work = async |(runs, cancelled): (Tally, Tally), ctx: ActivityContext, n: u64| {
+        runs.add();
+        loop {
+            ctx.heartbeat(n).await?;
+            if tokio::time::timeout(millis(20), ctx.cancelled().cancelled()).await.is_ok() {
+                cancelled.add();
+                return ok(n);
+            }
+        }
+    };
+    let _payments = up(stage.worker("payments").activity(WORK, with((runs.clone(), cancelled.clone()), work))).await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+        kind_of(ctx.call(WORK, n).heartbeat(millis(400)).await)
+    }))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    runs.reach(1).await;
+    run.terminate("enough").and_wait(PATIENCE).await.unwrap();
+    cancelled.reach(1).await;
+}
