@@ -17,3 +17,12 @@ pub use replay::{
     All, Call, Child, Compensations, Either, EventWait, First, Handle, Timer, WorkflowContext, all, first, race,
 };
 pub use worker::{ActivityContext, RunningWorker, Worker, WorkerCounts, WorkerError, shutdown_signal};
+
+/// The code in the guides is compiled by `cargo test --doc`.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/first-two-apps.md")]
+    struct FirstTwoApps;
+}

@@ -242,17 +242,23 @@ impl Engine {
             self.retrying("unschedule", || self.store().unschedule(&instance.app, &unscheduled))
                 .await?;
         }
-        try_join_all(others.into_iter().map(|effect| self.make_one(instance, record, effect))).await?;
+        try_join_all(others.into_iter().map(|effect| self.make_one(instance, effect))).await?;
         Ok(())
     }
 
-    async fn make_one(&self, instance: &InstanceRef, record: &Record, effect: Effect) -> Result<()> {
+    async fn make_one(&self, instance: &InstanceRef, effect: Effect) -> Result<()> {
         match effect {
             Effect::Send(queue, item) => self.outbox.send(queue, *item).await,
             Effect::Child(child) => Box::pin(self.make_child(*child)).await,
             Effect::Raise(event) => self.raise(event).await.map(drop),
             Effect::TerminateChild(child, task) => Box::pin(self.terminate_child(&child, task)).await,
-            Effect::Index => self.retrying("index", || self.store().index(instance, record)).await,
+            Effect::Index => {
+                // As it is stored now: what is noted is ordered by the store's own times.
+                match self.retrying("record", || self.store().record(instance)).await? {
+                    Some(stored) => self.retrying("index", || self.store().index(instance, &stored)).await,
+                    None => Ok(()),
+                }
+            }
             Effect::Schedule(_) | Effect::Unschedule(_) | Effect::Retain(_) => Ok(()),
         }
     }

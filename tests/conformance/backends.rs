@@ -54,6 +54,13 @@ macro_rules! all_behaviours {
                 a_child_without_an_id_is_named_after_its_call,
                 a_tree_over_three_apps_is_purged_as_one,
                 a_result_for_a_parent_that_was_purged_is_dropped;
+            duplicates:
+                each_kind_of_message_counts_once,
+                what_comes_after_the_end_changes_nothing,
+                a_start_whose_taker_died_is_taken_again,
+                a_start_that_was_lost_is_sent_again,
+                effects_that_a_crash_left_unmade_are_made_by_whoever_comes_next,
+                the_due_loop_finds_unmade_effects_without_any_message;
             events_and_timers:
                 events_arrive_in_order_whoever_waits,
                 events_wait_for_an_instance_that_is_yet_to_come,
@@ -73,6 +80,23 @@ macro_rules! all_behaviours {
                 an_activity_that_takes_its_process_down_fails_in_the_end,
                 a_task_that_took_a_process_down_once_runs_again,
                 a_workflow_that_fails_or_panics_says_why;
+            lifecycle:
+                a_suspended_instance_keeps_what_arrives_and_goes_on_with_it,
+                an_instance_that_is_suspended_twice_is_resumed_once,
+                a_suspended_instance_stays_so_in_another_worker,
+                a_pending_instance_is_suspended_and_resumed_without_a_worker,
+                an_instance_ends_in_whatever_state_it_is,
+                an_end_wins_over_continue_as_new,
+                a_workflow_that_always_begins_anew_holds_up_nobody,
+                a_run_goes_on_through_its_generations,
+                events_are_carried_over_and_seen_once,
+                late_results_of_the_old_execution_are_dropped,
+                a_taken_id_is_handled_by_the_policy,
+                a_request_id_starts_one_run,
+                a_delayed_start_waits_for_its_time,
+                what_was_purged_is_gone_and_can_be_started_again,
+                a_finished_instance_is_kept_for_its_time,
+                nothing_of_an_instance_that_is_over_is_looked_at_again;
             missing_targets:
                 a_task_waits_for_an_app_that_is_away,
                 without_a_policy_a_call_waits_for_an_unknown_app,

@@ -1,1 +1,256 @@
-//! To come.
+//! Every kind of message delivered twice, at once and after a restart: scenarios 14, 15 and 17.
+
+use leveret::backend::{Mark, Queue};
+use leveret::replay::history::HistoryEvent;
+use leveret::wire::{Command, CommandItem, CompletionItem, EventItem, Item, Outcome, ProbeItem, TaskRef, TimerItem, WakeItem};
+use leveret::{
+    Activity, ActivityContext, Event, MessageId, Payload, Result, RunningWorker, Status, Workflow, WorkerId, WorkflowContext,
+};
+
+use crate::harness::*;
+
+const MAIN: Workflow<u64, u64> = Workflow::new("orders", "main");
+const CHILD: Workflow<u64, u64> = Workflow::new("payments", "child");
+const WORK: Activity<u64, u64> = Activity::new("payments", "work");
+const NUMBER: Event<u64> = Event::new("number");
+const GO: Event<()> = Event::new("go");
+
+async fn everything(ctx: WorkflowContext, n: u64) -> Result<u64> {
+    let activity = ctx.call(WORK, n).await?;
+    ctx.timer(millis(1)).await?;
+    let child = ctx.child(CHILD, n).id("kid").await?;
+    let event = ctx.event(NUMBER).await?;
+    ctx.set_custom_status("waits")?;
+    ctx.event(GO).await?;
+    // A number that came twice would be found here.
+    let second = ctx.event(NUMBER).within(millis(1)).await?;
+    Ok(activity + child + event + second.unwrap_or(1000))
+}
+
+async fn orders(stage: &Stage) -> RunningWorker {
+    up(stage.worker("orders").workflow(MAIN, everything)).await
+}
+
+async fn payments(stage: &Stage) -> RunningWorker {
+    let worker = stage.worker("payments").activity(WORK, async |_: ActivityContext, n: u64| ok(n));
+    up(worker.workflow(CHILD, async |_: WorkflowContext, n: u64| ok(n))).await
+}
+
+pub(crate) async fn each_kind_of_message_counts_once(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    stage.known_app("orders").await;
+    stage.known_app("payments").await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    let starts = stage.take(&Queue::Workflows(app("orders"))).await;
+    for _ in 0..3 {
+        stage.publish(Queue::Workflows(app("orders")), starts.clone()).await;
+    }
+    let first = orders(&stage).await;
+    let tasks = stage.take(&Queue::Activities(app("payments"))).await;
+    for _ in 0..3 {
+        stage.publish(Queue::Activities(app("payments")), tasks.clone()).await;
+    }
+    let _payments = payments(&stage).await;
+    stage.wait_for_text("orders", "one", &["event `number`"]).await;
+    run.raise(NUMBER, 100).message_id("number").await.unwrap();
+    stage.wait_for("orders", "one", "at its last wait", |info| info.custom_status.is_some()).await;
+    let info = run.get().await.unwrap();
+    let home = Queue::Events(app("orders"), info.lane.unwrap());
+    let history = stage.events("orders", "one").await;
+
+    // All that it was ever told, and what it was not told but hears in vain.
+    let task = |sequence| TaskRef { instance: run.instance().clone(), execution: info.execution, sequence };
+    let mut items = vec![
+        Item::Wake(WakeItem { instance: run.instance().clone() }),
+        Item::Probe(ProbeItem { worker: WorkerId::generate() }),
+        Item::Event(EventItem {
+            instance: run.instance().clone(),
+            name: "number".into(),
+            payload: Payload::encode(&100).unwrap(),
+            message_id: MessageId::new("number").unwrap(),
+        }),
+        Item::Command(CommandItem {
+            instance: run.instance().clone(),
+            command: Command::Resume { reason: "it is not suspended".into() },
+            run: Some(info.run),
+            parent: None,
+        }),
+        Item::Command(CommandItem {
+            instance: run.instance().clone(),
+            command: Command::Terminate { reason: "another run".into(), recursive: true },
+            run: Some(leveret::RunId::generate()),
+            parent: None,
+        }),
+    ];
+    for event in &history {
+        match event {
+            HistoryEvent::TaskScheduled { sequence, task_execution_id, .. } => items.push(Item::Completion(CompletionItem {
+                task: task(*sequence),
+                task_execution_id: Some(*task_execution_id),
+                from: app("payments"),
+                outcome: Outcome::Completed(Payload::encode(&666).unwrap()),
+                progressed: false,
+            })),
+            HistoryEvent::ChildScheduled { sequence, .. } => items.push(Item::Completion(CompletionItem {
+                task: task(*sequence),
+                task_execution_id: None,
+                from: app("payments"),
+                outcome: Outcome::Completed(Payload::encode(&666).unwrap()),
+                progressed: false,
+            })),
+            HistoryEvent::TimerCreated { sequence, .. } => items.push(Item::Timer(TimerItem { task: task(*sequence), deadline: false })),
+            _ => {}
+        }
+    }
+    assert_eq!(items.len(), 8);
+    let again = async |stage: &Stage| {
+        stage.publish(home.clone(), items.iter().cloned().chain(items.clone()).collect()).await;
+        for item in &items {
+            stage.publish(home.clone(), vec![item.clone()]).await;
+        }
+        stage.publish(Queue::Workflows(app("orders")), starts.clone()).await;
+        stage.publish(Queue::Activities(app("payments")), tasks.clone()).await;
+        stage.wait_for_depth(home.clone(), 0).await;
+        stage.wait_for_depth(Queue::Workflows(app("orders")), 0).await;
+    };
+    again(&stage).await;
+    first.stop().await;
+    let _second = orders(&stage).await;
+    again(&stage).await;
+    run.raise(GO, ()).await.unwrap();
+    assert_eq!(done(&run).await, 7 + 7 + 100 + 1000);
+    let events = stage.events("orders", "one").await;
+    assert_eq!(events[..history.len()], history[..], "nothing was added, nothing was changed");
+    let count = |is_meant: fn(&HistoryEvent) -> bool| events.iter().filter(|event| is_meant(event)).count();
+    assert_eq!(count(|event| matches!(event, HistoryEvent::ExecutionStarted { .. })), 1);
+    assert_eq!(count(|event| matches!(event, HistoryEvent::TaskCompleted { .. } | HistoryEvent::TaskFailed { .. })), 1);
+    assert_eq!(count(|event| matches!(event, HistoryEvent::ChildCompleted { .. })), 1);
+    assert_eq!(count(|event| matches!(event, HistoryEvent::ExecutionCompleted { .. })), 1);
+}
+
+pub(crate) async fn what_comes_after_the_end_changes_nothing(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+        ctx.event(GO).await?;
+        ok(n)
+    }))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    run.raise(GO, ()).await.unwrap();
+    assert_eq!(done(&run).await, 7);
+    let info = run.get().await.unwrap();
+    let home = Queue::Events(app("orders"), info.lane.unwrap());
+    let item = EventItem {
+        instance: run.instance().clone(),
+        name: "go".into(),
+        payload: Payload::null(),
+        message_id: MessageId::new("late").unwrap(),
+    };
+    let terminate = CommandItem {
+        instance: run.instance().clone(),
+        command: Command::Terminate { reason: "late".into(), recursive: true },
+        run: None,
+        parent: None,
+    };
+    stage.publish(home.clone(), vec![Item::Event(item), Item::Command(terminate)]).await;
+    stage.wait_for_depth(home, 0).await;
+    let after = run.get().await.unwrap();
+    assert_eq!((after.status, after.turns, after.updated_at), (Status::Completed, info.turns, info.updated_at));
+}
+
+pub(crate) async fn a_start_whose_taker_died_is_taken_again(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    stage.known_app("orders").await;
+    stage.known_app("payments").await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.take_and_die(&Queue::Workflows(app("orders"))).await;
+    let _orders = orders(&stage).await;
+    stage.wait_for_status("orders", "one", Status::Running).await;
+    run.terminate("enough").and_wait(PATIENCE).await.unwrap();
+}
+
+pub(crate) async fn a_start_that_was_lost_is_sent_again(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    stage.known_app("orders").await;
+    stage.known_app("payments").await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    // As if its client had died before it published: the mark is there and the message is not.
+    stage.take(&Queue::Workflows(app("orders"))).await;
+    let record = stage.record("orders", "one").await.unwrap();
+    assert!(record.marks.is_empty());
+    mark_again(&stage, &record, Mark::Start).await;
+    let _orders = orders(&stage).await;
+    stage.wait_for_status("orders", "one", Status::Running).await;
+    run.terminate("enough").and_wait(PATIENCE).await.unwrap();
+}
+
+/// Sets a mark as whoever died before its effects left it.
+async fn mark_again(stage: &Stage, record: &leveret::backend::Record, mark: Mark) {
+    use leveret::backend::{Commit, Committed};
+    use leveret::replay::history::Turn;
+    let turn = Turn {
+        version: record.version + 1,
+        commit: leveret::CommitId::generate(),
+        at: stage.backend.store().now().await.unwrap(),
+        build: None,
+        events: Vec::new(),
+    };
+    let commit = Commit {
+        instance: instance("orders", "one"),
+        guard: record.guard(),
+        id: turn.commit,
+        turn: turn.encode(),
+        next_execution: None,
+        status: record.status,
+        lane: record.lane,
+        view: record.view.clone(),
+        outcome: None,
+        drop_input: false,
+        inbox_taken: 0,
+        inbox_kept: Vec::new(),
+        marks: vec![mark],
+        cleared: Vec::new(),
+        claims_opened: Vec::new(),
+        claims_closed: Vec::new(),
+    };
+    assert!(matches!(stage.backend.store().commit(&commit).await.unwrap(), Committed::Applied { .. }));
+}
+
+pub(crate) async fn effects_that_a_crash_left_unmade_are_made_by_whoever_comes_next(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    stage.known_app("payments").await;
+    let first = orders(&stage).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    // The task of the first turn is lost, and the turn is marked again: a crash between the commit and the publish.
+    stage.wait_for_depth(Queue::Activities(app("payments")), 1).await;
+    first.stop().await;
+    stage.take(&Queue::Activities(app("payments"))).await;
+    let record = stage.record("orders", "one").await.unwrap();
+    mark_again(&stage, &record, Mark::Turn(record.version)).await;
+    let _second = orders(&stage).await;
+    let _payments = payments(&stage).await;
+    // Any message will do.
+    run.raise(NUMBER, 100).await.unwrap();
+    run.raise(GO, ()).await.unwrap();
+    run.raise(NUMBER, 5).await.unwrap();
+    assert_eq!(done(&run).await, 7 + 7 + 100 + 5);
+    let scheduled = |event: &HistoryEvent| matches!(event, HistoryEvent::TaskScheduled { .. });
+    assert_eq!(stage.count_events("orders", "one", scheduled).await, 1);
+}
+
+pub(crate) async fn the_due_loop_finds_unmade_effects_without_any_message(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    stage.known_app("payments").await;
+    let workflow: Workflow<u64, u64> = Workflow::new("orders", "call");
+    let orders = || stage.worker("orders").workflow(workflow, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await);
+    let first = up(orders()).await;
+    let run = stage.client.start(workflow, 7).id("one").await.unwrap();
+    stage.wait_for_depth(Queue::Activities(app("payments")), 1).await;
+    first.stop().await;
+    stage.take(&Queue::Activities(app("payments"))).await;
+    let record = stage.record("orders", "one").await.unwrap();
+    mark_again(&stage, &record, Mark::Turn(record.version)).await;
+    let _payments = payments(&stage).await;
+    let _second = up(orders()).await;
+    assert_eq!(done(&run).await, 7);
+}

@@ -52,11 +52,16 @@ pub(crate) async fn demo(arguments: Demo) -> Result<(), Problem> {
     show(&outcomes?, json, Some(&ledger));
     if !json {
         let chosen = if store == Path::new("leveret-demo.db") { String::new() } else { format!(" --store {}", store.display()) };
+        let first = &plan.orders[0].id;
         eprintln!("\nLook further:");
-        eprintln!("  cargo run --release -- history {}{chosen}   what happened to one order, event by event", plan.orders[0].id);
-        eprintln!("  cargo run --release -- demo --json{chosen}     this table as JSON, with inputs and failures");
-        eprintln!("  cargo run --release -- demo --fresh{chosen}    from the beginning; kill it in the middle and run it again");
-        eprintln!("  README.md                              the same apps as three processes on RabbitMQ and Redis");
+        for (arguments, shows) in [
+            (format!("history {first}{chosen}"), "what happened to one order, event by event"),
+            (format!("demo --json{chosen}"), "the table as JSON, with outputs and failures"),
+            (format!("demo --fresh{chosen}"), "from the beginning; kill it in the middle and run it again"),
+        ] {
+            eprintln!("  {:48} {shows}", format!("cargo run --release -- {arguments}"));
+        }
+        eprintln!("  {:48} the same apps as three processes on RabbitMQ and Redis", "README.md");
     }
     Ok(())
 }

@@ -18,7 +18,6 @@ use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
 use arguments::{Arguments, Command};
-use problem::Problem;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -26,7 +25,7 @@ async fn main() -> ExitCode {
         eprintln!("{}", arguments::GREETING);
         return ExitCode::from(2);
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error,lapin=off"));
     let has_colours = paint::wanted(std::io::stderr().is_terminal());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(has_colours).init();
     let ended = match command {

@@ -98,6 +98,8 @@ impl Progress {
                 bar.abandon();
             }
             total.finish_and_clear();
+            // The cursor stands behind the last bar.
+            eprintln!();
         }
     }
 }

@@ -97,5 +97,6 @@ pub(crate) fn ledger(entries: &[Entry]) -> String {
     let charges = entries.len() - refunds;
     let mut seen = HashSet::new();
     let twice = entries.iter().filter(|entry| !seen.insert((&entry.order, entry.cents < 0))).count();
-    format!("\nThe bank's ledger: {charges} charges, {refunds} refund(s), {twice} booked twice.")
+    let refunds = if refunds == 1 { "1 refund".into() } else { format!("{refunds} refunds") };
+    format!("\nThe bank's ledger: {charges} charges, {refunds}, {twice} booked twice.")
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use contracts::{APPROVAL, Approval, CHECKOUT, Order, Stage};
 use leveret::client::{Filter, InstanceSummary};
-use leveret::{Client, OnConflict};
+use leveret::{Client, OnConflict, Status};
 
 use crate::outcome;
 use crate::plan::{Plan, TAG};
@@ -41,7 +41,7 @@ pub(crate) async fn to_the_end(client: &Client, plan: &Plan, progress: &Progress
             let id = plan.instance_id(order);
             let Some(instance) = now.get(&id) else { continue };
             let text = describe(instance);
-            let is_news = last.get(&id) != Some(&text);
+            let is_news = instance.status != Status::Pending && last.get(&id) != Some(&text);
             if instance.status.is_terminal() {
                 if !last.get(&id).is_some_and(String::is_empty) {
                     let outcome = outcome::of(client, plan, order).await?;
