@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::SemaphorePermit;
 use tracing::{debug, warn};
 
 use super::delivery::Arrival;
@@ -97,6 +98,8 @@ pub(super) struct Activation<'a> {
     pub(super) has_parked: bool,
     /// The run token that stands while code runs for redelivered items.
     token: Option<MessageId>,
+    /// Held while the turn may be one that takes the process down.
+    suspect: Option<SemaphorePermit<'a>>,
 }
 
 impl<'a> Activation<'a> {
@@ -111,6 +114,7 @@ impl<'a> Activation<'a> {
             generations: 0,
             has_parked: false,
             token: None,
+            suspect: None,
         }
     }
 
@@ -332,8 +336,7 @@ impl<'a> Activation<'a> {
         };
         if self.is_redelivered && self.token.is_none() {
             let tries = self.begin_try(state.record.execution).await?;
-            let limit = self.runtime.settings.limits.crashes;
-            if tries > limit {
+            if tries >= self.runtime.settings.limits.crashes {
                 let message = format!(
                     "its turn was begun {tries} times and never committed: it seems to take down its worker; resume it once the cause is mended, or deploy another build"
                 );
@@ -347,17 +350,24 @@ impl<'a> Activation<'a> {
         }
     }
 
-    /// Counts a turn that may be deadly: by a token, as an activity's run is.
+    /// Counts a turn that may be deadly: by a token, as an activity's run is. Gives the number of those that have died in it.
     async fn begin_try(&mut self, execution: ExecutionId) -> Result<u32> {
-        let engine = &self.runtime.engine;
+        let (runtime, engine) = (self.runtime, &self.runtime.engine);
         let token: MessageId = execution.derive("turn", 0).into();
+        let tries = engine.retrying("runs", || engine.store().runs(&runtime.app, &token)).await?;
+        if tries > 0 {
+            // All turns that were under way when a process died have a token. One at a time, only the deadly one gets another.
+            self.suspect = runtime.suspect_turn.acquire().await.ok();
+        }
         self.token = Some(token.clone());
-        engine.retrying("begin run", || engine.store().begin_run(&self.runtime.app, &token)).await
+        engine.retrying("begin run", || engine.store().begin_run(&runtime.app, &token)).await?;
+        Ok(tries)
     }
 
     /// Nobody has died: what the turn came to is no matter. (Not every turn commits, and something else may take the process down each time.)
     async fn end_try(&mut self) {
         let Some(token) = self.token.take() else { return };
+        self.suspect = None;
         let engine = &self.runtime.engine;
         if let Err(error) = engine.retrying("end run", || engine.store().end_run(&self.runtime.app, &token)).await {
             debug!(instance = %self.instance, %error, "a turn's token was not taken away; it lapses");

@@ -163,11 +163,13 @@ impl Run {
             self.end_run().await?;
             return Err(crate::backend::Error::transient("the worker stops"));
         };
-        drop((slot, suspect));
         fault_point("activity-ended");
+        // Before the answer: whatever takes the process down from here on, it is not the body.
+        self.end_run().await?;
+        drop((slot, suspect));
         self.answer(result, ctx.has_reported() || self.is_redelivered).await?;
         fault_point("activity-answered");
-        self.end_run().await
+        Ok(())
     }
 
     /// Waits for the body; meanwhile keeps a lease if it takes long, and fires the token when nobody wants the result. `None` if the worker stops first.

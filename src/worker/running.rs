@@ -44,6 +44,7 @@ impl RunningWorker {
             turns: Semaphore::new(settings.turns),
             slots: Arc::new(Semaphore::new(settings.activities)),
             suspect: Semaphore::new(1),
+            suspect_turn: Semaphore::new(1),
             tracker,
             cancel_activities: draining.child_token(),
             draining,

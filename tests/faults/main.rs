@@ -9,6 +9,7 @@ mod effects;
 mod inspect;
 mod kill_points;
 mod process;
+mod random_kills;
 mod server_restarts;
 mod soon;
 mod worker;

@@ -3,11 +3,13 @@
 //! Environment variables tell it; see [`super::process`]. An embedded file is open in one process only, so that a process may have all roles, and
 //! whatever the test wants to know while it lives the process has to write to a file.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
 use leveret::backend::Backend;
 use leveret::client::Error;
 use leveret::{Client, OnConflict, Payload};
@@ -63,6 +65,11 @@ async fn run(roles: &str) {
             if has("watcher") {
                 watch(&backend, &directory).await;
             }
+        },
+        async {
+            if has("crowd") {
+                crowd(&backend, &directory).await;
+            }
         }
     );
 }
@@ -102,13 +109,50 @@ async fn watch(backend: &Backend, directory: &Path) {
             Err(error) => break Payload::encode(&error.to_string()).expect("text"),
         }
     };
+    let result = std::str::from_utf8(result.as_bytes()).expect("JSON");
+    write_result(backend, directory, result).await;
+}
+
+/// Starts many tours, approves them and waits for all results. Does so again in each process, with the same IDs.
+async fn crowd(backend: &Backend, directory: &Path) {
+    let client = Client::new(backend.clone());
+    let number: usize = std::env::var(SUBJECT).expect("a number").parse().expect("a number");
+    let tours = (0..number).map(|number| tour(&client, number));
+    let results: Vec<String> = stream::iter(tours).buffer_unordered(50).collect().await;
+    let kinds: BTreeSet<String> = results.into_iter().collect();
+    let kinds: Vec<String> = kinds.into_iter().collect();
+    write_result(backend, directory, &kinds.join(", ")).await;
+}
+
+async fn tour(client: &Client, number: usize) -> String {
+    let start = client
+        .start_named::<Payload>("orders", "tour", 0)
+        .id(format!("tour-{number}"))
+        .request_id(format!("request-{number}"));
+    match start.await {
+        Ok(_) | Err(Error::InstanceAlreadyExists { .. }) => {}
+        Err(error) => return error.to_string(),
+    }
+    let instance = client.instance("orders", format!("tour-{number}")).expect("valid");
+    let raise = instance.raise(APPROVED, 1000).message_id(format!("approval-{number}"));
+    match raise.await {
+        Ok(_) | Err(Error::InstanceOver { .. }) => {}
+        Err(error) => return error.to_string(),
+    }
+    match instance.result_as::<u64>().await {
+        Ok(result) => result.to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// The result, once everything is tidy, or with what is not.
+async fn write_result(backend: &Backend, directory: &Path, result: &str) {
     let began = tokio::time::Instant::now();
     let mut left = untidy(backend).await;
     while !left.is_empty() && began.elapsed() < TIDY_WITHIN {
         tokio::time::sleep(LOOK_EVERY).await;
         left = untidy(backend).await;
     }
-    let result = std::str::from_utf8(result.as_bytes()).expect("JSON");
     write(directory, WATCHED, &format!("{result}\n{}", left.join("\n")));
 }
 

@@ -161,10 +161,7 @@ impl World {
     /// Kills the process with the role. Gives its roles, with which it can be started again.
     pub(crate) fn kill(&mut self, role: &str) -> String {
         let index = self.index_of(role);
-        let process = self.processes.remove(index);
-        let roles = process.roles().to_owned();
-        process.kill();
-        roles
+        self.kill_number(index)
     }
 
     /// True if the process with the role has been killed. It may be known to the test as such alone: by a fault, or by its own hand.
@@ -176,6 +173,19 @@ impl World {
     /// True once the watcher has written the result down.
     pub(crate) fn has_result(&self) -> bool {
         self.directory.join(WATCHED).exists()
+    }
+
+    /// How many processes there are.
+    pub(crate) fn processes(&self) -> usize {
+        self.processes.len()
+    }
+
+    /// Kills the process of this number. Gives its roles, with which it can be started again.
+    pub(crate) fn kill_number(&mut self, index: usize) -> String {
+        let process = self.processes.remove(index);
+        let roles = process.roles().to_owned();
+        process.kill();
+        roles
     }
 
     fn index_of(&self, role: &str) -> usize {
