@@ -89,11 +89,11 @@ impl Engine {
             inbox_taken: 0,
             inbox_kept: Vec::new(),
             marks,
-            // The start is not to be sent any more: nobody may run what is over.
+            // Neither its start nor its next execution is wanted any more: nobody may run what is over.
             cleared: if status == Status::Pending {
                 Vec::new()
             } else {
-                vec![Mark::Start]
+                vec![Mark::Start, Mark::Run]
             },
             claims_opened: Vec::new(),
             claims_closed: Vec::new(),

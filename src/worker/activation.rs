@@ -32,10 +32,12 @@ pub(super) fn arrive(runtime: &Arc<Runtime>, instance: &InstanceRef, arrival: Ar
 
 /// Works until nothing waits for the instance.
 async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
-    let _guard = Abandoned { runtime: &runtime, instance: &instance };
+    let mut guard = Abandoned { runtime: &runtime, instance: &instance, is_over: false };
     loop {
         let batch = runtime.mailboxes.take(&instance, runtime.settings.limits.turn_events);
         if batch.is_empty() {
+            // From here on the mailbox may be somebody else's.
+            guard.is_over = true;
             return;
         }
         let Ok(_permit) = runtime.turns.acquire().await else { return };
@@ -62,11 +64,12 @@ async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
 struct Abandoned<'a> {
     runtime: &'a Runtime,
     instance: &'a InstanceRef,
+    is_over: bool,
 }
 
 impl Drop for Abandoned<'_> {
     fn drop(&mut self) {
-        while !self.runtime.mailboxes.take(self.instance, usize::MAX).is_empty() {}
+        while !self.is_over && !self.runtime.mailboxes.take(self.instance, usize::MAX).is_empty() {}
     }
 }
 
@@ -94,7 +97,7 @@ pub(super) struct Activation<'a> {
     pub(super) is_current: bool,
     /// Executions begun by continue-as-new in this activation.
     pub(super) generations: u32,
-    /// True once something is left in the inbox on purpose: the state is then read anew next time.
+    /// True once an item was put into the inbox because it is ahead of the state: the state is then read anew next time.
     pub(super) has_parked: bool,
     /// The run token that stands while code runs for redelivered items.
     token: Option<MessageId>,
@@ -135,7 +138,7 @@ impl<'a> Activation<'a> {
                 Step::Again => live = Some(state),
                 Step::Reload => self.is_current = false,
                 Step::Done => {
-                    if state.record.status == Status::Running && state.execution.is_some() && !self.has_parked {
+                    if state.record.status == Status::Running && state.execution.is_some() && state.inbox.is_empty() && !self.has_parked {
                         self.runtime.cache.put(self.instance.clone(), state);
                     }
                     return Ok(());
@@ -239,6 +242,12 @@ impl<'a> Activation<'a> {
     }
 
     async fn running(&mut self, state: &mut Live) -> Result<Step> {
+        if state.renewal.is_some()
+            && let Some((reason, recursive)) = self.awaited_end(state)
+        {
+            // The next execution may begin anew at once, and so might the one after: an end wins over that.
+            return self.terminate_held(state, reason, recursive).await;
+        }
         if let Some(refused) = self.prepare(state).await? {
             return Ok(refused);
         }
@@ -246,6 +255,17 @@ impl<'a> Activation<'a> {
             return self.renew(state).await;
         }
         self.turn(state, None).await
+    }
+
+    /// A command that waits for us and ends the run.
+    fn awaited_end(&self, state: &Live) -> Option<(String, bool)> {
+        self.items.iter().chain(&state.inbox).find_map(|item| match item {
+            Item::Command(command) if self.means_us(command, &state.record) => match &command.command {
+                Command::Terminate { reason, recursive } => Some((reason.clone(), *recursive)),
+                _ => None,
+            },
+            _ => None,
+        })
     }
 
     async fn pending(&mut self, state: &mut Live) -> Result<Step> {
@@ -282,6 +302,10 @@ impl<'a> Activation<'a> {
         let Some(position) = wanted else {
             if !self.is_current {
                 return Ok(Step::Reload);
+            }
+            if !is_stalled {
+                // It is held already; kept, it would hold it once more after the resume.
+                self.items.retain(|item| !matches!(item, Item::Command(command) if matches!(command.command, Command::Suspend { .. })));
             }
             return self.all_to_inbox().await;
         };
@@ -342,6 +366,10 @@ impl<'a> Activation<'a> {
                 );
                 return self.stall(state, Stuck { reason: StallReason::Crashed, message }).await.map(Some);
             }
+        }
+        if state.renewal.is_some() {
+            // The next execution has nothing to replay.
+            return Ok(None);
         }
         self.runtime.counters.replays.add();
         match state.replay(self.instance, code, &self.runtime.settings.limits) {
@@ -426,9 +454,10 @@ impl<'a> Activation<'a> {
         self.deliver(item, true).await.map(drop)
     }
 
-    async fn deliver(&self, item: &Item, park: bool) -> Result<Delivered> {
+    /// Puts an item into the inbox, or says where it is to go. What is parked was taken from its sender already, so it always fits.
+    pub(super) async fn deliver(&self, item: &Item, park: bool) -> Result<Delivered> {
         let engine = &self.runtime.engine;
-        let bound = matches!(item, Item::Event(_)).then_some(self.runtime.settings.limits.inbox_events);
+        let bound = (matches!(item, Item::Event(_)) && !park).then_some(self.runtime.settings.limits.inbox_events);
         let encoded = rmp_serde::to_vec_named(item).expect("an item holds only values that MessagePack can write");
         let keep_absent = matches!(item, Item::Event(_)).then_some(self.runtime.settings.limits.dedup_window);
         let deliver = Deliver { instance: self.instance.clone(), item: encoded.into(), bound, park, keep_absent };

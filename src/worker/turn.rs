@@ -67,8 +67,6 @@ impl Activation<'_> {
         if let Err(stuck) = self.draw_up(state, &mut execution, &mut draft, opening).await? {
             return self.stall(state, stuck).await;
         }
-        let parked = !draft.inbox_kept.is_empty();
-        self.has_parked |= parked;
         if draft.events.is_empty() && !draft.must_commit && draft.inbox_taken == draft.inbox_kept.len() {
             return self.settle_without_commit(state, execution, draft).await;
         }
@@ -275,6 +273,7 @@ impl Activation<'_> {
             }
         }
         state.execution = Some(execution);
+        state.inbox = draft.inbox_kept;
         self.finish(draft.consumed, draft.ahead, draft.dropped).await?;
         Ok(if self.items.is_empty() { Step::Done } else { Step::Again })
     }
@@ -337,7 +336,6 @@ impl Activation<'_> {
             None if is_suspended => Status::Suspended,
             None => Status::Running,
         };
-        let kept = inbox_kept.len();
         let commit = Commit {
             instance: self.instance.clone(),
             guard: record.guard(),
@@ -389,7 +387,9 @@ impl Activation<'_> {
         debug!(instance = %self.instance, version = turn.version, events = turn.events.len(), %status, "turn committed");
         state.renewal = renewal;
         state.execution = (!execution.is_over()).then_some(execution);
-        let has_unread = inbox_left > kept && !status.is_terminal();
+        // They stand at the front of the stored inbox again: the next turn reads them first, so that nothing overtakes them.
+        state.inbox = inbox_kept;
+        let has_unread = inbox_left > state.inbox.len() && !status.is_terminal();
         Ok(match status {
             _ if has_unread && status != Status::Suspended => Step::Reload,
             _ if state.renewal.is_some() => Step::Again,
@@ -408,14 +408,17 @@ impl Activation<'_> {
     /// Begins the next execution after continue-as-new.
     pub(super) async fn renew(&mut self, state: &mut Live) -> Result<Step> {
         if self.generations >= self.runtime.settings.limits.generations {
-            // Others have waited long enough. The mark `run` and this wake see to it that it goes on.
+            // Others have waited long enough. What came waits in the inbox, where nothing that comes later overtakes it; the mark `run` and this wake
+            // see to it that the instance goes on.
+            while let Some(item) = self.items.front() {
+                if !matches!(item, Item::Start(_) | Item::Wake(_) | Item::Probe(_)) {
+                    self.deliver(item, true).await?;
+                }
+                self.items.pop_front();
+            }
             let lane = state.record.lane.unwrap_or_default();
             let wake = Item::Wake(WakeItem { instance: self.instance.clone() });
             self.runtime.engine.outbox.send(Queue::Events(self.instance.app.clone(), lane), wake).await?;
-            let rest: Vec<_> = self.items.drain(..).collect();
-            for item in rest {
-                self.runtime.engine.outbox.send(Queue::Events(self.instance.app.clone(), lane), item).await?;
-            }
             return Ok(Step::Done);
         }
         self.generations += 1;
@@ -425,7 +428,7 @@ impl Activation<'_> {
         self.turn(state, Some(Opening::Renewed(renewal))).await
     }
 
-    /// Ends an instance whose code may not run, by its history alone.
+    /// Ends an instance whose code does not run, by its history alone.
     pub(super) async fn terminate_held(&mut self, state: &mut Live, reason: String, recursive: bool) -> Result<Step> {
         if !self.is_current || (state.turns.is_empty() && state.record.version > 0) {
             return Ok(Step::Reload);

@@ -54,6 +54,16 @@ macro_rules! all_behaviours {
                 a_child_without_an_id_is_named_after_its_call,
                 a_tree_over_three_apps_is_purged_as_one,
                 a_result_for_a_parent_that_was_purged_is_dropped;
+            code_changes:
+                swapped_calls_stall_the_instance_until_the_old_code_is_back,
+                of_two_builds_the_fitting_one_takes_the_instance,
+                a_patch_keeps_running_instances_on_their_way,
+                code_that_waits_for_a_foreign_future_is_told_so,
+                a_stalled_instance_keeps_events_and_can_be_ended,
+                a_workflow_that_takes_its_process_down_is_stopped,
+                redelivered_messages_that_change_nothing_are_no_crashes,
+                a_history_that_cannot_be_read_holds_up_nothing_else,
+                code_that_was_dropped_by_replay_leaves_no_trace;
             duplicates:
                 each_kind_of_message_counts_once,
                 what_comes_after_the_end_changes_nothing,
@@ -97,6 +107,24 @@ macro_rules! all_behaviours {
                 what_was_purged_is_gone_and_can_be_started_again,
                 a_finished_instance_is_kept_for_its_time,
                 nothing_of_an_instance_that_is_over_is_looked_at_again;
+            limits:
+                a_large_payload_goes_all_the_way,
+                a_payload_over_the_limit_fails_its_call_alone,
+                an_output_over_the_limit_fails_its_workflow,
+                a_full_inbox_refuses_events_and_nothing_else,
+                a_child_of_a_long_name_is_found_again,
+                a_wide_fan_out_is_joined,
+                a_long_loop_goes_on_in_another_worker,
+                a_history_of_many_pages_is_replayed,
+                a_cache_without_room_costs_replays_and_nothing_else;
+            management:
+                an_instance_shows_all_that_it_waits_for,
+                progress_is_shown_and_forgotten,
+                the_next_attempt_is_shown,
+                instances_are_listed_by_status_in_pages,
+                apps_and_their_workers_are_shown,
+                a_dead_worker_is_not_shown_for_long,
+                the_root_tells_the_whole_story;
             missing_targets:
                 a_task_waits_for_an_app_that_is_away,
                 without_a_policy_a_call_waits_for_an_unknown_app,
@@ -107,6 +135,27 @@ macro_rules! all_behaviours {
                 a_name_that_is_not_registered_fails_at_once,
                 a_start_at_an_app_that_is_away_is_pending_and_runs_when_it_comes,
                 an_app_that_is_removed_is_unknown_again;
+            raw_starts:
+                a_raw_start_runs_its_workflow,
+                a_raw_start_counts_once_by_its_message_id,
+                a_raw_start_that_cannot_be_is_among_the_dead_with_its_reason,
+                a_raw_start_at_an_app_that_is_away_waits,
+                a_raw_start_of_an_unknown_workflow_fails_and_says_so,
+                a_message_that_cannot_be_read_holds_up_no_queue;
+            replicas:
+                each_of_two_workers_gets_a_lane,
+                two_workers_share_the_work_and_one_takes_over,
+                of_two_workers_that_run_one_turn_one_commits,
+                results_that_come_by_any_lane_are_all_in_the_history,
+                while_half_of_the_workers_know_an_activity_calls_to_it_do_not_fail,
+                while_half_of_the_workers_know_a_workflow_starts_of_it_do_not_fail,
+                an_instance_whose_lane_moves_to_an_older_worker_goes_on_in_a_newer_one,
+                an_instance_that_only_older_workers_are_left_for_waits_for_a_newer_one,
+                a_worker_that_stops_hands_back_what_it_cannot_finish,
+                a_long_activity_is_handed_back_by_a_worker_that_stops,
+                a_worker_that_stops_lets_short_activities_end,
+                a_worker_says_what_is_wrong_with_it_at_start_up,
+                workers_that_come_and_go_leave_no_work_undone;
             time_limits:
                 a_call_that_does_not_start_in_time_never_runs,
                 a_call_to_an_unknown_app_does_not_start_in_time_either,

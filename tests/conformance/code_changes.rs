@@ -1,1 +1,262 @@
-//! To come.
+//! Code that changes under running instances, and code that does what it must not; scenario 25.
+
+use leveret::backend::{Commit, Committed, Queue};
+use leveret::{Activity, ActivityContext, Event, Result, StallReason, Status, Workflow, WorkflowContext};
+
+use crate::harness::*;
+
+const MAIN: Workflow<u64, u64> = Workflow::new("orders", "main");
+const OTHER: Workflow<u64, u64> = Workflow::new("orders", "other");
+const ONE: Activity<u64, u64> = Activity::new("payments", "one");
+const TWO: Activity<u64, u64> = Activity::new("payments", "two");
+const GO: Event<()> = Event::new("go");
+
+async fn waiter(ctx: WorkflowContext, n: u64) -> Result<u64> {
+    ctx.event(GO).await?;
+    Ok(n)
+}
+
+async fn one_then_two(ctx: WorkflowContext, n: u64) -> Result<u64> {
+    let first = ctx.call(ONE, n).await?;
+    ctx.event(GO).await?;
+    Ok(first + ctx.call(TWO, n).await?)
+}
+
+async fn two_then_one(ctx: WorkflowContext, n: u64) -> Result<u64> {
+    let first = ctx.call(TWO, n).await?;
+    ctx.event(GO).await?;
+    Ok(first + ctx.call(ONE, n).await?)
+}
+
+async fn payments(stage: &Stage) -> leveret::RunningWorker {
+    let echo = async |_: ActivityContext, n: u64| ok(n);
+    up(stage.worker("payments").activity(ONE, echo).activity(TWO, echo)).await
+}
+
+pub(crate) async fn swapped_calls_stall_the_instance_until_the_old_code_is_back(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let _payments = payments(&stage).await;
+    let old = || stage.worker("orders").workflow(MAIN, one_then_two).workflow(OTHER, waiter);
+    let first = up(old().build_id("v1")).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for_text("orders", "one", &["event `go`"]).await;
+    first.stop().await;
+    let second = up(stage.worker("orders").build_id("v2").workflow(MAIN, two_then_one).workflow(OTHER, waiter)).await;
+    run.raise(GO, ()).await.unwrap();
+    let stalled = stage.wait_for_status("orders", "one", Status::Stalled).await;
+    let stall = stalled.stall.as_ref().expect("a reason");
+    assert_eq!(stall.reason, StallReason::Nondeterminism);
+    for part in ["`one`", "`two`", "turn 1"] {
+        assert!(stall.message.contains(part), "{part} in {}", stall.message);
+    }
+    // Nothing else is held up.
+    let other = stage.client.start(OTHER, 5).await.unwrap();
+    other.raise(GO, ()).await.unwrap();
+    assert_eq!(done(&other).await, 5);
+    second.stop().await;
+    let _third = up(old().build_id("v3")).await;
+    assert_eq!(done(&run).await, 14);
+    let info = run.get().await.unwrap();
+    assert!(info.stall.is_none());
+}
+
+pub(crate) async fn of_two_builds_the_fitting_one_takes_the_instance(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let _payments = payments(&stage).await;
+    let old = || stage.worker("orders").workflow(MAIN, one_then_two);
+    let first = up(old().build_id("v1")).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for_text("orders", "one", &["event `go`"]).await;
+    first.stop().await;
+    let _second = up(stage.worker("orders").build_id("v2").workflow(MAIN, two_then_one)).await;
+    run.raise(GO, ()).await.unwrap();
+    stage.wait_for_status("orders", "one", Status::Stalled).await;
+    // The worker whose code does not fit stays, with its lanes.
+    let _third = up(old().build_id("v3")).await;
+    assert_eq!(done(&run).await, 14);
+}
+
+pub(crate) async fn a_patch_keeps_running_instances_on_their_way(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let _payments = payments(&stage).await;
+    let before = async |ctx: WorkflowContext, n: u64| {
+        ctx.event(GO).await?;
+        ctx.call(ONE, n).await?;
+        ctx.event(GO).await?;
+        ok(1)
+    };
+    let after = async |ctx: WorkflowContext, n: u64| {
+        ctx.event(GO).await?;
+        let is_new = ctx.patched("two-for-one");
+        ctx.call(if is_new { TWO } else { ONE }, n).await?;
+        ctx.event(GO).await?;
+        ok(if is_new { 2 } else { 1 })
+    };
+    let first = up(stage.worker("orders").build_id("v1").workflow(MAIN, before)).await;
+    let past = stage.client.start(MAIN, 7).id("past").await.unwrap();
+    let not_yet = stage.client.start(MAIN, 7).id("not-yet").await.unwrap();
+    past.raise(GO, ()).await.unwrap();
+    stage.wait_for("orders", "past", "past its call", |info| info.turns >= 3).await;
+    stage.wait_for_text("orders", "not-yet", &["event `go`"]).await;
+    first.stop().await;
+    let second = up(stage.worker("orders").build_id("v2").workflow(MAIN, after)).await;
+    let new = stage.client.start(MAIN, 7).id("new").await.unwrap();
+    for run in [&not_yet, &new] {
+        run.raise(GO, ()).await.unwrap();
+        stage.wait_for("orders", run.id(), "past its call", |info| info.turns >= 3).await;
+    }
+    // What was answered stays, in another worker too.
+    second.stop().await;
+    let _third = up(stage.worker("orders").build_id("v3").workflow(MAIN, after)).await;
+    for (run, way) in [(past, 1), (not_yet, 2), (new, 2)] {
+        run.raise(GO, ()).await.unwrap();
+        assert_eq!(done(&run).await, way, "{}", run.id());
+    }
+}
+
+pub(crate) async fn code_that_waits_for_a_foreign_future_is_told_so(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let _payments = payments(&stage).await;
+    let first = up(stage.worker("orders").build_id("v1").workflow(MAIN, async |_: WorkflowContext, n: u64| {
+        tokio::time::sleep(millis(1)).await;
+        ok(n)
+    }))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    let stalled = stage.wait_for_status("orders", "one", Status::Stalled).await;
+    let stall = stalled.stall.as_ref().expect("a reason");
+    assert_eq!(stall.reason, StallReason::ForeignFuture);
+    assert!(stall.message.contains("ctx.timer"), "{}", stall.message);
+    first.stop().await;
+    let _second = up(stage.worker("orders").build_id("v2").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+        ctx.timer(millis(1)).await?;
+        ok(n)
+    }))
+    .await;
+    assert_eq!(done(&run).await, 7);
+}
+
+pub(crate) async fn a_stalled_instance_keeps_events_and_can_be_ended(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, async |_: WorkflowContext, n: u64| {
+        std::future::pending::<()>().await;
+        ok(n)
+    }))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for_status("orders", "one", Status::Stalled).await;
+    for _ in 0..3 {
+        run.raise(GO, ()).await.unwrap();
+    }
+    assert_eq!(stage.backend.store().load(run.instance(), 0, 10).await.unwrap().unwrap().inbox.len(), 3);
+    run.terminate("enough").and_wait(PATIENCE).await.unwrap();
+    assert_eq!(run.get().await.unwrap().status, Status::Terminated);
+    assert_eq!(run.handle().purge().await.unwrap(), 1);
+}
+
+pub(crate) async fn a_workflow_that_takes_its_process_down_is_stopped(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    stage.known_app("orders").await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.take_and_die(&Queue::Workflows(app("orders"))).await;
+    let execution = stage.record("orders", "one").await.unwrap().execution;
+    for _ in 0..5 {
+        stage.backend.store().count_try(run.instance(), execution).await.unwrap();
+    }
+    let turns = Tally::new();
+    let code = async |turns: Tally, ctx: WorkflowContext, n: u64| {
+        turns.add();
+        waiter(ctx, n).await
+    };
+    let _orders = up(stage.worker("orders").workflow(MAIN, with(turns.clone(), code))).await;
+    let stalled = stage.wait_for_status("orders", "one", Status::Stalled).await;
+    assert_eq!(stalled.stall.as_ref().map(|stall| stall.reason), Some(StallReason::Crashed));
+    assert_eq!(turns.get(), 0);
+    // Once the cause is mended, an operator lets it go on.
+    run.raise(GO, ()).await.unwrap();
+    run.resume("mended").await.unwrap();
+    assert_eq!(done(&run).await, 7);
+}
+
+pub(crate) async fn redelivered_messages_that_change_nothing_are_no_crashes(h: &impl Harness) {
+    use leveret::wire::{Item, WakeItem};
+    let stage = Stage::new(h).await;
+    let orders = || stage.worker("orders").workflow(MAIN, waiter);
+    let first = up(orders()).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    let lane = stage.wait_for_status("orders", "one", Status::Running).await.lane.unwrap();
+    first.stop().await;
+    let home = Queue::Events(app("orders"), lane);
+    for _ in 0..8 {
+        stage.publish(home.clone(), vec![Item::Wake(WakeItem { instance: run.instance().clone() })]).await;
+        // Whatever else is left there comes again as well.
+        let mut consumer = stage.broker().consume(&home, 100).await.unwrap();
+        soon("a message", consumer.next()).await.expect("a message");
+        drop(consumer);
+        let worker = up(orders()).await;
+        stage.wait_for_depth(home.clone(), 0).await;
+        worker.stop().await;
+    }
+    assert_eq!(run.get().await.unwrap().status, Status::Running);
+    let _last = up(orders()).await;
+    run.raise(GO, ()).await.unwrap();
+    assert_eq!(done(&run).await, 7);
+}
+
+pub(crate) async fn a_history_that_cannot_be_read_holds_up_nothing_else(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let first = up(stage.worker("orders").workflow(MAIN, waiter)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for_status("orders", "one", Status::Running).await;
+    first.stop().await;
+    let record = stage.record("orders", "one").await.unwrap();
+    let commit = Commit {
+        instance: run.instance().clone(),
+        guard: record.guard(),
+        id: leveret::CommitId::generate(),
+        turn: bytes::Bytes::from_static(b"not a turn"),
+        next_execution: None,
+        status: record.status,
+        lane: record.lane,
+        view: record.view.clone(),
+        outcome: None,
+        drop_input: false,
+        inbox_taken: 0,
+        inbox_kept: Vec::new(),
+        marks: Vec::new(),
+        cleared: Vec::new(),
+        claims_opened: Vec::new(),
+        claims_closed: Vec::new(),
+    };
+    assert!(matches!(stage.backend.store().commit(&commit).await.unwrap(), Committed::Applied { .. }));
+    let _second = up(stage.worker("orders").workflow(MAIN, waiter)).await;
+    run.raise(GO, ()).await.unwrap();
+    let stalled = stage.wait_for_status("orders", "one", Status::Stalled).await;
+    assert_eq!(stalled.stall.as_ref().map(|stall| stall.reason), Some(StallReason::Unreadable));
+    let other = stage.client.start(MAIN, 5).await.unwrap();
+    other.raise(GO, ()).await.unwrap();
+    assert_eq!(done(&other).await, 5);
+}
+
+pub(crate) async fn code_that_was_dropped_by_replay_leaves_no_trace(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let _payments = payments(&stage).await;
+    // A call that is given up, a timer that loses, an event that is given back: the second worker has to come to the same.
+    let code = async |ctx: WorkflowContext, n: u64| {
+        let lost = ctx.call(ONE, n).start();
+        let timer = ctx.timer(std::time::Duration::from_secs(3600)).start();
+        ctx.event(GO).await?;
+        drop((lost, timer));
+        let second = ctx.call(TWO, n).await?;
+        ctx.event(GO).await?;
+        ok(second)
+    };
+    let first = up(stage.worker("orders").workflow(MAIN, code)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    run.raise(GO, ()).await.unwrap();
+    stage.wait_for("orders", "one", "at its second wait", |info| info.turns >= 4).await;
+    first.stop().await;
+    let _second = up(stage.worker("orders").workflow(MAIN, code)).await;
+    run.raise(GO, ()).await.unwrap();
+    assert_eq!(done(&run).await, 7);
+}
