@@ -541,7 +541,7 @@ fn applied(record: &mut Record, commit: &Commit, now: Timestamp) {
     record.input = None;
     record.updated_at = now;
     record.tries = 0;
-    record.marks.retain(|mark| !commit.cleared.contains(mark) && !(commit.next_execution.is_some() && *mark == Mark::Run));
+    record.marks.retain(|mark| !commit.cleared.contains(mark) && (commit.next_execution.is_none() || *mark != Mark::Run));
     record.marks.extend(&commit.marks);
     if commit.status.is_terminal() {
         record.ended_at = Some(now);
