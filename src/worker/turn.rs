@@ -61,7 +61,8 @@ impl Activation<'_> {
             claims_closed: Vec::new(),
             dropped: Vec::new(),
             is_suspended: state.record.status == Status::Suspended,
-            must_commit: matches!(opening, Some(Opening::Unstall)),
+            // A commit takes the count of tries back: a turn that changes nothing and ends well is no crash either.
+            must_commit: matches!(opening, Some(Opening::Unstall)) || self.tries > 1,
         };
         if let Err(stuck) = self.draw_up(state, &mut execution, &mut draft, opening).await? {
             return self.stall(state, stuck).await;
@@ -366,6 +367,7 @@ impl Activation<'_> {
         };
         self.runtime.counters.turns.add();
         self.is_current = true;
+        self.tries = 0;
         applied(&mut state.record, &commit, now);
         // A crash here: the turn is in the history and marked; whoever sees the instance next makes its effects.
         engine.make(self.instance, &state.record, effects).await?;
