@@ -2,16 +2,27 @@
 
 pub mod backend;
 pub mod client;
+pub mod config;
 mod engine;
+mod fault;
 mod model;
+mod probes;
 pub mod replay;
 pub mod wire;
 mod worker;
 
 pub use client::{Client, Instance, OnConflict, Run};
-pub use engine::Retention;
 pub use model::*;
 pub use replay::{
     All, Call, Child, Compensations, Either, EventWait, First, Handle, Timer, WorkflowContext, all, first, race,
 };
-pub use worker::{ActivityContext, RunningWorker, Settings, Worker, WorkerCounts, WorkerError, shutdown_signal};
+pub use worker::{ActivityContext, RunningWorker, Worker, WorkerCounts, WorkerError, shutdown_signal};
+
+/// The code in the guides is compiled by `cargo test --doc`.
+#[cfg(doctest)]
+mod guides {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/first-two-apps.md")]
+    struct FirstTwoApps;
+}

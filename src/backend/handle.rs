@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Broker, Clock, Store};
-use crate::model::Namespace;
+use crate::model::{Namespace, Settings};
+use crate::probes::Joined;
 
 /// What workers and clients run on. Cheap to clone: clones share connections.
 #[derive(Clone)]
@@ -14,6 +15,10 @@ pub struct Backend {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     description: String,
+    /// What workers and clients on it go by, unless they are told otherwise.
+    settings: Arc<Settings>,
+    /// The health port, kept open from the first attempt to connect on.
+    probes: Option<Arc<Joined>>,
 }
 
 impl Backend {
@@ -32,7 +37,27 @@ impl Backend {
             store,
             clock,
             description: description.into(),
+            settings: Arc::default(),
+            probes: None,
         }
+    }
+
+    /// With other settings for the workers and clients that are made on it from now on.
+    pub fn with_settings(mut self, settings: Settings) -> Self {
+        self.settings = Arc::new(settings);
+        self
+    }
+
+    /// What workers and clients on it go by, unless they are told otherwise: the defaults, or those of the environment if the backend comes from
+    /// [`Backend::from_env`].
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Keeps the health port open for as long as the backend is there.
+    pub(super) fn with_probes(mut self, probes: Arc<Joined>) -> Self {
+        self.probes = Some(probes);
+        self
     }
 
     /// The tenant.

@@ -5,6 +5,7 @@
 
 mod broker;
 mod clock;
+mod connect;
 mod error;
 mod handle;
 mod local;
@@ -18,9 +19,10 @@ pub(crate) use broker::BUNDLE_TYPE;
 pub use broker::{Acknowledge, Broker, Consumer, Delivery, Message, Properties, Queue, QueueDepth};
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, Result, Retryable};
+pub use crate::model::QueueType;
 pub use handle::Backend;
 #[cfg(feature = "rabbitmq")]
-pub use rabbitmq::{QueueType, RabbitMq, RabbitMqConfig};
+pub use rabbitmq::{RabbitMq, RabbitMqConfig};
 #[cfg(feature = "redis")]
 pub use redis::{RedisConfig, RedisStore};
 pub use store::{

@@ -64,13 +64,13 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// The bounds; use the ones that the workers have. Default: [`Limits::default`].
+    /// The bounds; use the ones that the workers have. Default: those of the backend's settings.
     pub fn limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
 
-    /// How long instances are kept that this client ends before any worker has run them. Default: [`Retention::default`].
+    /// How long instances are kept that this client ends before any worker has run them. Default: that of the backend's settings.
     pub fn retention(mut self, retention: Retention) -> Self {
         self.retention = retention;
         self
@@ -103,9 +103,9 @@ impl Client {
     /// A client with settings of its own.
     pub fn builder(backend: Backend) -> ClientBuilder {
         ClientBuilder {
+            limits: backend.settings().limits.clone(),
+            retention: backend.settings().retention.clone(),
             backend,
-            limits: Limits::default(),
-            retention: Retention::default(),
             patience: PATIENCE,
         }
     }

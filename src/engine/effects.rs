@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 use super::due::{self, RetentionEntry};
 use super::{Engine, NewInstance, ended_by, persist, retention_key, timer_key};
 use crate::backend::{Created, Deliver, Delivered, DueEntry, DueKey, Queue, Record, Result, When};
+use crate::fault::fault_point;
 use crate::model::{ExecutionId, Failure, InstanceRef, Lane, Payload, RunId, Sequence, Status, Timestamp, kinds};
 use crate::replay::history::{HistoryEvent, TimeLimits, Turn};
 use crate::wire::{CompletionItem, EventItem, Item, Outcome, ParentLink, TaskItem, TaskRef, TimerItem};
@@ -236,21 +237,28 @@ impl Engine {
             })
             .await?;
         }
+        fault_point("effects-scheduled");
         if !unscheduled.is_empty() {
             self.retrying("unschedule", || self.store().unschedule(&instance.app, &unscheduled))
                 .await?;
         }
-        try_join_all(others.into_iter().map(|effect| self.make_one(instance, record, effect))).await?;
+        try_join_all(others.into_iter().map(|effect| self.make_one(instance, effect))).await?;
         Ok(())
     }
 
-    async fn make_one(&self, instance: &InstanceRef, record: &Record, effect: Effect) -> Result<()> {
+    async fn make_one(&self, instance: &InstanceRef, effect: Effect) -> Result<()> {
         match effect {
             Effect::Send(queue, item) => self.outbox.send(queue, *item).await,
             Effect::Child(child) => Box::pin(self.make_child(*child)).await,
             Effect::Raise(event) => self.raise(event).await.map(drop),
             Effect::TerminateChild(child, task) => Box::pin(self.terminate_child(&child, task)).await,
-            Effect::Index => self.retrying("index", || self.store().index(instance, record)).await,
+            Effect::Index => {
+                // As it is stored now: what is noted is ordered by the store's own times.
+                match self.retrying("record", || self.store().record(instance)).await? {
+                    Some(stored) => self.retrying("index", || self.store().index(instance, &stored)).await,
+                    None => Ok(()),
+                }
+            }
             Effect::Schedule(_) | Effect::Unschedule(_) | Effect::Retain(_) => Ok(()),
         }
     }

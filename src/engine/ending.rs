@@ -3,6 +3,7 @@
 use super::effects::{effects_of, started, terminated};
 use super::{Engine, check_key};
 use crate::backend::{Commit, Committed, Mark, Record, Result};
+use crate::fault::fault_point;
 use crate::model::{CommitId, Failure, InstanceRef, Payload, Status};
 use crate::replay::history::{HistoryEvent, Turn};
 use crate::wire::Outcome;
@@ -102,6 +103,7 @@ impl Engine {
             Committed::Conflict | Committed::Absent => return Ok(false),
         }
         // A crash here: the turn is marked, and the instance's check makes its effects.
+        fault_point("ending-committed");
         let Some(record) = self.retrying("record", || self.store().record(instance)).await? else {
             return Ok(true);
         };
@@ -113,6 +115,7 @@ impl Engine {
             &turn,
         );
         self.make(instance, &record, effects).await?;
+        fault_point("ending-effects-made");
         self.retrying("clear mark", || {
             self.store()
                 .clear_mark(instance, commit.execution(), Mark::Turn(turn.version))

@@ -5,6 +5,7 @@ use tracing::{debug, warn};
 use super::effects::effects_of;
 use super::{Engine, check_key};
 use crate::backend::{Error, Mark, Queue, Record, Result};
+use crate::fault::fault_point;
 use crate::model::{InstanceRef, Status};
 use crate::replay::history::Turn;
 use crate::wire::{Item, StartItem};
@@ -26,6 +27,7 @@ impl Engine {
                 Mark::Turn(version) => self.drive_turn(instance, record, *version).await?,
             }
             let mark = *mark;
+            fault_point("mark-driven");
             self.retrying("clear mark", || {
                 self.store().clear_mark(instance, record.execution, mark)
             })

@@ -25,46 +25,13 @@ pub(crate) use persist::persist;
 pub(crate) use start::{FIRST_CHECK, NewInstance};
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::{Backend, Broker, Store};
-use crate::model::{Limits, Status};
-
-/// How long finished instances are kept, by how they ended. `None` keeps them for ever.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retention {
-    /// Completed instances: 7 days.
-    pub completed: Option<Duration>,
-    /// Failed instances: 30 days.
-    pub failed: Option<Duration>,
-    /// Terminated instances: 30 days.
-    pub terminated: Option<Duration>,
-}
-
-impl Default for Retention {
-    fn default() -> Self {
-        const DAY: Duration = Duration::from_secs(86_400);
-        Self {
-            completed: Some(7 * DAY),
-            failed: Some(30 * DAY),
-            terminated: Some(30 * DAY),
-        }
-    }
-}
-
-impl Retention {
-    pub(crate) fn of(&self, status: Status) -> Option<Duration> {
-        match status {
-            Status::Completed => self.completed,
-            Status::Failed => self.failed,
-            Status::Terminated => self.terminated,
-            _ => None,
-        }
-    }
-}
+use crate::model::Limits;
+pub(crate) use crate::model::Retention;
 
 /// A backend with an outbox: what effects are made with. Cheap to clone.
 #[derive(Clone)]

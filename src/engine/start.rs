@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::due::{self, CheckEntry};
 use super::{Engine, check_key};
 use crate::backend::{ConflictPolicy, Create, Created, DueEntry, Mark, Origin, Result, When};
+use crate::fault::fault_point;
 use crate::model::{ExecutionId, InstanceRef, MessageId, Payload, RunId, Timestamp};
 use crate::wire::{ParentLink, TaskRef};
 
@@ -108,6 +109,7 @@ impl Engine {
         })
         .await?;
         // A crash here leaves a check without a record: it refuses the request and removes itself.
+        fault_point("start-checked");
         let create = Create {
             instance: new.instance.clone(),
             execution: new.execution,
@@ -126,6 +128,7 @@ impl Engine {
         };
         let created = self.retrying("create", || self.store().create(&create)).await?;
         // From here on the record is there and marked: a crash costs at most the wait for its check.
+        fault_point("start-created");
         Ok(created)
     }
 
@@ -143,6 +146,7 @@ impl Engine {
             return Ok(());
         }
         self.drive_start(&new.instance, &record).await?;
+        fault_point("start-published");
         self.retrying("clear mark", || {
             self.store().clear_mark(&new.instance, record.execution, Mark::Start)
         })

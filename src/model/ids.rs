@@ -92,13 +92,38 @@ fn check_printable(what: &'static str, value: &str, most: usize) -> Result<(), I
     Ok(())
 }
 
+/// The rule of [`check_name`] as a schema.
+fn name_schema() -> schemars::Schema {
+    schemars::json_schema!({ "type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$", "not": { "const": "amq" } })
+}
+
+/// The rule of [`check_printable`] as a schema. It counts characters where the rule counts bytes, so it lets a little more pass.
+fn printable_schema(most: usize) -> schemars::Schema {
+    schemars::json_schema!({
+        "description": format!("Printable text of 1 to {most} bytes (UTF-8)."),
+        "type": "string",
+        "minLength": 1,
+        "maxLength": most,
+        "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
+    })
+}
+
 /// A text newtype: validated, cheap to clone, serialised as the text itself.
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr) => {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr, $schema:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(#[schemars(with = "String")] Arc<str>);
+        pub struct $name(Arc<str>);
+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                $schema
+            }
+        }
 
         impl $name {
             #[doc = concat!("Checks the text and makes it ", $what, ".\n\n# Errors\n[`IdError`] names the text and the rule that it breaks.")]
@@ -151,25 +176,25 @@ macro_rules! text_id {
 
 text_id!(
     /// The tenant: every queue and key carries it, and nothing crosses it. `[A-Za-z0-9][A-Za-z0-9_-]{0,62}`, not `amq`.
-    Namespace, "namespace", check_name
+    Namespace, "namespace", check_name, name_schema()
 );
 text_id!(
     /// A service that hosts workflows and activities, run as any number of equal workers. `[A-Za-z0-9][A-Za-z0-9_-]{0,62}`, not `amq`.
-    AppId, "app ID", check_name
+    AppId, "app ID", check_name, name_schema()
 );
 text_id!(
     /// The name of one workflow within its app: printable text of 1 to 1,024 bytes.
     ///
     /// What a user chooses is at most 200 bytes ([`InstanceId::chosen`]); derived child IDs may be longer.
-    InstanceId, "instance ID", |what, text| check_printable(what, text, InstanceId::MOST_DERIVED)
+    InstanceId, "instance ID", |what, text| check_printable(what, text, InstanceId::MOST_DERIVED), printable_schema(InstanceId::MOST_DERIVED)
 );
 text_id!(
     /// Identifies a message for de-duplication: a start's request, a raised event. Printable text of 1 to 255 bytes.
-    MessageId, "message ID", |what, text| check_printable(what, text, 255)
+    MessageId, "message ID", |what, text| check_printable(what, text, 255), printable_schema(255)
 );
 text_id!(
     /// Names the code that a worker runs, so that a stalled instance can wait for another one. Printable text of 1 to 128 bytes.
-    BuildId, "build ID", |what, text| check_printable(what, text, 128)
+    BuildId, "build ID", |what, text| check_printable(what, text, 128), printable_schema(128)
 );
 
 impl InstanceId {

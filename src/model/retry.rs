@@ -97,6 +97,20 @@ impl Retry {
         self
     }
 
+    /// The wait without jitter, in seconds. Multiplied step by step, because `powi` may round differently on another platform, and a replay there
+    /// would then decide differently at the edge of the total time.
+    fn grown(&self, attempt: u32, longest: f64) -> f64 {
+        let mut wait = self.first.as_secs_f64();
+        for _ in 1..attempt {
+            let next = wait * self.factor;
+            if wait >= longest || next == wait {
+                break;
+            }
+            wait = next;
+        }
+        wait.min(longest)
+    }
+
     /// The wait before the attempt after `attempt` (counted from 1), or `None` if there is to be none.
     ///
     /// `elapsed` is the time since the first attempt was scheduled, `random` a number in 0..1 for the jitter.
@@ -106,9 +120,8 @@ impl Retry {
         if failure.fatal || exhausted || unlisted || self.never.contains(&failure.kind) {
             return None;
         }
-        let exponent = i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX);
         let longest = self.cap.unwrap_or(LONGEST_WAIT).min(LONGEST_WAIT).as_secs_f64();
-        let grown = (self.first.as_secs_f64() * self.factor.powi(exponent)).min(longest);
+        let grown = self.grown(attempt, longest);
         let wait = Duration::from_secs_f64(grown * (1.0 - self.jitter * random.clamp(0.0, 1.0)));
         match self.total {
             Some(total) if elapsed + wait > total => None,

@@ -8,7 +8,8 @@ use serde::de::DeserializeOwned;
 
 use super::handle::{Handle, Shared};
 use super::history::TimeLimits;
-use super::machine::{Machine, Plan, SlotId, Target};
+use super::machine::{Machine, SlotId};
+use super::open::{Plan, Target};
 use crate::model::{
     AppId, Failure, InstanceId, InstanceRef, Payload, Result, Retry, TaskExecutionId, Timestamp, kinds,
 };

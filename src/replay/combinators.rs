@@ -2,7 +2,7 @@
 
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use super::handle::{Handle, Shared};
 use crate::model::Result;
@@ -65,8 +65,8 @@ impl Group {
         Some(Self { machine, id, positions })
     }
 
-    fn next(&self) -> Option<usize> {
-        let slot = self.machine.lock().next_of_group(self.id)?;
+    fn next(&self, waker: &Waker) -> Option<usize> {
+        let slot = self.machine.lock().next_of_group(self.id, waker)?;
         self.positions.get(&slot).copied()
     }
 }
@@ -82,12 +82,8 @@ impl<T> Future for All<T> {
             this.group = Group::start(&mut this.handles);
             this.left = this.handles.len();
             this.results = this.handles.iter().map(|_| None).collect();
-            // Registers the waker with each slot, once.
-            for position in 0..this.handles.len() {
-                poll_one(&mut this.handles, position, context, &mut this.results, &mut this.left);
-            }
         }
-        while let Some(position) = this.group.as_ref().and_then(Group::next) {
+        while let Some(position) = this.group.as_ref().and_then(|group| group.next(context.waker())) {
             poll_one(&mut this.handles, position, context, &mut this.results, &mut this.left);
         }
         if this.left > 0 {

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::calls::{Call, Child, EventWait, Request, Timer};
 use super::handle::Shared;
+use super::history::Refused;
 use super::machine::unit;
 use crate::model::{
     Activity, AppId, Event, ExecutionId, Failure, InstanceId, InstanceRef, Payload, Result, Timestamp, Workflow, kinds,
@@ -192,7 +193,7 @@ impl WorkflowContext {
     pub fn set_custom_status(&self, status: impl Serialize) -> Result<()> {
         let status = Payload::encode(&status)?;
         let mut machine = self.machine.lock();
-        if let Some(failure) = machine.check_output("custom status", &status) {
+        if let Some(failure) = machine.refusal(Refused::CustomStatus, &status) {
             return Err(failure);
         }
         machine.custom_status = Some(status);
@@ -207,7 +208,7 @@ impl WorkflowContext {
     pub fn continue_as_new<T>(&self, input: impl Serialize) -> Result<T> {
         let input = Payload::encode(&input)?;
         let mut machine = self.machine.lock();
-        if let Some(failure) = machine.check_output("input of the next execution", &input) {
+        if let Some(failure) = machine.refusal(Refused::NextInput, &input) {
             return Err(failure);
         }
         machine.continue_as_new = Some(input);

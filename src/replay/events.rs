@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::history::CarriedEvent;
 use super::machine::SlotId;
-use crate::model::{Payload, Timestamp};
+use crate::model::Timestamp;
 
 /// One name's queue. Either nobody waits or nothing is kept.
 #[derive(Default)]
@@ -52,19 +52,10 @@ impl EventQueue {
     }
 
     /// Puts an event back to the place that it had.
-    pub(super) fn put_back(&mut self, folded: &str, place: u64, payload: Payload) {
+    pub(super) fn put_back(&mut self, folded: &str, place: u64, event: CarriedEvent) {
         let kept = &mut self.names.entry(folded.to_owned()).or_default().kept;
         let at = kept.partition_point(|(other, _)| *other < place);
-        kept.insert(
-            at,
-            (
-                place,
-                CarriedEvent {
-                    name: folded.to_owned(),
-                    payload,
-                },
-            ),
-        );
+        kept.insert(at, (place, event));
     }
 
     /// Adds a waiter.

@@ -3,14 +3,16 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread::ThreadId;
 
 use super::context::WorkflowContext;
 use super::handle::Shared;
-use super::history::{HistoryEvent, Turn};
-use super::machine::{Machine, Open};
+use super::history::{HistoryEvent, Refused, Turn};
+use super::machine::Machine;
+use super::open::Open;
 use crate::model::{
     ExecutionId, Failure, InstanceRef, Limits, Payload, Result, StallReason, Timestamp, WaitingFor, WaitingView, kinds,
 };
@@ -69,7 +71,10 @@ impl Execution {
         }
         for event in &turn.events {
             if event.is_arrived() {
-                self.happen(event)?;
+                if let Some(extra) = self.shared.lock().decided.front() {
+                    return Err(self.differs(turn, &event.describe(), &extra.describe()));
+                }
+                self.happen(&mut event.clone())?;
                 continue;
             }
             let asked = self.shared.lock().decided.pop_front();
@@ -113,19 +118,7 @@ impl Execution {
         if self.is_over {
             return Ok(());
         }
-        if let HistoryEvent::ExecutionTerminated {
-            children, recursive, ..
-        } = &mut event
-        {
-            self.is_over = true;
-            self.drop_code();
-            let open = self.shared.lock().wind_up();
-            if *recursive {
-                *children = open;
-            }
-        } else {
-            self.happen(&event)?;
-        }
+        self.happen(&mut event)?;
         events.push(event);
         events.extend(self.shared.lock().decided.drain(..));
         Ok(())
@@ -169,55 +162,97 @@ impl Execution {
         }
     }
 
+    /// How often code has looked at something that it waits on.
+    #[cfg(test)]
+    pub(super) fn looks(&self) -> u64 {
+        self.shared.lock().looks
+    }
+
     pub(super) fn machine(&self) -> &Shared {
         &self.shared
     }
 
-    fn happen(&mut self, event: &HistoryEvent) -> Result<(), Stuck> {
-        self.waker.in_turn.store(true, Ordering::Release);
+    /// Lets the event happen to the code. A termination is told which children end with it.
+    fn happen(&mut self, event: &mut HistoryEvent) -> Result<(), Stuck> {
+        if let HistoryEvent::ExecutionTerminated {
+            children, recursive, ..
+        } = event
+        {
+            self.is_over = true;
+            self.drop_code();
+            let open = self.shared.lock().wind_up();
+            if *recursive {
+                *children = open;
+            }
+            return Ok(());
+        }
+        self.waker.enter();
         let wakers = {
             let mut machine = self.shared.lock();
             machine.apply(event);
             machine.take_wakers()
         };
         if let HistoryEvent::ExecutionStarted { input, .. } = event {
-            self.future = Some(
-                self.code
-                    .begin(WorkflowContext::new(self.shared.clone()), input.clone()),
-            );
+            let (code, input) = (self.code.clone(), input.clone());
+            let ctx = WorkflowContext::new(self.shared.clone());
+            // Begun when it is polled: what runs in `begin` may panic and log like the rest of the code.
+            self.future = Some(Box::pin(async move { code.begin(ctx, input).await }));
         }
         wakers.into_iter().for_each(Waker::wake);
-        let result = self.poll();
-        self.waker.in_turn.store(false, Ordering::Release);
+        let result = self.run();
+        self.waker.leave();
+        if self.waker.woken_outside.load(Ordering::Acquire) {
+            return Err(self.foreign());
+        }
         result
     }
 
-    fn poll(&mut self) -> Result<(), Stuck> {
-        let Some(future) = &mut self.future else { return Ok(()) };
+    /// Polls the code to where it blocks.
+    fn run(&mut self) -> Result<(), Stuck> {
+        for _ in 0..MOST_POLLS {
+            self.waker.woken.store(false, Ordering::Release);
+            let Some(polled) = self.poll() else { return Ok(()) };
+            let result = match polled {
+                Ok(Poll::Pending) => {
+                    // Code can fill what other code waits on: an event goes from a wait that was dropped to the next.
+                    let wakers = self.shared.lock().take_wakers();
+                    wakers.into_iter().for_each(Waker::wake);
+                    if self.waker.woken.load(Ordering::Acquire) {
+                        continue;
+                    }
+                    return if self.shared.lock().is_waiting() {
+                        Ok(())
+                    } else {
+                        Err(self.foreign())
+                    };
+                }
+                Ok(Poll::Ready(result)) => result,
+                Err(panic) => {
+                    self.shared.lock().continue_as_new = None;
+                    let message = format!("the workflow panicked: {}", panic_text(panic.as_ref()));
+                    Err(Failure::new(kinds::PANIC, message).fatal())
+                }
+            };
+            self.drop_code();
+            self.is_over = true;
+            self.end(result);
+            return Ok(());
+        }
+        Err(self.foreign())
+    }
+
+    fn poll(&mut self) -> Option<std::thread::Result<Poll<Result<Payload>>>> {
+        let future = self.future.as_mut()?;
         let waker = Waker::from(self.waker.clone());
         let mut context = Context::from_waker(&waker);
         let mut poll = || catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
         let is_replaying = self.shared.lock().is_replaying;
-        let polled = if is_replaying {
+        Some(if is_replaying {
             // Log lines of workflow code appear once: while it catches up, its events go nowhere.
             tracing::dispatcher::with_default(&tracing::Dispatch::none(), poll)
         } else {
             poll()
-        };
-        let result = match polled {
-            Ok(Poll::Pending) if self.shared.lock().is_waiting() => return Ok(()),
-            Ok(Poll::Pending) => return Err(self.foreign()),
-            Ok(Poll::Ready(result)) => result,
-            Err(panic) => Err(Failure::new(
-                kinds::PANIC,
-                format!("the workflow panicked: {}", panic_text(panic.as_ref())),
-            )
-            .fatal()),
-        };
-        self.drop_code();
-        self.is_over = true;
-        self.end(result);
-        Ok(())
+        })
     }
 
     fn end(&mut self, result: Result<Payload>) {
@@ -228,7 +263,7 @@ impl Execution {
                 let (carried, seen) = machine.carry();
                 HistoryEvent::ContinuedAsNew { input, carried, seen }
             }
-            (None, Ok(output)) => match machine.check_output("output", &output) {
+            (None, Ok(output)) => match machine.refusal(Refused::Output, &output) {
                 Some(failure) => HistoryEvent::ExecutionFailed {
                     failure: failure.at(&machine.identity.instance.app),
                 },
@@ -329,11 +364,31 @@ pub(crate) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "(no message)".into())
 }
 
-/// Tells a wake during a turn (ours) from one at any other time (somebody else's).
+/// How often code that wakes itself (`FuturesUnordered` does, to yield) is polled for one event.
+const MOST_POLLS: usize = 10_000;
+
+/// Tells a wake by the turn itself from one by somebody else: at another time, or from another thread.
 #[derive(Default)]
 struct TurnWaker {
-    in_turn: AtomicBool,
+    /// The thread that runs a turn.
+    turn: Mutex<Option<ThreadId>>,
+    /// Woken by the turn since the last poll.
+    woken: AtomicBool,
     woken_outside: AtomicBool,
+}
+
+impl TurnWaker {
+    fn enter(&self) {
+        *self.lock() = Some(std::thread::current().id());
+    }
+
+    fn leave(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<ThreadId>> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Wake for TurnWaker {
@@ -342,8 +397,8 @@ impl Wake for TurnWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.in_turn.load(Ordering::Acquire) {
-            self.woken_outside.store(true, Ordering::Release);
-        }
+        let is_turn = *self.lock() == Some(std::thread::current().id());
+        let flag = if is_turn { &self.woken } else { &self.woken_outside };
+        flag.store(true, Ordering::Release);
     }
 }

@@ -53,13 +53,16 @@ impl Turn {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct TimeLimits {
     /// The call must have started this long after it was scheduled.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "crate::wire::millis", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<u64>")]
     pub schedule_to_start: Option<Duration>,
     /// An attempt must be over this long after it started.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "crate::wire::millis", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<u64>")]
     pub timeout: Option<Duration>,
     /// A running attempt must report progress this often.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "crate::wire::millis", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<u64>")]
     pub heartbeat: Option<Duration>,
 }
 
@@ -98,6 +101,34 @@ pub enum TimerPurpose {
         /// The attempt that comes next, from 2.
         attempt: u32,
     },
+}
+
+/// What was refused on the spot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Refused {
+    /// An activity or a child call.
+    Call,
+    /// An event for another instance.
+    Event,
+    /// A custom status.
+    CustomStatus,
+    /// The input of the next execution (continue-as-new).
+    NextInput,
+    /// The workflow's output.
+    Output,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Refused::Call => "call",
+            Refused::Event => "event",
+            Refused::CustomStatus => "custom status",
+            Refused::NextInput => "input of the next execution",
+            Refused::Output => "output",
+        })
+    }
 }
 
 /// An instance that a call started.
@@ -281,10 +312,12 @@ pub enum HistoryEvent {
         /// What it carries.
         payload: Payload,
     },
-    /// The code made a call that was refused on the spot: it was not valid, or its payload was too large.
+    /// The code asked for something that was refused on the spot: it was not valid, or its payload was too large.
     CallRefused {
         /// Its number.
         sequence: Sequence,
+        /// What was refused.
+        what: Refused,
         /// Why.
         failure: Failure,
     },
@@ -394,7 +427,11 @@ impl HistoryEvent {
                 sequence,
                 ..
             } => format!("event {sequence} `{name}` to `{instance}`"),
-            CallRefused { sequence, failure } => format!("call {sequence}, refused ({})", failure.kind),
+            CallRefused {
+                sequence,
+                what,
+                failure,
+            } => format!("{what} {sequence}, refused ({})", failure.kind),
             PatchMarked { name } => format!("the patch `{name}`"),
             ExecutionCompleted { .. } => "the end of the workflow".into(),
             ExecutionFailed { failure } => format!("the workflow's failure ({})", failure.kind),
@@ -464,7 +501,14 @@ impl HistoryEvent {
                     ..
                 },
             ) => (a, b, c) == (x, y, z),
-            (CallRefused { sequence: a, .. }, CallRefused { sequence: x, .. }) => a == x,
+            (
+                CallRefused {
+                    sequence: a, what: b, ..
+                },
+                CallRefused {
+                    sequence: x, what: y, ..
+                },
+            ) => (a, b) == (x, y),
             (PatchMarked { name: a }, PatchMarked { name: x }) => a == x,
             (ExecutionCompleted { .. }, ExecutionCompleted { .. })
             | (ExecutionFailed { .. }, ExecutionFailed { .. })

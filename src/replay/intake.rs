@@ -2,7 +2,8 @@
 
 use super::Execution;
 use super::history::{HistoryEvent, TimeLimits};
-use super::machine::{Machine, Open};
+use super::machine::Machine;
+use super::open::Open;
 use crate::model::{ExecutionId, InstanceRef, Sequence, Timestamp, kinds};
 use crate::wire::{Command, CompletionItem, Item, Outcome, TaskRef};
 
@@ -45,9 +46,17 @@ impl Execution {
                     sequence: timer.task.sequence,
                 }),
                 Ok(Open::Activity { .. }) if timer.deadline => Intake::Deadline(timer.task.sequence),
-                Ok(Open::Child { instance, limits, since, .. }) if timer.deadline => {
-                    Intake::ChildDeadline { sequence: timer.task.sequence, child: instance.clone(), limits: *limits, since: *since }
-                }
+                Ok(Open::Child {
+                    instance,
+                    limits,
+                    since,
+                    ..
+                }) if timer.deadline => Intake::ChildDeadline {
+                    sequence: timer.task.sequence,
+                    child: instance.clone(),
+                    limits: *limits,
+                    since: *since,
+                },
                 Ok(_) => Intake::Stray("timer of a call"),
             },
             Item::Event(event) if machine.has_seen(&event.message_id) => Intake::Seen,
@@ -127,11 +136,11 @@ fn completed(machine: &Machine, completion: &CompletionItem) -> Intake {
                 Outcome::Failed(failure) => HistoryEvent::TaskFailed { sequence, failure },
             })
         }
-        Open::Child { instance, .. } => {
+        Open::Child { instance, retried, .. } => {
             // The answers that are not the child's own come from the app that made the call or that found the target missing.
-            let own_answer =
-                matches!(&outcome, Outcome::Failed(failure) if ANSWERED_FOR.contains(&failure.kind.as_str()));
-            if completion.from != instance.app && !own_answer {
+            let answered_for = matches!(&outcome, Outcome::Failed(failure)
+                if ANSWERED_FOR.contains(&failure.kind.as_str()) || (failure.kind == kinds::APP_NOT_FOUND && *retried));
+            if completion.from != instance.app && !answered_for {
                 return Intake::Stray("an app that the task was not sent to");
             }
             Intake::Accept(match outcome {
@@ -146,9 +155,8 @@ fn completed(machine: &Machine, completion: &CompletionItem) -> Intake {
     }
 }
 
-/// Failures of a child's start that another app than the child's reports.
-const ANSWERED_FOR: [&str; 4] = [
-    kinds::APP_NOT_FOUND,
+/// Failures of a child's start that another app than the child's reports; `AppNotFound` is one more, but only for a call with a retry policy.
+const ANSWERED_FOR: [&str; 3] = [
     kinds::INSTANCE_ALREADY_EXISTS,
     kinds::TARGET_UNAVAILABLE,
     kinds::TERMINATED,

@@ -9,10 +9,11 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::events::EventQueue;
-use super::history::{CarriedEvent, ChildRef, HistoryEvent, TimeLimits, TimerPurpose};
+use super::history::{CarriedEvent, ChildRef, HistoryEvent, Refused, TimeLimits, TimerPurpose};
+use super::open::{Open, Plan, Target};
 use crate::model::{
-    AppId, ExecutionId, Failure, InstanceId, InstanceRef, MessageId, Payload, Retry, RunId, Sequence, TaskExecutionId,
-    Timestamp, derived_child_id, kinds,
+    AppId, ExecutionId, Failure, InstanceId, InstanceRef, MessageId, Payload, RunId, Sequence, Timestamp,
+    derived_child_id, kinds,
 };
 use crate::wire::ParentLink;
 
@@ -34,32 +35,6 @@ pub(super) struct Identity {
     pub(super) tags: BTreeMap<String, String>,
 }
 
-/// Whom a call is for.
-#[derive(Clone, Debug)]
-pub(super) enum Target {
-    Activity {
-        app: AppId,
-        name: String,
-    },
-    Child {
-        app: AppId,
-        workflow: String,
-        id: Option<InstanceId>,
-    },
-}
-
-/// A call as the code made it: what its attempts have in common.
-#[derive(Clone, Debug)]
-pub(super) struct Plan {
-    pub(super) target: Target,
-    pub(super) input: Payload,
-    pub(super) limits: TimeLimits,
-    pub(super) retry: Option<Retry>,
-    pub(super) attempt: u32,
-    pub(super) first_at: Timestamp,
-    pub(super) task_execution_id: TaskExecutionId,
-}
-
 /// Something that code waits on.
 #[derive(Default)]
 struct Slot {
@@ -70,44 +45,16 @@ struct Slot {
     plan: Option<Box<Plan>>,
     /// What is open for it: an attempt, a timer, the time limit of a wait for an event.
     open: Option<Sequence>,
-    /// Of a wait for an event: its folded name; once filled, the place that the event had in the queue.
-    event: Option<(String, Option<u64>)>,
+    /// Of a wait for an event: its folded name; once filled, the place that the event had in the queue and its name as sent.
+    event: Option<(String, Option<(u64, String)>)>,
 }
 
-/// Something that has been scheduled and is not over.
-#[derive(Clone, Debug)]
-pub(super) enum Open {
-    Activity {
-        app: AppId,
-        name: String,
-        attempt: u32,
-        since: Timestamp,
-        task_execution_id: TaskExecutionId,
-        limited: bool,
-        retried: bool,
-    },
-    Child {
-        instance: InstanceRef,
-        workflow: String,
-        attempt: u32,
-        since: Timestamp,
-        limits: TimeLimits,
-    },
-    Timer {
-        due: Timestamp,
-        purpose: TimerPurpose,
-    },
-}
-
-impl Open {
-    /// True for a call with time limits: it has an entry in the due-set.
-    fn has_deadline(&self) -> bool {
-        match self {
-            Open::Activity { limited, .. } => *limited,
-            Open::Child { limits, .. } => !limits.is_empty(),
-            Open::Timer { .. } => false,
-        }
-    }
+/// Slots that are waited for together.
+#[derive(Default)]
+struct Group {
+    /// Those that were filled and not looked at yet, in history order.
+    ready: VecDeque<SlotId>,
+    waker: Option<Waker>,
 }
 
 /// See the module.
@@ -129,13 +76,16 @@ pub(super) struct Machine {
     slots: HashMap<SlotId, Slot>,
     next_slot: SlotId,
     stamps: u64,
-    groups: HashMap<u64, VecDeque<SlotId>>,
+    groups: HashMap<u64, Group>,
     to_wake: Vec<Waker>,
     /// Slots that code waits on and that an event can fill.
     waiting: usize,
+    /// How often code has polled a slot: what a fan-out costs.
+    #[cfg(test)]
+    pub(super) looks: u64,
     patches: HashMap<String, bool>,
     recorded_patches: HashSet<String>,
-    recorded_refusals: HashMap<Sequence, Failure>,
+    recorded_refusals: HashMap<(Sequence, Refused), Failure>,
     payload_limit: usize,
     /// How long a raised event's message ID is remembered.
     dedup_window: Duration,
@@ -175,6 +125,8 @@ impl Machine {
             groups: HashMap::new(),
             to_wake: Vec::new(),
             waiting: 0,
+            #[cfg(test)]
+            looks: 0,
             patches: HashMap::new(),
             recorded_patches: HashSet::new(),
             recorded_refusals: HashMap::new(),
@@ -188,8 +140,8 @@ impl Machine {
     /// Calls an activity or a child; the slot is filled when its last attempt is over.
     pub(super) fn call(&mut self, plan: Plan) -> SlotId {
         let slot = self.new_slot();
-        if let Some(failure) = self.refusal(&plan.input) {
-            self.refuse(slot, failure);
+        if let Some(failure) = self.refusal(Refused::Call, &plan.input) {
+            self.fill(slot, Err(failure));
             return slot;
         }
         self.attempt(slot, plan);
@@ -199,7 +151,8 @@ impl Machine {
     /// A call that is not valid: it takes its number all the same, so that the calls after it keep theirs.
     pub(super) fn refused_call(&mut self, failure: Failure) -> SlotId {
         let slot = self.new_slot();
-        self.refuse(slot, failure);
+        let failure = self.refuse(Refused::Call, failure);
+        self.fill(slot, Err(failure));
         slot
     }
 
@@ -211,12 +164,7 @@ impl Machine {
         id: Option<InstanceId>,
         input: Payload,
     ) -> Result<InstanceRef, Failure> {
-        if let Some(failure) = self.refusal(&input) {
-            let sequence = self.take_sequence();
-            self.decided.push_back(HistoryEvent::CallRefused {
-                sequence,
-                failure: failure.clone(),
-            });
+        if let Some(failure) = self.refusal(Refused::Call, &input) {
             return Err(failure);
         }
         let sequence = self.take_sequence();
@@ -249,7 +197,7 @@ impl Machine {
         let slot = self.new_slot();
         let folded = EventQueue::fold(name);
         if let Some((place, event)) = self.events.take(&folded) {
-            self.slot(slot).event = Some((folded, Some(place)));
+            self.slot(slot).event = Some((folded, Some((place, event.name))));
             self.fill(slot, Ok(Some(event.payload)));
             return slot;
         }
@@ -267,26 +215,17 @@ impl Machine {
 
     /// Raises an event on another instance.
     pub(super) fn send_event(&mut self, instance: InstanceRef, name: String, payload: Payload) -> Result<(), Failure> {
-        let refusal = self.refusal(&payload);
-        let sequence = self.take_sequence();
-        match refusal {
-            Some(failure) => {
-                self.decided.push_back(HistoryEvent::CallRefused {
-                    sequence,
-                    failure: failure.clone(),
-                });
-                Err(failure)
-            }
-            None => {
-                self.decided.push_back(HistoryEvent::EventSent {
-                    sequence,
-                    instance,
-                    name,
-                    payload,
-                });
-                Ok(())
-            }
+        if let Some(failure) = self.refusal(Refused::Event, &payload) {
+            return Err(failure);
         }
+        let sequence = self.take_sequence();
+        self.decided.push_back(HistoryEvent::EventSent {
+            sequence,
+            instance,
+            name,
+            payload,
+        });
+        Ok(())
     }
 
     /// True if the code after this point may follow the new way; the answer is recorded, and stays the same for the execution.
@@ -314,6 +253,10 @@ impl Machine {
 
     /// The filling, once, or registers whom to wake.
     pub(super) fn poll_slot(&mut self, id: SlotId, waker: &Waker) -> Option<Filling> {
+        #[cfg(test)]
+        {
+            self.looks += 1;
+        }
         let slot = self.slots.get_mut(&id)?;
         if slot.filled.is_some() {
             return self
@@ -322,10 +265,7 @@ impl Machine {
                 .and_then(|slot| slot.filled)
                 .map(|(_, filling)| filling);
         }
-        match &mut slot.waker {
-            Some(known) if known.will_wake(waker) => {}
-            other => *other = Some(waker.clone()),
-        }
+        register(&mut slot.waker, waker);
         None
     }
 
@@ -337,24 +277,29 @@ impl Machine {
     /// A new group of slots, so that whoever waits for many learns which are filled without asking each.
     pub(super) fn new_group(&mut self) -> u64 {
         self.next_slot += 1;
-        self.groups.insert(self.next_slot, VecDeque::new());
+        self.groups.insert(self.next_slot, Group::default());
         self.next_slot
     }
 
-    /// Adds a slot to a group.
+    /// Adds a slot to a group: from then on the group's waker is woken for it.
     pub(super) fn join_group(&mut self, group: u64, id: SlotId) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         slot.group = Some(group);
         if slot.filled.is_some()
-            && let Some(ready) = self.groups.get_mut(&group)
+            && let Some(group) = self.groups.get_mut(&group)
         {
-            ready.push_back(id);
+            group.ready.push_back(id);
         }
     }
 
-    /// The group's next slot that was filled, in history order.
-    pub(super) fn next_of_group(&mut self, group: u64) -> Option<SlotId> {
-        self.groups.get_mut(&group)?.pop_front()
+    /// The group's next slot that was filled, in history order; if there is none, whom to wake when there is.
+    pub(super) fn next_of_group(&mut self, group: u64, waker: &Waker) -> Option<SlotId> {
+        let group = self.groups.get_mut(&group)?;
+        let next = group.ready.pop_front();
+        if next.is_none() {
+            register(&mut group.waker, waker);
+        }
+        next
     }
 
     pub(super) fn leave_group(&mut self, group: u64) {
@@ -372,8 +317,8 @@ impl Machine {
             return;
         }
         match (slot.event, slot.filled) {
-            (Some((folded, Some(place))), Some((_, Ok(Some(payload))))) => {
-                self.give_back(&folded, place, payload);
+            (Some((folded, Some((place, name)))), Some((_, Ok(Some(payload))))) => {
+                self.give_back(&folded, place, CarriedEvent { name, payload });
             }
             (Some((folded, _)), None) => self.events.stop_waiting(&folded, id),
             _ => {}
@@ -386,22 +331,22 @@ impl Machine {
         }
     }
 
-    fn give_back(&mut self, folded: &str, place: u64, payload: Payload) {
+    fn give_back(&mut self, folded: &str, place: u64, event: CarriedEvent) {
         match self.events.next_waiter(folded) {
-            Some(waiter) => self.hand_over(waiter, place, payload),
-            None => self.events.put_back(folded, place, payload),
+            Some(waiter) => self.hand_over(waiter, place, event),
+            None => self.events.put_back(folded, place, event),
         }
     }
 
-    fn hand_over(&mut self, waiter: SlotId, place: u64, payload: Payload) {
+    fn hand_over(&mut self, waiter: SlotId, place: u64, event: CarriedEvent) {
         let slot = self.slot(waiter);
         if let Some((_, taken)) = &mut slot.event {
-            *taken = Some(place);
+            *taken = Some((place, event.name));
         }
         if let Some(timer) = slot.open.take() {
             self.cancel_timer(timer);
         }
-        self.fill(waiter, Ok(Some(payload)));
+        self.fill(waiter, Ok(Some(event.payload)));
     }
 
     fn new_slot(&mut self) -> SlotId {
@@ -424,8 +369,9 @@ impl Machine {
         slot.open = None;
         self.waiting -= 1;
         self.to_wake.extend(slot.waker.take());
-        if let Some(ready) = slot.group.and_then(|group| self.groups.get_mut(&group)) {
-            ready.push_back(id);
+        if let Some(group) = slot.group.and_then(|group| self.groups.get_mut(&group)) {
+            group.ready.push_back(id);
+            self.to_wake.extend(group.waker.take());
         }
     }
 
@@ -437,26 +383,27 @@ impl Machine {
         sequence
     }
 
-    fn refuse(&mut self, slot: SlotId, failure: Failure) {
+    /// Records the refusal. It takes a number, so that what is asked for after it keeps its own. A recorded failure stands as it was worded then.
+    fn refuse(&mut self, what: Refused, failure: Failure) -> Failure {
         let sequence = self.take_sequence();
+        let failure = self.recorded_refusals.remove(&(sequence, what)).unwrap_or(failure);
         self.decided.push_back(HistoryEvent::CallRefused {
             sequence,
+            what,
             failure: failure.clone(),
         });
-        self.fill(slot, Err(failure));
+        failure
     }
 
-    /// Why the next call cannot be made with this payload. On replay the history decides, because the limit may have been another one then.
-    fn refusal(&self, payload: &Payload) -> Option<Failure> {
-        if self.is_replaying {
-            return self.recorded_refusals.get(&self.next_sequence).cloned();
-        }
-        too_large("payload", payload, self.payload_limit)
-    }
-
-    /// The limit on payloads, applied to what the code returns.
-    pub(super) fn check_output(&self, what: &str, payload: &Payload) -> Option<Failure> {
-        too_large(what, payload, self.payload_limit)
+    /// Why the code's next request cannot be granted with this payload; a refusal is recorded. On replay the history decides, because the limit may
+    /// have been another one then.
+    pub(super) fn refusal(&mut self, what: Refused, payload: &Payload) -> Option<Failure> {
+        let failure = if self.is_replaying {
+            self.recorded_refusals.get(&(self.next_sequence, what)).cloned()
+        } else {
+            too_large(what, payload, self.payload_limit)
+        }?;
+        Some(self.refuse(what, failure))
     }
 
     fn attempt(&mut self, slot: SlotId, mut plan: Plan) {
@@ -499,7 +446,9 @@ impl Machine {
                     workflow: workflow.clone(),
                     attempt,
                     since,
-                    limits };
+                    limits,
+                    retried,
+                };
                 (
                     HistoryEvent::ChildScheduled {
                         sequence,
@@ -583,16 +532,16 @@ impl Machine {
                 message_id,
             } => {
                 self.remember(message_id);
-                let folded = EventQueue::fold(name);
-                match self.events.next_waiter(&folded) {
+                let event = CarriedEvent {
+                    name: name.clone(),
+                    payload: payload.clone(),
+                };
+                match self.events.next_waiter(&EventQueue::fold(name)) {
                     Some(waiter) => {
                         let place = self.events.take_place();
-                        self.hand_over(waiter, place, payload.clone());
+                        self.hand_over(waiter, place, event);
                     }
-                    None => self.events.push(CarriedEvent {
-                        name: name.clone(),
-                        payload: payload.clone(),
-                    }),
+                    None => self.events.push(event),
                 }
             }
             // These change who may run the code, not what it sees; decisions are not applied.
@@ -701,8 +650,12 @@ impl Machine {
                 HistoryEvent::PatchMarked { name } => {
                     self.recorded_patches.insert(name.clone());
                 }
-                HistoryEvent::CallRefused { sequence, failure } => {
-                    self.recorded_refusals.insert(*sequence, failure.clone());
+                HistoryEvent::CallRefused {
+                    sequence,
+                    what,
+                    failure,
+                } => {
+                    self.recorded_refusals.insert((*sequence, *what), failure.clone());
                 }
                 _ => {}
             }
@@ -754,7 +707,15 @@ impl Machine {
     }
 }
 
-fn too_large(what: &str, payload: &Payload, limit: usize) -> Option<Failure> {
+/// Puts a waker in place of the one before, unless both wake the same.
+fn register(place: &mut Option<Waker>, waker: &Waker) {
+    match place {
+        Some(known) if known.will_wake(waker) => {}
+        other => *other = Some(waker.clone()),
+    }
+}
+
+fn too_large(what: Refused, payload: &Payload, limit: usize) -> Option<Failure> {
     (payload.len() > limit).then(|| {
         let message = format!(
             "the {what} has {} bytes and the limit is {limit}: raise `payload_bytes` (LEVERET_PAYLOAD_BYTES) on every app that handles it, or pass a reference",
@@ -764,7 +725,7 @@ fn too_large(what: &str, payload: &Payload, limit: usize) -> Option<Failure> {
     })
 }
 
-/// The first 53 bits of a uuid's hash as a number in 0..1.
+/// The first 48 bits of a uuid's hash as a number in 0..1.
 pub(super) fn unit(id: uuid::Uuid) -> f64 {
     // Version and variant bits stand in the middle of a uuid; the first 48 bits are free of them.
     let bits = id.as_u128() >> 80;

@@ -16,6 +16,7 @@ mod handle;
 pub mod history;
 mod intake;
 mod machine;
+mod open;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +24,7 @@ pub use calls::{Call, Child, EventWait, Timer};
 pub use combinators::{All, Either, First, all, first, race};
 pub use compensation::Compensations;
 pub use context::WorkflowContext;
-pub use execution::{Code, CodeFuture, Execution, Stuck};
 pub(crate) use execution::panic_text;
+pub use execution::{Code, CodeFuture, Execution, Stuck};
 pub use handle::Handle;
 pub use intake::Intake;

@@ -31,6 +31,9 @@ pub enum DecodeError {
     /// A bundle without items says nothing.
     #[error("the bundle has no items: it needs at least one")]
     Empty,
+    /// What somebody published by hand is not a start, or has a field too many.
+    #[error("not a start message: {0}")]
+    NotAStart(String),
     /// A start that somebody published by hand, with a bad field.
     #[error("the start message's field `{field}` {problem}")]
     Field {

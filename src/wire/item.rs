@@ -137,11 +137,11 @@ pub struct TaskItem {
     #[serde(default)]
     pub claimed: bool,
     /// How long the attempt may take, in milliseconds.
-    #[serde(default, with = "millis", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "crate::wire::millis", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<u64>")]
     pub timeout: Option<Duration>,
     /// How often the attempt must report progress, in milliseconds.
-    #[serde(default, with = "millis", skip_serializing_if = "Option::is_none")]
+    #[serde(default, with = "crate::wire::millis", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<u64>")]
     pub heartbeat: Option<Duration>,
     /// True if the call has a retry policy: an unknown app is then reported and not waited for.
@@ -278,22 +278,4 @@ pub struct WakeItem {
 pub struct ProbeItem {
     /// Who asks.
     pub worker: WorkerId,
-}
-
-/// Durations as whole milliseconds, rounded up.
-mod millis {
-    use std::time::Duration;
-
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(value: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
-        match value {
-            Some(duration) => to.serialize_some(&(duration.as_nanos().div_ceil(1_000_000) as u64)),
-            None => to.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-        Ok(Option::<u64>::deserialize(from)?.map(Duration::from_millis))
-    }
 }

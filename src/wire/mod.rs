@@ -6,6 +6,7 @@
 
 mod bundle;
 mod item;
+pub(crate) mod millis;
 mod raw_start;
 
 pub use bundle::{Bundle, DecodeError, WIRE_VERSION};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -15,10 +16,12 @@ use crate::model::{InstanceId, MessageId, Payload, Timestamp};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RawStart {
-    /// The workflow's name, as registered by the app.
+    /// The workflow's name, as registered by the app: 1 to 255 bytes.
+    #[schemars(length(min = 1, max = 255))]
     pub workflow: String,
     /// The instance ID: 1 to 200 printable bytes. Without it, one is derived from the AMQP `message_id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxLength" = InstanceId::MOST_CHOSEN))]
     pub instance_id: Option<InstanceId>,
     /// The workflow's input: any JSON value.
     #[serde(default = "Payload::null")]
@@ -28,6 +31,7 @@ pub struct RawStart {
     pub start_at: Option<Timestamp>,
     /// Labels to find the instance by.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
     pub tags: BTreeMap<String, String>,
 }
 
@@ -35,12 +39,22 @@ pub struct RawStart {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields<'a> {
-    workflow: Option<String>,
-    instance_id: Option<String>,
+    #[serde(borrow)]
+    workflow: Option<&'a RawValue>,
+    #[serde(borrow)]
+    instance_id: Option<&'a RawValue>,
     #[serde(borrow)]
     input: Option<&'a RawValue>,
-    start_at: Option<u64>,
-    tags: Option<BTreeMap<String, String>>,
+    #[serde(borrow)]
+    start_at: Option<&'a RawValue>,
+    #[serde(borrow)]
+    tags: Option<&'a RawValue>,
+}
+
+/// A field's value, if the field is there.
+fn value<T: DeserializeOwned>(name: &'static str, raw: Option<&RawValue>) -> Result<Option<T>, DecodeError> {
+    let read = raw.map(|raw| serde_json::from_str(raw.get())).transpose();
+    read.map_err(|error| field(name, format!("cannot be read: {error}")))
 }
 
 fn field(field: &'static str, problem: impl Into<String>) -> DecodeError {
@@ -56,7 +70,7 @@ impl RawStart {
     /// Gives the start, its instance ID and the request ID that it counts once by.
     ///
     /// # Errors
-    /// [`DecodeError::Field`] names the field that is wrong, [`DecodeError::Malformed`] what is no such message at all.
+    /// [`DecodeError::Field`] names the field that is wrong, [`DecodeError::NotAStart`] what is no such message at all.
     pub fn decode(
         body: &[u8],
         content_type: Option<&str>,
@@ -65,16 +79,15 @@ impl RawStart {
         let text;
         let json = if content_type.is_some_and(|kind| kind.contains("msgpack")) {
             let value: serde_json::Value = rmp_serde::from_slice(body)
-                .map_err(|error| DecodeError::Malformed(format!("not MessagePack: {error}")))?;
+                .map_err(|error| DecodeError::NotAStart(format!("not MessagePack: {error}")))?;
             text = value.to_string();
             text.as_bytes()
         } else {
             body
         };
-        let fields: Fields<'_> = serde_json::from_slice(json)
-            .map_err(|error| DecodeError::Malformed(format!("not a start message: {error}")))?;
-        let workflow = fields
-            .workflow
+        let fields: Fields<'_> =
+            serde_json::from_slice(json).map_err(|error| DecodeError::NotAStart(error.to_string()))?;
+        let workflow: String = value("workflow", fields.workflow)?
             .ok_or_else(|| field("workflow", "is missing: name the workflow to start"))?;
         if workflow.is_empty() || workflow.len() > 255 {
             return Err(field(
@@ -87,8 +100,7 @@ impl RawStart {
             .map(MessageId::new)
             .transpose()
             .map_err(|error| field("message_id", error.to_string()))?;
-        let chosen = fields
-            .instance_id
+        let chosen = value::<String>("instance_id", fields.instance_id)?
             .map(InstanceId::chosen)
             .transpose()
             .map_err(|error| field("instance_id", error.to_string()))?;
@@ -121,8 +133,8 @@ impl RawStart {
             workflow,
             instance_id: Some(instance.clone()),
             input,
-            start_at: fields.start_at.map(Timestamp::from_millis),
-            tags: fields.tags.unwrap_or_default(),
+            start_at: value("start_at", fields.start_at)?.map(Timestamp::from_millis),
+            tags: value("tags", fields.tags)?.unwrap_or_default(),
         };
         Ok((start, instance, request))
     }
@@ -152,6 +164,10 @@ mod tests {
         assert!(refused(br#"{"workflow":"w"}"#).contains("`instance_id` is missing"));
         assert!(refused(br#"{"workflow":"w","instance_id":""}"#).contains("`instance_id`"));
         assert!(refused(br#"{"workflow":"w","instance_id":"i","colour":1}"#).contains("colour"));
+        assert!(refused(br#"{"workflow":7,"instance_id":"i"}"#).contains("`workflow` cannot be read"));
+        assert!(refused(br#"{"workflow":"w","instance_id":["i"]}"#).contains("`instance_id` cannot be read"));
+        assert!(refused(br#"{"workflow":"w","instance_id":"i","start_at":-1}"#).contains("`start_at` cannot be read"));
+        assert!(refused(br#"{"workflow":"w","instance_id":"i","tags":{"a":1}}"#).contains("`tags` cannot be read"));
         assert!(refused(b"nonsense").contains("not a start message"));
     }
 

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::SemaphorePermit;
 use tracing::{debug, warn};
 
 use super::delivery::Arrival;
@@ -14,7 +15,8 @@ use super::runtime::Runtime;
 use super::state::Live;
 use super::turn::Opening;
 use crate::backend::{Deliver, Delivered, Loaded, Mark, Queue, Record, Result, WorkerInfo};
-use crate::model::{InstanceRef, Lane, StallReason, Status};
+use crate::fault::fault_point;
+use crate::model::{ExecutionId, InstanceRef, Lane, MessageId, StallReason, Status};
 use crate::replay::Stuck;
 use crate::wire::{Command, Item, WakeItem};
 
@@ -40,8 +42,13 @@ async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
         }
         let Ok(_permit) = runtime.turns.acquire().await else { return };
         let mut activation = Activation::new(&runtime, &instance, &batch);
-        match activation.run().await {
-            Ok(()) => batch.into_iter().for_each(|arrival| arrival.ticket.done()),
+        let outcome = activation.run().await;
+        activation.end_try().await;
+        match outcome {
+            Ok(()) => {
+                fault_point("turn-unacknowledged");
+                batch.into_iter().for_each(|arrival| arrival.ticket.done());
+            }
             Err(error) => {
                 // The messages go back to the broker; the marks of what was committed are driven when they come again.
                 if !runtime.draining.is_cancelled() {
@@ -98,12 +105,14 @@ pub(super) struct Activation<'a> {
     lane: Option<Lane>,
     /// True if the state was read, or confirmed by a commit, since the items came: only then may one be dropped because of it.
     pub(super) is_current: bool,
-    /// How often, as counted, a turn for redelivered items was begun since the last commit.
-    pub(super) tries: u32,
     /// Executions begun by continue-as-new in this activation.
     pub(super) generations: u32,
     /// True once an item was put into the inbox because it is ahead of the state: the state is then read anew next time.
     pub(super) has_parked: bool,
+    /// The run token that stands while code runs for redelivered items.
+    token: Option<MessageId>,
+    /// Held while the turn may be one that takes the process down.
+    suspect: Option<SemaphorePermit<'a>>,
 }
 
 impl<'a> Activation<'a> {
@@ -115,9 +124,10 @@ impl<'a> Activation<'a> {
             is_redelivered: batch.iter().any(|arrival| arrival.is_redelivered),
             lane: batch.iter().find_map(|arrival| arrival.lane),
             is_current: false,
-            tries: 0,
             generations: 0,
             has_parked: false,
+            token: None,
+            suspect: None,
         }
     }
 
@@ -369,13 +379,9 @@ impl<'a> Activation<'a> {
         let Some(code) = self.runtime.registry.find_workflow(&state.record.origin.workflow).cloned() else {
             return self.homeless(state).await.map(Some);
         };
-        if self.is_redelivered {
-            let engine = &self.runtime.engine;
-            let execution = state.record.execution;
-            let tries = engine.retrying("count try", || engine.store().count_try(self.instance, execution)).await?;
-            let limit = self.runtime.settings.limits.crashes;
-            self.tries = tries;
-            if tries > limit {
+        if self.is_redelivered && self.token.is_none() {
+            let tries = self.begin_try(state.record.execution).await?;
+            if tries >= self.runtime.settings.limits.crashes {
                 let message = format!(
                     "its turn was begun {tries} times and never committed: it seems to take down its worker; resume it once the cause is mended, or deploy another build"
                 );
@@ -390,6 +396,30 @@ impl<'a> Activation<'a> {
         match state.replay(self.instance, code, &self.runtime.settings.limits) {
             Ok(()) => Ok(None),
             Err(stuck) => self.stall(state, stuck).await.map(Some),
+        }
+    }
+
+    /// Counts a turn that may be deadly: by a token, as an activity's run is. Gives the number of those that have died in it.
+    async fn begin_try(&mut self, execution: ExecutionId) -> Result<u32> {
+        let (runtime, engine) = (self.runtime, &self.runtime.engine);
+        let token: MessageId = execution.derive("turn", 0).into();
+        let tries = engine.retrying("runs", || engine.store().runs(&runtime.app, &token)).await?;
+        if tries > 0 {
+            // All turns that were under way when a process died have a token. One at a time, only the deadly one gets another.
+            self.suspect = runtime.suspect_turn.acquire().await.ok();
+        }
+        self.token = Some(token.clone());
+        engine.retrying("begin run", || engine.store().begin_run(&runtime.app, &token)).await?;
+        Ok(tries)
+    }
+
+    /// Nobody has died: what the turn came to is no matter. (Not every turn commits, and something else may take the process down each time.)
+    async fn end_try(&mut self) {
+        let Some(token) = self.token.take() else { return };
+        self.suspect = None;
+        let engine = &self.runtime.engine;
+        if let Err(error) = engine.retrying("end run", || engine.store().end_run(&self.runtime.app, &token)).await {
+            debug!(instance = %self.instance, %error, "a turn's token was not taken away; it lapses");
         }
     }
 
@@ -414,7 +444,9 @@ impl<'a> Activation<'a> {
         let engine = &self.runtime.engine;
         let mut workers = engine.retrying("workers", || engine.store().workers(&self.runtime.app)).await?;
         workers.retain(|worker| worker.id != self.runtime.id && worker.workflows.iter().any(|known| known == workflow) && fits(worker));
-        Ok(match workers.iter().find_map(|worker| worker.lanes.first()) {
+        // A lane that we hold was another's at its last sign of life, which may have been its last.
+        let mut lanes = workers.iter().flat_map(|worker| &worker.lanes).filter(|lane| !self.runtime.lanes.holds(**lane));
+        Ok(match lanes.next() {
             Some(lane) => Successor::Holds(*lane),
             None if workers.is_empty() => Successor::Nobody,
             None => Successor::Waits,

@@ -16,6 +16,7 @@ use super::runtime::Runtime;
 use super::starts::{PASS_ON_AFTER, bury_item};
 use crate::backend::{Claim, Delivery, DueEntry, DueOutcome, Loaded, Queue, Result, When};
 use crate::engine::{LeaseEntry, encode, lease_key};
+use crate::fault::fault_point;
 use crate::model::{Failure, Payload, WaitingFor, kinds};
 use crate::replay::history::Turn;
 use crate::replay::panic_text;
@@ -152,6 +153,7 @@ impl Run {
                 return self.end_run().await;
             }
         }
+        fault_point("activity-claimed");
         runtime.counters.activities.add();
         let cancelled = runtime.cancel_activities.child_token();
         let ctx = ActivityContext::new(self.task.clone(), runtime.engine.clone(), cancelled.clone());
@@ -161,9 +163,13 @@ impl Run {
             self.end_run().await?;
             return Err(crate::backend::Error::transient("the worker stops"));
         };
+        fault_point("activity-ended");
+        // Before the answer: whatever takes the process down from here on, it is not the body.
+        self.end_run().await?;
         drop((slot, suspect));
         self.answer(result, ctx.has_reported() || self.is_redelivered).await?;
-        self.end_run().await
+        fault_point("activity-answered");
+        Ok(())
     }
 
     /// Waits for the body; meanwhile keeps a lease if it takes long, and fires the token when nobody wants the result. `None` if the worker stops first.

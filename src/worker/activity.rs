@@ -89,7 +89,7 @@ impl ActivityContext {
         let limit = self.inner.engine.limits.payload_bytes;
         if details.len() > limit {
             let message = format!("the progress details have {} bytes and the limit is {limit}: report less", details.len());
-            return Err(crate::Failure::new(crate::kinds::PAYLOAD_TOO_LARGE, message).fatal());
+            return Err(crate::model::Failure::new(crate::model::kinds::PAYLOAD_TOO_LARGE, message).fatal());
         }
         if !self.is_due() {
             return Ok(());

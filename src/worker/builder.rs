@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::registry::Registry;
-use super::{ActivityContext, RunningWorker, Settings};
+use super::{ActivityContext, RunningWorker};
 use crate::backend::{self, Backend};
-use crate::model::{Activity, AppId, BuildId, Failure, Result, Workflow};
+use crate::model::{Activity, AppId, BuildId, Failure, Result, Settings, Workflow};
 use crate::replay::WorkflowContext;
 
 /// Why a worker did not start, or could not go on.
@@ -57,9 +57,11 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker of this app, hosting nothing yet. A bad app ID is reported when the worker starts.
+    /// A worker of this app, hosting nothing yet, with the backend's [`settings`](Backend::settings): those of the environment if it comes from
+    /// [`Backend::from_env`]. A bad app ID is reported when the worker starts.
     pub fn new(app: impl Into<String>, backend: Backend) -> Self {
-        Self { app: app.into(), backend, registry: Registry::default(), settings: Settings::default(), build: None }
+        let settings = backend.settings().clone();
+        Self { app: app.into(), backend, registry: Registry::default(), settings, build: None }
     }
 
     /// Hosts a workflow: an async function of a [`WorkflowContext`] and the contract's input.
@@ -88,7 +90,7 @@ impl Worker {
         self
     }
 
-    /// Uses these settings.
+    /// Uses these settings, and not the backend's. `Settings { activities: 8, ..backend.settings().clone() }` changes one.
     pub fn settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
         self

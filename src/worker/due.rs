@@ -9,6 +9,7 @@ use super::activities::take_over;
 use super::runtime::Runtime;
 use crate::backend::{DueEntry, DueKind, DueOutcome, Mark, Queue, Record, Result};
 use crate::engine::{CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, decode};
+use crate::fault::fault_point;
 use crate::model::{InstanceRef, StallReason, Status, Timestamp};
 use crate::wire::{Item, TimerItem, WakeItem};
 
@@ -61,6 +62,7 @@ async fn handle_all(runtime: &Arc<Runtime>, entries: Vec<DueEntry>) {
         return;
     }
     // A crash before this line: the entries come again and their handlers run twice.
+    fault_point("due-handled");
     let engine = &runtime.engine;
     if let Err(error) = engine.retrying("settle due", || engine.store().settle_due(&runtime.app, &settled)).await {
         debug!(%error, "due entries were not settled; they come again");

@@ -13,15 +13,18 @@ use super::cache::Cache;
 use super::lanes::Lanes;
 use super::registry::Registry;
 use super::runtime::{HeldLanes, Runtime};
-use super::{Settings, WorkerCounts, WorkerError, activities, due, http, membership, starts, unrouted};
+use super::{WorkerCounts, WorkerError, activities, due, http, membership, starts, unrouted};
 use crate::backend::Backend;
 use crate::engine::Engine;
-use crate::model::{AppId, BuildId, Lane, Result, WorkerId};
+use crate::model::{AppId, BuildId, Lane, Result, Settings, WorkerId};
+use crate::probes::Joined;
 
 /// A worker that runs. Dropping it stops it abruptly: what it had is handed back by the broker. [`stop`](Self::stop) stops it in order.
 pub struct RunningWorker {
     runtime: Arc<Runtime>,
     has_started: Arc<AtomicBool>,
+    /// What it says at the health port.
+    probes: Option<Joined>,
 }
 
 impl RunningWorker {
@@ -41,6 +44,7 @@ impl RunningWorker {
             turns: Semaphore::new(settings.turns),
             slots: Arc::new(Semaphore::new(settings.activities)),
             suspect: Semaphore::new(1),
+            suspect_turn: Semaphore::new(1),
             tracker,
             cancel_activities: draining.child_token(),
             draining,
@@ -49,12 +53,13 @@ impl RunningWorker {
             engine,
             settings,
         });
-        let running = Self { runtime: runtime.clone(), has_started: Arc::default() };
+        let mut running = Self { runtime: runtime.clone(), has_started: Arc::default(), probes: None };
         if let Some(address) = runtime.settings.http {
-            http::serve(&running, address).await.map_err(|error| WorkerError::Invalid {
+            let joined = http::join(&running, address).map_err(|error| WorkerError::Invalid {
                 app: runtime.app.to_string(),
                 problem: format!("setting `http`: cannot listen on {address}: {error}"),
             })?;
+            running.probes = Some(joined);
         }
         running.set_up().await?;
         Ok(running)

@@ -13,10 +13,9 @@ use super::cache::Cache;
 use super::counters::Counters;
 use super::mailbox::Mailboxes;
 use super::registry::Registry;
-use super::settings::Settings;
 use crate::backend::{Message, Properties, Queue, Result};
 use crate::engine::Engine;
-use crate::model::{AppId, BuildId, Lane, Timestamp, WorkerId};
+use crate::model::{AppId, BuildId, Lane, Settings, Timestamp, WorkerId};
 
 /// See the module.
 pub(super) struct Runtime {
@@ -39,6 +38,8 @@ pub(super) struct Runtime {
     pub(super) slots: Arc<Semaphore>,
     /// Held by the one task that may be about to take the process down: it has done so before, or was there when another did.
     pub(super) suspect: Semaphore,
+    /// The same for turns, which are short.
+    pub(super) suspect_turn: Semaphore,
     /// Every task of the worker.
     pub(super) tracker: TaskTracker,
     /// Fires first: take nothing new. The engine's own signal fires when the grace is over.

@@ -11,6 +11,7 @@ use super::delivery::{Arrival, Ticket};
 use super::runtime::Runtime;
 use crate::backend::{Created, Delivery, Queue, Result};
 use crate::engine::{EarlyEnd, NewInstance};
+use crate::fault::fault_point;
 use crate::model::{Failure, InstanceRef, MessageId, Status, kinds};
 use crate::wire::{Bundle, DecodeError, Item, RawStart, StartItem};
 
@@ -145,6 +146,7 @@ async fn take_raw(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
     };
     debug!(instance = %new.instance, "raw start taken");
     // Its start is published and stored: whoever takes that one runs the first turn.
+    fault_point("raw-start-taken");
     delivery.ack();
     Ok(())
 }

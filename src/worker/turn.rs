@@ -8,6 +8,7 @@ use super::activation::{Activation, Step};
 use super::state::{Live, Renewal};
 use crate::backend::{ClaimVerdict, Commit, Committed, DueEntry, Mark, Queue, Record, Result, Stall, When};
 use crate::engine::{claim_terms, effects_of, ended_by, started, timer_key};
+use crate::fault::fault_point;
 use crate::model::{CommitId, ExecutionId, Failure, InstanceRef, Payload, Sequence, StallReason, Status, Timestamp, kinds};
 use crate::replay::history::{ChildRef, HistoryEvent, TimeLimits, Turn};
 use crate::replay::{Execution, Intake, Stuck};
@@ -61,8 +62,7 @@ impl Activation<'_> {
             claims_closed: Vec::new(),
             dropped: Vec::new(),
             is_suspended: state.record.status == Status::Suspended,
-            // A commit takes the count of tries back: a turn that changes nothing and ends well is no crash either.
-            must_commit: matches!(opening, Some(Opening::Unstall)) || self.tries > 1,
+            must_commit: matches!(opening, Some(Opening::Unstall)),
         };
         if let Err(stuck) = self.draw_up(state, &mut execution, &mut draft, opening).await? {
             return self.stall(state, stuck).await;
@@ -356,6 +356,7 @@ impl Activation<'_> {
         };
         let engine = &self.runtime.engine;
         // A crash before this line costs nothing: the messages come again.
+        fault_point("turn-drawn-up");
         let committed = engine.retrying("commit", || engine.store().commit(&commit)).await?;
         let inbox_left = match committed {
             Committed::Applied { inbox_left } => inbox_left,
@@ -367,15 +368,17 @@ impl Activation<'_> {
         };
         self.runtime.counters.turns.add();
         self.is_current = true;
-        self.tries = 0;
         applied(&mut state.record, &commit, now);
         // A crash here: the turn is in the history and marked; whoever sees the instance next makes its effects.
+        fault_point("turn-committed");
         engine.make(self.instance, &state.record, effects).await?;
         // A crash here: the effects are made again, which changes nothing.
+        fault_point("turn-effects-made");
         if marks.contains(&Mark::Turn(turn.version)) {
             engine.retrying("clear mark", || engine.store().clear_mark(self.instance, execution_id, Mark::Turn(turn.version))).await?;
         }
         state.record.marks.retain(|mark| *mark != Mark::Turn(turn.version));
+        fault_point("turn-mark-cleared");
         if status.is_terminal() {
             engine.forget_check(self.instance, &state.record).await?;
         }

@@ -10,6 +10,7 @@ use super::due::{is_wanted, next_try};
 use super::runtime::Runtime;
 use crate::backend::{BUNDLE_TYPE, Delivery, DueEntry, Queue, Result, When};
 use crate::engine::{EarlyEnd, ParkedEntry, encode, parked_key};
+use crate::fault::fault_point;
 use crate::model::{AppId, Failure, MessageId, Status, kinds};
 use crate::wire::{CompletionItem, Item, Outcome, StartItem};
 
@@ -43,6 +44,7 @@ async fn handle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
     let tickets = Ticket::split(delivery, bundle.items.len());
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {
         answer_or_park(runtime, item, &target, &app).await?;
+        fault_point("unrouted-handled");
         ticket.done();
     }
     Ok(())

@@ -56,6 +56,11 @@ impl RabbitMq {
         Ok(Arc::new(Self { shared }))
     }
 
+    /// Host, port and virtual host as a URL, for people: no user and no password.
+    pub fn address(&self) -> String {
+        self.shared.address.to_string()
+    }
+
     /// Sends the acknowledgements that are left, closes the connections and returns when nothing of it runs any more. Publishes in flight end as
     /// unknown, subscriptions end.
     pub async fn close(&self) {
@@ -167,7 +172,7 @@ impl Broker for RabbitMq {
                     () = link.loss.happened() => {}
                 }
                 match link.publisher.hand_over(outgoing).await {
-                    Ok(result) => return Ok(result),
+                    Ok(result) => return Ok::<_, Error>(result),
                     Err(unsent) => outgoing = unsent,
                 }
             }

@@ -4,27 +4,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
-use crate::model::Namespace;
-
-/// The kind of queues that are declared. A queue's kind cannot be changed once it exists.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum QueueType {
-    /// Replicated by Raft and written to disk before a confirm. For any number of nodes, one included.
-    #[default]
-    Quorum,
-    /// On one node. A confirm of a version 2 classic queue comes when the message is written, before it is synced: a host crash can lose it.
-    Classic,
-}
-
-impl QueueType {
-    /// The value of the argument `x-queue-type`.
-    pub(super) fn argument(self) -> &'static str {
-        match self {
-            QueueType::Quorum => "quorum",
-            QueueType::Classic => "classic",
-        }
-    }
-}
+use crate::model::{Namespace, QueueType};
 
 /// How to reach RabbitMQ and how to behave towards it.
 ///

@@ -32,4 +32,4 @@ mod supervisor;
 mod topology;
 
 pub use broker::RabbitMq;
-pub use config::{QueueType, RabbitMqConfig};
+pub use config::RabbitMqConfig;

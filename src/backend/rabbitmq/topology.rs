@@ -24,11 +24,10 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, ExchangeKind};
 
-use super::config::QueueType;
 use super::fault;
 use super::names::{Names, queues_of};
 use crate::backend::{Queue, Result};
-use crate::model::AppId;
+use crate::model::{AppId, QueueType};
 
 /// Out of reach: a return takes the broker some 20 us, so that this many take half a day of nothing else.
 const NO_DELIVERY_LIMIT: i32 = i32::MAX;

@@ -12,7 +12,7 @@ use deadpool_redis::redis::aio::{PubSub, PubSubSink};
 use deadpool_redis::redis::{Client, Msg, RedisError};
 use futures_util::StreamExt;
 use tokio::sync::{Notify, watch};
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::config::RedisConfig;
 use super::link::{PAUSES, pauses};
@@ -94,7 +94,7 @@ impl Ended {
     ///
     /// # Errors
     /// Permanent if the URL cannot be used.
-    pub(super) fn start(config: &RedisConfig) -> Result<Self> {
+    pub(super) fn start(config: &RedisConfig, tasks: &TaskTracker) -> Result<Self> {
         let endpoint = config.parse()?;
         let client = Client::open(endpoint.logged_in())
             .map_err(|error| Problem::of_setup(&endpoint.address, "the URL", &error).error())?;
@@ -112,7 +112,7 @@ impl Ended {
         };
         Ok(Self {
             shared,
-            _listener: AbortOnDropHandle::new(tokio::spawn(listener.run())),
+            _listener: AbortOnDropHandle::new(tasks.spawn(listener.run())),
             patience: config.connect_timeout + config.response_timeout,
         })
     }

@@ -25,9 +25,12 @@ const CREATED: &str = "created";
 /// When each instance was noted: so that a late note of an earlier record does not undo a newer one.
 const NOTED: &str = "noted";
 
+/// Whether a set holds the instances of a status.
+type Holds = fn(Status) -> bool;
+
 /// The sets beside `created`, and which statuses they hold. Completed instances are most of all, and `Running` ones most of the active: they have
 /// none of their own.
-const GROUPS: [(&str, fn(Status) -> bool); 5] = [
+const GROUPS: [(&str, Holds); 5] = [
     ("active", |status| !status.is_terminal()),
     ("suspended", |status| status == Status::Suspended),
     ("stalled", |status| status == Status::Stalled),

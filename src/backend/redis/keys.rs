@@ -200,8 +200,8 @@ mod tests {
             "lv:{n/a/order %7B1%7D}:meta"
         );
         assert_eq!(keys.due(&app, 3), ["lv:{n/a/due/3}:set", "lv:{n/a/due/3}:payloads"]);
-        assert_eq!(keys.channel(&instance("a", "b")), "lv:{n/a}:ended:8");
-        assert_eq!(Keys::due_shard(b"torder-1"), 0);
+        assert_eq!(keys.channel(&instance("a", "b")), "lv:{n/a}:ended:42");
+        assert_eq!(Keys::due_shard(b"torder-1"), 3);
         assert_eq!(keys.index(&app, "created"), "lv:{n/a/index}:created");
         assert_eq!(keys.apps(), "lv:{n}:apps");
     }

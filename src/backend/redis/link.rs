@@ -14,7 +14,7 @@ use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError, Value, cmd};
 use secrecy::ExposeSecret;
 use tokio::sync::watch;
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::config::{Endpoint, RedisConfig};
 use super::problem::Problem;
@@ -209,13 +209,13 @@ impl Links {
     ///
     /// # Errors
     /// Transient if Redis is away, permanent if it refuses the credentials or the URL cannot be used.
-    pub(super) async fn connect(config: &RedisConfig) -> Result<Self> {
+    pub(super) async fn connect(config: &RedisConfig, tasks: &TaskTracker) -> Result<Self> {
         let opener = Arc::new(Opener::new(config)?);
         let mut first = Some(opener.open().await.map_err(|problem| problem.error())?);
         let links = (0..config.connections.max(1)).map(|_| {
             let (state, seen) = watch::channel(State::Connecting);
             let (broken, breaks) = watch::channel(0);
-            let keeper = tokio::spawn(keep(opener.clone(), first.take(), state, breaks));
+            let keeper = tasks.spawn(keep(opener.clone(), first.take(), state, breaks));
             Link {
                 state: seen,
                 broken,

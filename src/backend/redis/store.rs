@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use deadpool_redis::redis::cmd;
+use tokio_util::task::TaskTracker;
 
 use super::config::RedisConfig;
 use super::ended::Ended;
@@ -51,8 +52,10 @@ impl RedisStore {
     /// # Errors
     /// Transient if Redis cannot be reached or does not answer in time; permanent if it refuses the credentials, naming which, or if the URL is not one.
     pub async fn connect(config: RedisConfig) -> Result<Arc<Self>> {
-        let links = Links::connect(&config).await?;
-        let ended = Ended::start(&config)?;
+        // Each task ends with what it serves, and all of that with the store.
+        let tasks = TaskTracker::new();
+        let links = Links::connect(&config, &tasks).await?;
+        let ended = Ended::start(&config, &tasks)?;
         Ok(Arc::new(Self {
             keys: Keys::new(config.namespace),
             links,

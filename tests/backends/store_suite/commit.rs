@@ -1,10 +1,7 @@
 //! Commits, marks and tries.
 
-use leveret::backend::{
-    Claim, ClaimTerms, Commit, Committed, Guard, Mark, Stall, View,
-};
-use leveret::{StallReason, WaitingFor, WaitingView};
-use leveret::{BuildId, CommitId, ExecutionId, Status, Timestamp};
+use leveret::backend::{Claim, ClaimTerms, Commit, Committed, Guard, Mark, Stall, View};
+use leveret::{BuildId, CommitId, ExecutionId, StallReason, Status, Timestamp, WaitingFor, WaitingView};
 
 use super::fixture::*;
 
@@ -91,7 +88,7 @@ pub(crate) async fn a_commit_sent_again_is_applied_once(store: Fresh) {
     }
     assert_eq!(
         store.load(&instance, 0, 0).await.unwrap().unwrap().turns,
-        [commit.turn.clone()]
+        std::slice::from_ref(&commit.turn)
     );
     // A repeat brings no mark back either.
     store

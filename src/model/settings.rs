@@ -1,10 +1,9 @@
-//! How a worker behaves: every number that is not a bound of the system (those are [`Limits`]).
+//! How a worker behaves: every number that is not a bound of the system (those are [`Limits`]). The environment sets them through `config`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::engine::Retention;
-use crate::model::Limits;
+use super::{Limits, Retention};
 
 /// Settings of a worker. The defaults suit services of ordinary size.
 #[derive(Clone, Debug)]
@@ -56,7 +55,7 @@ impl Default for Settings {
 
 impl Settings {
     /// What is wrong with the settings, in one line that names the setting.
-    pub(super) fn problem(&self) -> Option<String> {
+    pub(crate) fn problem(&self) -> Option<String> {
         let zero = [
             ("activities", self.activities == 0),
             ("turns", self.turns == 0),
@@ -78,7 +77,7 @@ impl Settings {
     }
 
     /// A worker counts as live this long after its last sign of life.
-    pub(super) fn worker_ttl(&self) -> Duration {
+    pub(crate) fn worker_ttl(&self) -> Duration {
         self.heartbeat * 3
     }
 }

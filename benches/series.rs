@@ -1,0 +1,126 @@
+//! Series of three remote activities: one app calls another three times in a row, with so many workflows in flight.
+//!
+//! `cargo bench --bench series` runs the memory and the embedded backend, and RabbitMQ + Redis as well if `LEVERET_TEST_AMQP_URL` and
+//! `LEVERET_TEST_REDIS_URL` are set (`tests/servers start DIR` starts private ones). `--short` is the form that CI runs: it fails on lost
+//! workflows, never on speed. Each row: medians of the rounds, with the spread.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use leveret::backend::{Backend, RabbitMq, RabbitMqConfig, RedisConfig, RedisStore, SystemClock};
+use leveret::{Activity, ActivityContext, Client, Namespace, Result, Settings, Worker, Workflow, WorkflowContext};
+
+const STEP: Activity<String, String> = Activity::new("steps", "step");
+const SERIES: Workflow<String, String> = Workflow::new("series", "series");
+
+/// What each workflow and each activity carries: 100 bytes.
+const PAYLOAD_BYTES: usize = 100;
+
+async fn step(_: ActivityContext, text: String) -> Result<String> {
+    Ok(text)
+}
+
+async fn series(ctx: WorkflowContext, text: String) -> Result<String> {
+    let text = ctx.call(STEP, text).await?;
+    let text = ctx.call(STEP, text).await?;
+    ctx.call(STEP, text).await
+}
+
+/// How much is run.
+struct Size {
+    rounds: usize,
+    /// In flight, and workflows a round.
+    loads: Vec<(usize, usize)>,
+}
+
+impl Size {
+    fn from_args() -> Self {
+        if std::env::args().any(|arg| arg == "--short" || arg == "--test") {
+            return Self { rounds: 1, loads: vec![(1, 5), (64, 128)] };
+        }
+        Self { rounds: 5, loads: vec![(1, 100), (64, 3_000), (512, 6_000)] }
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let size = Size::from_args();
+    println!("series-3: workflows/s median (min-max), latency p50 / p99, {} round(s), payload {PAYLOAD_BYTES} B", size.rounds);
+    measure("memory", Backend::memory(namespace()?), &size).await?;
+    let dir = tempfile::tempdir()?;
+    measure("embedded", Backend::embedded(dir.path().join("bench.db"), namespace()?).await?, &size).await?;
+    match (std::env::var("LEVERET_TEST_AMQP_URL"), std::env::var("LEVERET_TEST_REDIS_URL")) {
+        (Ok(amqp), Ok(redis)) => {
+            let namespace = namespace()?;
+            let broker = RabbitMq::connect(RabbitMqConfig::new(amqp, namespace.clone())).await?;
+            let store = RedisStore::connect(RedisConfig::new(redis, namespace.clone())).await?;
+            let backend = Backend::new(namespace, broker, store, Arc::new(SystemClock), "rabbitmq + redis");
+            measure("servers", backend, &size).await?;
+        }
+        _ => println!("servers: skipped, LEVERET_TEST_AMQP_URL and LEVERET_TEST_REDIS_URL are not set"),
+    }
+    Ok(())
+}
+
+fn namespace() -> Result<Namespace> {
+    Ok(Namespace::new(format!("bench-{}", uuid::Uuid::now_v7().simple()))?)
+}
+
+async fn measure(name: &str, backend: Backend, size: &Size) -> Result<()> {
+    let settings = Settings { activities: 512, turns: 1024, ..Settings::default() };
+    let caller = Worker::new("series", backend.clone()).workflow(SERIES, series).settings(settings.clone()).start().await?;
+    let callee = Worker::new("steps", backend.clone()).activity(STEP, step).settings(settings).start().await?;
+    caller.wait_for_lane().await;
+    let client = Client::new(backend);
+    run(&client, 16, 64).await?;
+    for (in_flight, count) in &size.loads {
+        let mut rates = Vec::new();
+        let mut latencies = Vec::new();
+        for _ in 0..size.rounds {
+            let (rate, mut taken) = run(&client, *in_flight, *count).await?;
+            rates.push(rate);
+            latencies.append(&mut taken);
+        }
+        rates.sort_by(f64::total_cmp);
+        latencies.sort();
+        let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
+        println!(
+            "{name:>9} {in_flight:>5} in flight: {:>8.0} ({:.0}-{:.0}) /s, p50 {:?} / p99 {:?}",
+            rates[rates.len() / 2],
+            rates[0],
+            rates[rates.len() - 1],
+            at(0.5),
+            at(0.99)
+        );
+    }
+    caller.stop().await;
+    callee.stop().await;
+    Ok(())
+}
+
+/// Keeps so many workflows in flight until the count is reached; fails if one is lost or wrong.
+async fn run(client: &Client, in_flight: usize, count: usize) -> Result<(f64, Vec<Duration>)> {
+    let text = "x".repeat(PAYLOAD_BYTES);
+    let one = || async {
+        let began = Instant::now();
+        let answer = client.start(SERIES, text.clone()).await?.result().within(Duration::from_secs(60)).await?;
+        assert_eq!(answer.len(), text.len());
+        Result::<_>::Ok(began.elapsed())
+    };
+    let began = Instant::now();
+    let mut running = FuturesUnordered::new();
+    let mut latencies = Vec::with_capacity(count);
+    let mut started = 0;
+    while latencies.len() < count {
+        while started < count && running.len() < in_flight {
+            running.push(one());
+            started += 1;
+        }
+        if let Some(latency) = running.next().await {
+            latencies.push(latency?);
+        }
+    }
+    Ok((count as f64 / began.elapsed().as_secs_f64(), latencies))
+}
