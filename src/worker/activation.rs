@@ -40,10 +40,11 @@ async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
             guard.is_over = true;
             return;
         }
-        let Ok(_permit) = runtime.turns.acquire().await else { return };
+        let Ok(permit) = runtime.turns.acquire().await else { return };
         let mut activation = Activation::new(&runtime, &instance, &batch);
         let outcome = activation.run().await;
         activation.end_try().await;
+        drop(permit);
         match outcome {
             Ok(()) => {
                 fault_point("turn-unacknowledged");
@@ -172,6 +173,11 @@ impl<'a> Activation<'a> {
             let record = loaded.record.clone();
             let mut state = match Live::read(loaded, more) {
                 Ok(state) => state,
+                Err(problem) if record.status.is_terminal() => {
+                    debug!(instance = %self.instance, %problem, "the history of an instance that is over cannot be read");
+                    self.is_current = true;
+                    return Ok(Some(Live::without_history(record)));
+                }
                 Err(problem) => {
                     let message = format!("{problem}; was it written by a later release? Upgrade the workers of app {}", self.instance.app);
                     self.stall_unread(record, message).await?;
@@ -280,7 +286,8 @@ impl<'a> Activation<'a> {
 
     async fn pending(&mut self, state: &mut Live) -> Result<Step> {
         let is_started = self.items.iter().any(|item| matches!(item, Item::Start(start) if start.execution == state.record.execution));
-        if !is_started || state.record.origin.start_at.is_some_and(|at| at > self.runtime.now()) {
+        // Whoever published the start has asked the store whether its time has come.
+        if !is_started {
             if !self.is_current {
                 return Ok(Step::Reload);
             }
@@ -290,10 +297,11 @@ impl<'a> Activation<'a> {
         let Some(lane) = self.runtime.lanes.pick() else {
             return Err(crate::backend::Error::transient("no lane is held: another worker has to take the start"));
         };
+        // Before the code is looked at: if it stalls, whoever wakes it must find it at home somewhere.
+        state.record.lane = Some(lane);
         if let Some(refused) = self.prepare(state).await? {
             return Ok(refused);
         }
-        state.record.lane = Some(lane);
         self.items.retain(|item| !matches!(item, Item::Start(_)));
         self.turn(state, Some(Opening::First)).await
     }
