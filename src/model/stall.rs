@@ -19,6 +19,16 @@ pub enum StallReason {
     Unreadable,
 }
 
+impl StallReason {
+    /// True if other code may well go on where this code could not.
+    pub(crate) fn is_of_the_code(self) -> bool {
+        match self {
+            StallReason::Nondeterminism | StallReason::ForeignFuture | StallReason::Unreadable => true,
+            StallReason::NotRegistered | StallReason::Crashed => false,
+        }
+    }
+}
+
 impl fmt::Display for StallReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -14,9 +14,9 @@ use super::delivery::Arrival;
 use super::runtime::Runtime;
 use super::state::Live;
 use super::turn::Opening;
-use crate::backend::{Deliver, Delivered, Loaded, Mark, Queue, Record, Result};
+use crate::backend::{Deliver, Delivered, Loaded, Mark, Queue, Record, Result, WorkerInfo};
 use crate::fault::fault_point;
-use crate::model::{ExecutionId, InstanceRef, MessageId, StallReason, Status};
+use crate::model::{ExecutionId, InstanceRef, Lane, MessageId, StallReason, Status};
 use crate::replay::Stuck;
 use crate::wire::{Command, Item, WakeItem};
 
@@ -40,10 +40,11 @@ async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
             guard.is_over = true;
             return;
         }
-        let Ok(_permit) = runtime.turns.acquire().await else { return };
+        let Ok(permit) = runtime.turns.acquire().await else { return };
         let mut activation = Activation::new(&runtime, &instance, &batch);
         let outcome = activation.run().await;
         activation.end_try().await;
+        drop(permit);
         match outcome {
             Ok(()) => {
                 fault_point("turn-unacknowledged");
@@ -83,6 +84,16 @@ pub(super) enum Step {
     Done,
 }
 
+/// Another worker that could run an instance's code.
+enum Successor {
+    /// It holds this lane.
+    Holds(Lane),
+    /// It holds none, as far as is known.
+    Waits,
+    /// There is none.
+    Nobody,
+}
+
 /// One batch of items on its way through an instance.
 pub(super) struct Activation<'a> {
     pub(super) runtime: &'a Runtime,
@@ -92,7 +103,7 @@ pub(super) struct Activation<'a> {
     /// True if one of them was delivered before.
     pub(super) is_redelivered: bool,
     /// Lanes by which they came.
-    lane: Option<crate::model::Lane>,
+    lane: Option<Lane>,
     /// True if the state was read, or confirmed by a commit, since the items came: only then may one be dropped because of it.
     pub(super) is_current: bool,
     /// Executions begun by continue-as-new in this activation.
@@ -162,6 +173,11 @@ impl<'a> Activation<'a> {
             let record = loaded.record.clone();
             let mut state = match Live::read(loaded, more) {
                 Ok(state) => state,
+                Err(problem) if record.status.is_terminal() => {
+                    debug!(instance = %self.instance, %problem, "the history of an instance that is over cannot be read");
+                    self.is_current = true;
+                    return Ok(Some(Live::without_history(record)));
+                }
                 Err(problem) => {
                     let message = format!("{problem}; was it written by a later release? Upgrade the workers of app {}", self.instance.app);
                     self.stall_unread(record, message).await?;
@@ -270,7 +286,8 @@ impl<'a> Activation<'a> {
 
     async fn pending(&mut self, state: &mut Live) -> Result<Step> {
         let is_started = self.items.iter().any(|item| matches!(item, Item::Start(start) if start.execution == state.record.execution));
-        if !is_started || state.record.origin.start_at.is_some_and(|at| at > self.runtime.now()) {
+        // Whoever published the start has asked the store whether its time has come.
+        if !is_started {
             if !self.is_current {
                 return Ok(Step::Reload);
             }
@@ -280,10 +297,11 @@ impl<'a> Activation<'a> {
         let Some(lane) = self.runtime.lanes.pick() else {
             return Err(crate::backend::Error::transient("no lane is held: another worker has to take the start"));
         };
+        // Before the code is looked at: if it stalls, whoever wakes it must find it at home somewhere.
+        state.record.lane = Some(lane);
         if let Some(refused) = self.prepare(state).await? {
             return Ok(refused);
         }
-        state.record.lane = Some(lane);
         self.items.retain(|item| !matches!(item, Item::Start(_)));
         self.turn(state, Some(Opening::First)).await
     }
@@ -291,7 +309,7 @@ impl<'a> Activation<'a> {
     /// An instance for which no code may run: `Suspended` or `Stalled`. Commands are heard, everything else waits in the inbox.
     async fn held(&mut self, state: &mut Live) -> Result<Step> {
         let is_stalled = state.record.status == Status::Stalled;
-        let wanted = self.items.iter().position(|item| match item {
+        let mut wanted = self.items.iter().position(|item| match item {
             Item::Command(command) => match command.command {
                 Command::Terminate { .. } | Command::Resume { .. } => self.means_us(command, &state.record),
                 Command::Suspend { .. } => false,
@@ -299,13 +317,16 @@ impl<'a> Activation<'a> {
             Item::Wake(_) => is_stalled,
             _ => false,
         });
+        if !is_stalled {
+            // It is held already: what would hold it up to the resume is dropped. Kept, it would hold it once more after the resume.
+            let rest = self.items.split_off(wanted.unwrap_or(self.items.len()));
+            self.items.retain(|item| !matches!(item, Item::Command(command) if matches!(command.command, Command::Suspend { .. })));
+            wanted = wanted.map(|_| self.items.len());
+            self.items.extend(rest);
+        }
         let Some(position) = wanted else {
             if !self.is_current {
                 return Ok(Step::Reload);
-            }
-            if !is_stalled {
-                // It is held already; kept, it would hold it once more after the resume.
-                self.items.retain(|item| !matches!(item, Item::Command(command) if matches!(command.command, Command::Suspend { .. })));
             }
             return self.all_to_inbox().await;
         };
@@ -338,6 +359,14 @@ impl<'a> Activation<'a> {
 
     /// Tries a stalled instance with the code that is here.
     async fn unstall(&mut self, state: &mut Live) -> Result<Step> {
+        let ours = state.record.view.stall.as_ref().is_some_and(|stall| stall.build == self.runtime.build && stall.reason.is_of_the_code());
+        if ours {
+            // This code has been tried. If a worker of another build is up, it is that one's turn.
+            let (workflow, build) = (state.record.origin.workflow.clone(), self.runtime.build.clone());
+            if let Successor::Holds(lane) = self.successor(&workflow, |worker| worker.build != build).await? {
+                return self.hand_over(state, lane).await;
+            }
+        }
         if let Some(refused) = self.prepare(state).await? {
             return Ok(refused);
         }
@@ -407,15 +436,34 @@ impl<'a> Activation<'a> {
         if !self.is_current {
             return Ok(Step::Reload);
         }
+        let workflow = state.record.origin.workflow.clone();
+        match self.successor(&workflow, |_| true).await? {
+            Successor::Holds(lane) => self.hand_over(state, lane).await,
+            Successor::Waits => Err(crate::backend::Error::transient(format!("a worker that knows workflow `{workflow}` holds no lane yet"))),
+            Successor::Nobody => {
+                let message = format!("workflow `{workflow}` is not registered by any live worker of app {}: start one that registers it", self.instance.app);
+                self.stall(state, Stuck { reason: StallReason::NotRegistered, message }).await
+            }
+        }
+    }
+
+    /// Who else of the app could run the workflow.
+    async fn successor(&self, workflow: &str, fits: impl Fn(&WorkerInfo) -> bool) -> Result<Successor> {
         let engine = &self.runtime.engine;
-        let workflow = &state.record.origin.workflow;
-        let workers = engine.retrying("workers", || engine.store().workers(&self.runtime.app)).await?;
-        let lane = workers.iter().filter(|worker| worker.id != self.runtime.id && worker.workflows.contains(workflow)).find_map(|worker| worker.lanes.first().copied());
-        let Some(lane) = lane else {
-            let message = format!("workflow `{workflow}` is not registered by any live worker of app {}: start one that registers it", self.instance.app);
-            return self.stall(state, Stuck { reason: StallReason::NotRegistered, message }).await;
-        };
-        debug!(instance = %self.instance, lane, "the workflow is not registered here: moved to the lane of a worker that knows it");
+        let mut workers = engine.retrying("workers", || engine.store().workers(&self.runtime.app)).await?;
+        workers.retain(|worker| worker.id != self.runtime.id && worker.workflows.iter().any(|known| known == workflow) && fits(worker));
+        // A lane that we hold was another's at its last sign of life, which may have been its last.
+        let mut lanes = workers.iter().flat_map(|worker| &worker.lanes).filter(|lane| !self.runtime.lanes.holds(**lane));
+        Ok(match lanes.next() {
+            Some(lane) => Successor::Holds(*lane),
+            None if workers.is_empty() => Successor::Nobody,
+            None => Successor::Waits,
+        })
+    }
+
+    /// Makes another worker's lane the instance's home, and sends what waits there.
+    async fn hand_over(&mut self, state: &mut Live, lane: Lane) -> Result<Step> {
+        debug!(instance = %self.instance, lane, "moved to the lane of another worker, whose code may fit");
         if state.record.status != Status::Pending && !self.move_to(state, lane).await? {
             return Ok(Step::Reload);
         }

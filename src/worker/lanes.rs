@@ -15,8 +15,8 @@ use super::consume::{consume, open};
 use super::delivery::{Arrival, Ticket};
 use super::runtime::Runtime;
 use super::starts::bury_item;
-use crate::backend::{Delivery, Queue};
-use crate::model::Lane;
+use crate::backend::{Delivery, Queue, WorkerInfo};
+use crate::model::{BuildId, Lane, WorkerId};
 use crate::wire::{Item, ProbeItem};
 
 /// One lane's subscription, for as long as the worker runs. `give_up` asks it to go to the end of the line.
@@ -34,9 +34,10 @@ pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::s
         };
         // The channel is bounded by the prefetch: the broker sends no more until these are settled.
         consume(&runtime, &queue, runtime.settings.prefetch, until, |delivery| drop(sender.send(delivery))).await;
-        runtime.lanes.set(lane, false);
         drop(sender);
         let _ = handler.await;
+        // After the handler, which believes in the lane with each message that it still has.
+        runtime.lanes.set(lane, false);
         // Back in line only when others had the chance to be first.
         runtime.pause(Duration::from_millis(100)).await;
     }
@@ -105,15 +106,16 @@ impl Lanes {
         Self { give_up }
     }
 
-    /// Gives up lanes beyond this worker's fair share among so many live workers.
-    pub(super) fn balance(&self, runtime: &Runtime, workers: usize) {
+    /// Gives up lanes beyond this worker's fair share among the live workers, and one more if a whole build is without.
+    pub(super) fn balance(&self, runtime: &Runtime, workers: &[WorkerInfo]) {
         let held = runtime.lanes.all();
-        let share = self.give_up.len().div_ceil(workers.max(1));
-        if held.len() <= share {
+        let share = self.give_up.len().div_ceil(workers.len().max(1));
+        let kept = if is_to_make_room(runtime.id, workers) { share.min(held.len().saturating_sub(1)) } else { share };
+        if held.len() <= kept {
             return;
         }
-        info!(held = held.len(), share, workers, "giving up lanes that other workers can take");
-        for lane in held.into_iter().skip(share) {
+        info!(held = held.len(), kept, workers = workers.len(), "giving up lanes that other workers can take");
+        for lane in held.into_iter().skip(kept) {
             if let Some(notify) = self.give_up.get(usize::from(lane)) {
                 notify.notify_one();
             }
@@ -128,4 +130,16 @@ impl Lanes {
             }
         }
     }
+}
+
+/// True if this worker is the one to make room: a build holds no lane at all, and ours holds more lanes than any other. Instances that only the code
+/// of that build fits would wait for ever.
+fn is_to_make_room(id: WorkerId, workers: &[WorkerInfo]) -> bool {
+    let lanes_of = |build: &BuildId| workers.iter().filter(|worker| worker.build == *build).map(|worker| worker.lanes.len()).sum::<usize>();
+    if workers.iter().all(|worker| lanes_of(&worker.build) > 0) {
+        return false;
+    }
+    // All workers read the same heartbeats, so they agree who it is.
+    let richest = workers.iter().filter(|worker| !worker.lanes.is_empty()).max_by_key(|worker| (lanes_of(&worker.build), worker.lanes.len(), worker.id));
+    richest.is_some_and(|worker| worker.id == id && lanes_of(&worker.build) > 1)
 }

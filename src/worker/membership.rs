@@ -24,7 +24,7 @@ pub(super) async fn run(runtime: Arc<Runtime>, lanes: Lanes, started_at: Timesta
                     info!(workers = ids.len(), "workers of app {} changed", runtime.app);
                     known = ids;
                 }
-                lanes.balance(&runtime, known.len());
+                lanes.balance(&runtime, &workers);
                 let mut held: Vec<_> = workers.iter().filter(|worker| worker.id != runtime.id).flat_map(|worker| worker.lanes.clone()).collect();
                 held.extend(runtime.lanes.all());
                 lanes.probe_missing(&runtime, &held, &runtime.draining);

@@ -56,6 +56,11 @@ impl Live {
         Ok(Self { record: loaded.record, execution: None, turns, inbox, renewal })
     }
 
+    /// A record alone: for an instance that is over.
+    pub(super) fn without_history(record: Record) -> Self {
+        Self { record, execution: None, turns: Vec::new(), inbox: Vec::new(), renewal: None }
+    }
+
     /// Runs the code through the stored turns, if that has not happened yet.
     ///
     /// # Errors

@@ -143,7 +143,7 @@ macro_rules! all_behaviours {
                 a_raw_start_of_an_unknown_workflow_fails_and_says_so,
                 a_message_that_cannot_be_read_holds_up_no_queue;
             replicas:
-                each_of_two_workers_gets_a_lane,
+                each_worker_and_each_build_gets_a_lane,
                 two_workers_share_the_work_and_one_takes_over,
                 of_two_workers_that_run_one_turn_one_commits,
                 results_that_come_by_any_lane_are_all_in_the_history,

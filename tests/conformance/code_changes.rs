@@ -82,6 +82,7 @@ pub(crate) async fn a_patch_keeps_running_instances_on_their_way(h: &impl Harnes
     let before = async |ctx: WorkflowContext, n: u64| {
         ctx.event(GO).await?;
         ctx.call(ONE, n).await?;
+        ctx.set_custom_status("called")?;
         ctx.event(GO).await?;
         ok(1)
     };
@@ -89,6 +90,7 @@ pub(crate) async fn a_patch_keeps_running_instances_on_their_way(h: &impl Harnes
         ctx.event(GO).await?;
         let is_new = ctx.patched("two-for-one");
         ctx.call(if is_new { TWO } else { ONE }, n).await?;
+        ctx.set_custom_status("called")?;
         ctx.event(GO).await?;
         ok(if is_new { 2 } else { 1 })
     };
@@ -96,14 +98,14 @@ pub(crate) async fn a_patch_keeps_running_instances_on_their_way(h: &impl Harnes
     let past = stage.client.start(MAIN, 7).id("past").await.unwrap();
     let not_yet = stage.client.start(MAIN, 7).id("not-yet").await.unwrap();
     past.raise(GO, ()).await.unwrap();
-    stage.wait_for("orders", "past", "past its call", |info| info.turns >= 3).await;
+    stage.wait_for("orders", "past", "past its call", |info| info.custom_status.is_some()).await;
     stage.wait_for_text("orders", "not-yet", &["event `go`"]).await;
     first.stop().await;
     let second = up(stage.worker("orders").build_id("v2").workflow(MAIN, after)).await;
     let new = stage.client.start(MAIN, 7).id("new").await.unwrap();
     for run in [&not_yet, &new] {
         run.raise(GO, ()).await.unwrap();
-        stage.wait_for("orders", run.id(), "past its call", |info| info.turns >= 3).await;
+        stage.wait_for("orders", run.id(), "past its call", |info| info.custom_status.is_some()).await;
     }
     // What was answered stays, in another worker too.
     second.stop().await;
@@ -159,9 +161,10 @@ pub(crate) async fn a_workflow_that_takes_its_process_down_is_stopped(h: &impl H
     stage.known_app("orders").await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.take_and_die(&Queue::Workflows(app("orders"))).await;
-    let execution = stage.record("orders", "one").await.unwrap().execution;
+    // Five processes have begun its turn and died of it.
+    let token = stage.record("orders", "one").await.unwrap().execution.derive("turn", 0).into();
     for _ in 0..5 {
-        stage.backend.store().count_try(run.instance(), execution).await.unwrap();
+        stage.backend.store().begin_run(&app("orders"), &token).await.unwrap();
     }
     let turns = Tally::new();
     let code = async |turns: Tally, ctx: WorkflowContext, n: u64| {
@@ -196,8 +199,8 @@ pub(crate) async fn redelivered_messages_that_change_nothing_are_no_crashes(h: &
         let worker = up(orders()).await;
         stage.wait_for_depth(home.clone(), 0).await;
         worker.stop().await;
+        assert_eq!(run.get().await.unwrap().status, Status::Running);
     }
-    assert_eq!(run.get().await.unwrap().status, Status::Running);
     let _last = up(orders()).await;
     run.raise(GO, ()).await.unwrap();
     assert_eq!(done(&run).await, 7);
@@ -248,13 +251,14 @@ pub(crate) async fn code_that_was_dropped_by_replay_leaves_no_trace(h: &impl Har
         ctx.event(GO).await?;
         drop((lost, timer));
         let second = ctx.call(TWO, n).await?;
+        ctx.set_custom_status("called")?;
         ctx.event(GO).await?;
         ok(second)
     };
     let first = up(stage.worker("orders").workflow(MAIN, code)).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     run.raise(GO, ()).await.unwrap();
-    stage.wait_for("orders", "one", "at its second wait", |info| info.turns >= 4).await;
+    stage.wait_for("orders", "one", "at its second wait", |info| info.custom_status.is_some()).await;
     first.stop().await;
     let _second = up(stage.worker("orders").workflow(MAIN, code)).await;
     run.raise(GO, ()).await.unwrap();

@@ -30,7 +30,7 @@ async fn caller(ctx: WorkflowContext, n: u64) -> Result<u64> {
     Ok(first + ctx.call(WORK, n).await?)
 }
 
-pub(crate) async fn each_of_two_workers_gets_a_lane(h: &impl Harness) {
+pub(crate) async fn each_worker_and_each_build_gets_a_lane(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let first = up(stage.worker("orders")).await;
     let second = up(stage.worker("orders")).await;
@@ -39,7 +39,9 @@ pub(crate) async fn each_of_two_workers_gets_a_lane(h: &impl Harness) {
         (one.len() == 1 && other.len() == 1 && one != other).then_some(())
     };
     until("each worker to hold one lane", each_has_one).await;
-    drop(first);
+    // A build that has no lane gets one, though there are more workers than lanes.
+    let third = up(stage.worker("orders").build_id("another")).await;
+    drop((first, third));
     until("the other to hold both", async || (second.lanes().len() == 2).then_some(())).await;
 }
 
@@ -143,7 +145,7 @@ pub(crate) async fn while_half_of_the_workers_know_a_workflow_starts_of_it_do_no
 
 pub(crate) async fn an_instance_whose_lane_moves_to_an_older_worker_goes_on_in_a_newer_one(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let newer = || stage.worker("orders").workflow(MAIN, waiter).workflow(NEW, waiter);
+    let newer = || stage.worker("orders").build_id("newer").workflow(MAIN, waiter).workflow(NEW, waiter);
     let first = up(newer()).await;
     let mut runs = Vec::new();
     for n in 0..6 {
@@ -151,8 +153,8 @@ pub(crate) async fn an_instance_whose_lane_moves_to_an_older_worker_goes_on_in_a
         stage.wait_for_status("orders", run.id(), Status::Running).await;
         runs.push(run);
     }
-    let _older = up(stage.worker("orders").workflow(MAIN, waiter)).await;
-    let _second = up(newer()).await;
+    let _older = up(stage.worker("orders").build_id("older").workflow(MAIN, waiter)).await;
+    let _second = soon("a worker", newer().start()).await.unwrap();
     drop(first);
     for (n, run) in runs.iter().enumerate() {
         run.raise(GO, ()).await.unwrap();
