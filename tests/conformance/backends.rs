@@ -211,7 +211,9 @@ mod embedded {
 
     impl Harness for Embedded {
         async fn backend(&self) -> Backend {
-            Backend::embedded(self.0.join("state.leveret"), fresh_namespace()).await.expect("a file")
+            Backend::embedded(self.0.join("state.leveret"), fresh_namespace())
+                .await
+                .expect("a file")
         }
 
         async fn clean_up(&self) {}

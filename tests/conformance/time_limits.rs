@@ -19,9 +19,11 @@ fn kind_of(result: Result<u64>) -> Result<String> {
 pub(crate) async fn a_call_that_does_not_start_in_time_never_runs(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        kind_of(ctx.call(WORK, n).schedule_to_start(millis(50)).await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.call(WORK, n).schedule_to_start(millis(50)).await)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, kinds::TARGET_UNAVAILABLE);
@@ -31,15 +33,20 @@ pub(crate) async fn a_call_that_does_not_start_in_time_never_runs(h: &impl Harne
         ok(n)
     };
     let payments = up(stage.worker("payments").activity(WORK, with(runs.clone(), work))).await;
-    until("the task to be dropped", async || (payments.counts().dropped.values().sum::<u64>() == 1).then_some(())).await;
+    until("the task to be dropped", async || {
+        (payments.counts().dropped.values().sum::<u64>() == 1).then_some(())
+    })
+    .await;
     assert_eq!(runs.get(), 0);
 }
 
 pub(crate) async fn a_call_to_an_unknown_app_does_not_start_in_time_either(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        kind_of(ctx.call(WORK, n).schedule_to_start(millis(50)).await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.call(WORK, n).schedule_to_start(millis(50)).await)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, kinds::TARGET_UNAVAILABLE);
@@ -53,15 +60,19 @@ pub(crate) async fn a_call_that_starts_in_time_is_not_limited_by_that(h: &impl H
         ok(n)
     };
     let _payments = up(stage.worker("payments").activity(WORK, with(gate.clone(), work))).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        let limited = ctx.call(WORK, n).schedule_to_start(millis(3000)).start();
-        ctx.timer(millis(3100)).await?;
-        ctx.set_custom_status("past it")?;
-        kind_of(limited.await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            let limited = ctx.call(WORK, n).schedule_to_start(millis(3000)).start();
+            ctx.timer(millis(3100)).await?;
+            ctx.set_custom_status("past it")?;
+            kind_of(limited.await)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
-    stage.wait_for("orders", "one", "past the limit", |info| info.custom_status.is_some()).await;
+    stage
+        .wait_for("orders", "one", "past the limit", |info| info.custom_status.is_some())
+        .await;
     gate.open();
     assert_eq!(done(&run).await, "7");
 }
@@ -76,9 +87,11 @@ pub(crate) async fn an_attempt_that_takes_too_long_times_out_and_is_retried(h: &
         ok(n)
     };
     let _payments = up(stage.worker("payments").activity(WORK, with(runs.clone(), work))).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        kind_of(ctx.call(WORK, n).timeout(millis(100)).retry(quick_retry(2)).await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.call(WORK, n).timeout(millis(100)).retry(quick_retry(2)).await)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, "7");
@@ -89,16 +102,23 @@ pub(crate) async fn an_attempt_that_takes_too_long_times_out_and_is_retried(h: &
 pub(crate) async fn the_time_of_an_attempt_begins_when_it_starts(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        let limited = ctx.call(WORK, n).timeout(millis(200)).start();
-        ctx.timer(millis(900)).await?;
-        ctx.set_custom_status("later")?;
-        kind_of(limited.await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            let limited = ctx.call(WORK, n).timeout(millis(200)).start();
+            ctx.timer(millis(900)).await?;
+            ctx.set_custom_status("later")?;
+            kind_of(limited.await)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
-    stage.wait_for("orders", "one", "past the limit", |info| info.custom_status.is_some()).await;
-    let _payments = up(stage.worker("payments").activity(WORK, async |_: ActivityContext, n: u64| ok(n))).await;
+    stage
+        .wait_for("orders", "one", "past the limit", |info| info.custom_status.is_some())
+        .await;
+    let _payments = up(stage
+        .worker("payments")
+        .activity(WORK, async |_: ActivityContext, n: u64| ok(n)))
+    .await;
     assert_eq!(done(&run).await, "7");
 }
 
@@ -117,10 +137,12 @@ pub(crate) async fn an_attempt_without_a_heartbeat_fails_and_one_with_it_goes_on
         ok(n)
     };
     let _payments = up(stage.worker("payments").activity(WORK, work)).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        let limit = if n == 0 { 100 } else { 1000 };
-        kind_of(ctx.call(WORK, n).heartbeat(millis(limit)).await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            let limit = if n == 0 { 100 } else { 1000 };
+            kind_of(ctx.call(WORK, n).heartbeat(millis(limit)).await)
+        }))
     .await;
     let silent = stage.client.start(MAIN, 0).id("silent").await.unwrap();
     let alive = stage.client.start(MAIN, 1).id("alive").await.unwrap();
@@ -131,9 +153,11 @@ pub(crate) async fn an_attempt_without_a_heartbeat_fails_and_one_with_it_goes_on
 pub(crate) async fn a_child_that_does_not_start_in_time_never_runs(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        kind_of(ctx.child(CHILD, n).id("kid").schedule_to_start(millis(50)).await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.child(CHILD, n).id("kid").schedule_to_start(millis(50)).await)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, kinds::TARGET_UNAVAILABLE);
@@ -150,9 +174,11 @@ pub(crate) async fn a_child_that_does_not_start_in_time_never_runs(h: &impl Harn
 
 pub(crate) async fn a_child_of_an_unknown_app_does_not_start_in_time_either(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        kind_of(ctx.child(CHILD, n).id("kid").schedule_to_start(millis(50)).await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.child(CHILD, n).id("kid").schedule_to_start(millis(50)).await)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, kinds::TARGET_UNAVAILABLE);
@@ -160,14 +186,18 @@ pub(crate) async fn a_child_of_an_unknown_app_does_not_start_in_time_either(h: &
 
 pub(crate) async fn a_child_that_takes_too_long_is_terminated(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _payments = up(stage.worker("payments").workflow(CHILD, async |ctx: WorkflowContext, n: u64| {
-        ctx.timer(Duration::from_secs(3600)).await?;
-        ok(n)
-    }))
+    let _payments = up(stage
+        .worker("payments")
+        .workflow(CHILD, async |ctx: WorkflowContext, n: u64| {
+            ctx.timer(Duration::from_secs(3600)).await?;
+            ok(n)
+        }))
     .await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        kind_of(ctx.child(CHILD, n).id("kid").timeout(millis(100)).await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.child(CHILD, n).id("kid").timeout(millis(100)).await)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, kinds::TIMED_OUT);
@@ -175,7 +205,10 @@ pub(crate) async fn a_child_that_takes_too_long_is_terminated(h: &impl Harness) 
 }
 
 fn short_deliveries() -> Settings {
-    Settings { delivery_timeout: millis(300), ..settings() }
+    Settings {
+        delivery_timeout: millis(300),
+        ..settings()
+    }
 }
 
 pub(crate) async fn an_activity_longer_than_the_delivery_timeout_runs_once(h: &impl Harness) {
@@ -187,8 +220,17 @@ pub(crate) async fn an_activity_longer_than_the_delivery_timeout_runs_once(h: &i
         ok(n)
     };
     let shared = (runs.clone(), gate.clone());
-    let _payments = up(stage.worker("payments").settings(short_deliveries()).activity(WORK, with(shared, work))).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| kind_of(ctx.call(WORK, n).await))).await;
+    let _payments = up(stage
+        .worker("payments")
+        .settings(short_deliveries())
+        .activity(WORK, with(shared, work)))
+    .await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.call(WORK, n).await)
+        }))
+    .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     // The lease is renewed again and again, past what the broker would have waited.
     let mut until_then = None;
@@ -215,9 +257,17 @@ pub(crate) async fn a_long_activity_whose_worker_is_killed_is_taken_over(h: &imp
             }
             ok(n)
         };
-        stage.worker("payments").settings(short_deliveries()).activity(WORK, with(runs.clone(), work))
+        stage
+            .worker("payments")
+            .settings(short_deliveries())
+            .activity(WORK, with(runs.clone(), work))
     };
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| kind_of(ctx.call(WORK, n).await))).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.call(WORK, n).await)
+        }))
+    .await;
     let first = up(payments()).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_text("orders", "one", &["lease until"]).await;
@@ -234,16 +284,24 @@ pub(crate) async fn a_running_activity_learns_that_its_caller_is_gone(h: &impl H
         runs.add();
         loop {
             ctx.heartbeat(n).await?;
-            if tokio::time::timeout(millis(20), ctx.cancelled().cancelled()).await.is_ok() {
+            if tokio::time::timeout(millis(20), ctx.cancelled().cancelled())
+                .await
+                .is_ok()
+            {
                 cancelled.add();
                 return ok(n);
             }
         }
     };
-    let _payments = up(stage.worker("payments").activity(WORK, with((runs.clone(), cancelled.clone()), work))).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        kind_of(ctx.call(WORK, n).heartbeat(millis(400)).await)
-    }))
+    let _payments = up(stage
+        .worker("payments")
+        .activity(WORK, with((runs.clone(), cancelled.clone()), work)))
+    .await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.call(WORK, n).heartbeat(millis(400)).await)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     runs.reach(1).await;
