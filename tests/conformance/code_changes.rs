@@ -259,12 +259,8 @@ pub(crate) async fn redelivered_messages_that_change_nothing_are_no_crashes(h: &
     assert_eq!(done(&run).await, 7);
 }
 
-pub(crate) async fn a_history_that_cannot_be_read_holds_up_nothing_else(h: &impl Harness) {
-    let stage = Stage::new(h).await;
-    let first = up(stage.worker("orders").workflow(MAIN, waiter)).await;
-    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
-    stage.wait_for_status("orders", "one", Status::Running).await;
-    first.stop().await;
+/// Appends a turn that no release can read.
+async fn spoil(stage: &Stage, run: &leveret::Run<u64>) {
     let record = stage.record("orders", "one").await.unwrap();
     let commit = Commit {
         instance: run.instance().clone(),
@@ -288,6 +284,15 @@ pub(crate) async fn a_history_that_cannot_be_read_holds_up_nothing_else(h: &impl
         stage.backend.store().commit(&commit).await.unwrap(),
         Committed::Applied { .. }
     ));
+}
+
+pub(crate) async fn a_history_that_cannot_be_read_holds_up_nothing_else(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let first = up(stage.worker("orders").workflow(MAIN, waiter)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for_status("orders", "one", Status::Running).await;
+    first.stop().await;
+    spoil(&stage, &run).await;
     let _second = up(stage.worker("orders").workflow(MAIN, waiter)).await;
     run.raise(GO, ()).await.unwrap();
     let stalled = stage.wait_for_status("orders", "one", Status::Stalled).await;
@@ -326,4 +331,18 @@ pub(crate) async fn code_that_was_dropped_by_replay_leaves_no_trace(h: &impl Har
     let _second = up(stage.worker("orders").workflow(MAIN, code)).await;
     run.raise(GO, ()).await.unwrap();
     assert_eq!(done(&run).await, 7);
+}
+
+pub(crate) async fn an_instance_whose_history_cannot_be_read_can_be_ended(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let first = up(stage.worker("orders").workflow(MAIN, waiter)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for_status("orders", "one", Status::Running).await;
+    first.stop().await;
+    spoil(&stage, &run).await;
+    let _second = up(stage.worker("orders").workflow(MAIN, waiter)).await;
+    run.raise(GO, ()).await.unwrap();
+    stage.wait_for_status("orders", "one", Status::Stalled).await;
+    run.terminate("enough").and_wait(PATIENCE).await.unwrap();
+    assert_eq!(run.get().await.unwrap().status, Status::Terminated);
 }

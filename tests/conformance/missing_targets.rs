@@ -1,6 +1,6 @@
 //! Apps and names that are not there: rows 1 to 3 and 6 of the table of semantics; scenario 3.
 
-use leveret::backend::Queue;
+use leveret::backend::{DueKind, Queue};
 use leveret::client::TargetState;
 use leveret::client::WaitingOn;
 use leveret::replay::history::HistoryEvent;
@@ -228,4 +228,32 @@ pub(crate) async fn an_app_that_is_removed_is_unknown_again(h: &impl Harness) {
     stage.wait_for_text("orders", "one", &["payments", "unknown"]).await;
     let _payments = up(stage.worker("payments").activity(WORK, echo)).await;
     assert_eq!(done(&run).await, 7);
+}
+
+pub(crate) async fn what_waits_for_an_unknown_app_is_dropped_with_its_caller(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    let parked = async || {
+        let store = stage.backend.store();
+        store
+            .due_entries(&app("orders"), DueKind::Parked, 10)
+            .await
+            .unwrap()
+            .len()
+    };
+    until("the task to be parked", async || (parked().await == 1).then_some(())).await;
+    run.terminate("enough").and_wait(PATIENCE).await.unwrap();
+    until("the task to be dropped", async || (parked().await == 0).then_some(())).await;
+    assert!(
+        stage
+            .broker()
+            .depth(&Queue::Activities(app("payments")))
+            .await
+            .unwrap()
+            .is_none()
+    );
 }

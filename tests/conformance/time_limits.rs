@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use leveret::backend::Queue;
+use leveret::backend::{DueKind, Queue};
 use leveret::replay::history::HistoryEvent;
+use leveret::wire::{Item, TaskRef, TimerItem};
 use leveret::{Activity, ActivityContext, Result, Settings, Status, Workflow, WorkflowContext, kinds};
 
 use crate::harness::*;
@@ -307,4 +308,62 @@ pub(crate) async fn a_running_activity_learns_that_its_caller_is_gone(h: &impl H
     runs.reach(1).await;
     run.terminate("enough").and_wait(PATIENCE).await.unwrap();
     cancelled.reach(1).await;
+}
+
+pub(crate) async fn a_deadline_that_is_told_early_or_twice_changes_nothing(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let (runs, gate) = (Tally::new(), Gate::new());
+    let work = async |(runs, gate): (Tally, Gate), _: ActivityContext, n: u64| {
+        runs.add();
+        gate.pass().await;
+        ok(n)
+    };
+    let _payments = up(stage
+        .worker("payments")
+        .activity(WORK, with((runs.clone(), gate.clone()), work)))
+    .await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            let limited = ctx.call(WORK, n).timeout(PATIENCE).schedule_to_start(PATIENCE).await;
+            let done = kind_of(limited)?;
+            ctx.set_custom_status(&done)?;
+            ctx.event_named::<()>("go").await?;
+            ok(done)
+        }))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    runs.reach(1).await;
+    let info = stage.wait_for_status("orders", "one", Status::Running).await;
+    let task = TaskRef {
+        instance: run.instance().clone(),
+        execution: info.execution,
+        sequence: 0,
+    };
+    let home = Queue::Events(app("orders"), info.lane.unwrap());
+    let deadline = Item::Timer(TimerItem { task, deadline: true });
+    for _ in 0..3 {
+        stage
+            .publish(home.clone(), vec![deadline.clone(), deadline.clone()])
+            .await;
+    }
+    stage.wait_for_depth(home.clone(), 0).await;
+    gate.open();
+    stage
+        .wait_for("orders", "one", "past its call", |info| info.custom_status.is_some())
+        .await;
+    stage.publish(home.clone(), vec![deadline]).await;
+    stage.wait_for_depth(home, 0).await;
+    run.handle().raise_named("go", ()).await.unwrap();
+    assert_eq!(done(&run).await, "7");
+    until("no deadline to be left", async || {
+        let due = stage
+            .backend
+            .store()
+            .due_entries(&app("orders"), DueKind::Timer, 10)
+            .await
+            .unwrap();
+        due.is_empty().then_some(())
+    })
+    .await;
 }
