@@ -12,12 +12,13 @@ use tracing::{debug, warn};
 
 use super::delivery::Arrival;
 use super::runtime::Runtime;
-use super::state::Live;
+use super::state::{Live, OpenCalls};
 use super::turn::Opening;
 use crate::backend::{Deliver, Delivered, Loaded, Mark, Queue, Record, Result, WorkerInfo};
 use crate::fault::fault_point;
 use crate::model::{ExecutionId, InstanceRef, Lane, MessageId, StallReason, Status};
 use crate::replay::Stuck;
+use crate::replay::history::Turn;
 use crate::wire::{Command, Item, WakeItem};
 
 /// How long an instance is left alone after its turn failed for reasons outside it.
@@ -158,7 +159,8 @@ impl<'a> Activation<'a> {
         }
     }
 
-    /// Reads the state, and drives the marks that it has: whatever happens to our items next, nothing of the instance is left unmade.
+    /// Reads the state, and drives the marks that it has: whatever happens to our items next, nothing of the instance is left unmade. `None` if there
+    /// is none, or none that can be read.
     async fn read(&mut self) -> Result<Option<Live>> {
         let engine = &self.runtime.engine;
         loop {
@@ -170,25 +172,45 @@ impl<'a> Activation<'a> {
             outstanding.marks.retain(|mark| matches!(mark, Mark::Turn(_)));
             let was_driven = engine.drive_marks(self.instance, &outstanding).await?;
             let Some(more) = self.rest_of_history(&loaded).await? else { continue };
-            let record = loaded.record.clone();
-            let mut state = match Live::read(loaded, more) {
+            let mut state = match Live::read(&loaded, &more) {
                 Ok(state) => state,
-                Err(problem) if record.status.is_terminal() => {
-                    debug!(instance = %self.instance, %problem, "the history of an instance that is over cannot be read");
-                    self.is_current = true;
-                    return Ok(Some(Live::without_history(record)));
-                }
-                Err(problem) => {
-                    let message = format!("{problem}; was it written by a later release? Upgrade the workers of app {}", self.instance.app);
-                    self.stall_unread(record, message).await?;
-                    continue;
-                }
+                Err(problem) if self.without_history(&loaded, &more, &problem).await? => return Ok(None),
+                Err(_) => continue,
             };
             if was_driven {
                 state.record.marks.retain(|mark| !matches!(mark, Mark::Turn(_)));
             }
             self.is_current = true;
             return Ok(Some(state));
+        }
+    }
+
+    /// The stored state cannot be read: the instance stalls, and what came waits in its inbox for a worker that can, unless it is to end. False if the
+    /// state is to be read again first.
+    async fn without_history(&mut self, loaded: &Loaded, more: &[bytes::Bytes], problem: &str) -> Result<bool> {
+        let record = &loaded.record;
+        if record.status.is_terminal() {
+            self.drop_all();
+            return Ok(true);
+        }
+        if let Some((reason, recursive)) = self.awaited_end(record, &[]) {
+            // The children that end with it are those that can be read of.
+            let turns = loaded.turns.iter().chain(more).filter_map(|bytes| Turn::decode(bytes).ok());
+            let events = OpenCalls::of(turns).terminate(reason, recursive);
+            let now = self.runtime.now().max(record.updated_at);
+            self.runtime.engine.commit_plain(self.instance, record, now, events).await?;
+            return Ok(false);
+        }
+        let message = format!("{problem}; was it written by a later release? Upgrade the workers of app {}", self.instance.app);
+        self.stall_record(record, Stuck { reason: StallReason::Unreadable, message }).await?;
+        Ok(matches!(self.all_to_inbox().await?, Step::Done))
+    }
+
+    /// The instance is over: nothing that came is of any use.
+    fn drop_all(&mut self) {
+        for item in self.items.drain(..) {
+            debug!(instance = %self.instance, kind = item.kind(), "dropped: the instance is over");
+            self.runtime.counters.dropped("instance is over");
         }
     }
 
@@ -220,10 +242,7 @@ impl<'a> Activation<'a> {
                 if !self.is_current {
                     return Ok(Step::Reload);
                 }
-                for item in self.items.drain(..) {
-                    debug!(instance = %self.instance, kind = item.kind(), "dropped: the instance is over");
-                    self.runtime.counters.dropped("instance is over");
-                }
+                self.drop_all();
                 Ok(Step::Done)
             }
             Status::Pending => self.pending(state).await,
@@ -259,7 +278,7 @@ impl<'a> Activation<'a> {
 
     async fn running(&mut self, state: &mut Live) -> Result<Step> {
         if state.renewal.is_some()
-            && let Some((reason, recursive)) = self.awaited_end(state)
+            && let Some((reason, recursive)) = self.awaited_end(&state.record, &state.inbox)
         {
             // The next execution may begin anew at once, and so might the one after: an end wins over that.
             return self.terminate_held(state, reason, recursive).await;
@@ -274,9 +293,9 @@ impl<'a> Activation<'a> {
     }
 
     /// A command that waits for us and ends the run.
-    fn awaited_end(&self, state: &Live) -> Option<(String, bool)> {
-        self.items.iter().chain(&state.inbox).find_map(|item| match item {
-            Item::Command(command) if self.means_us(command, &state.record) => match &command.command {
+    fn awaited_end(&self, record: &Record, inbox: &[Item]) -> Option<(String, bool)> {
+        self.items.iter().chain(inbox).find_map(|item| match item {
+            Item::Command(command) if self.means_us(command, record) => match &command.command {
                 Command::Terminate { reason, recursive } => Some((reason.clone(), *recursive)),
                 _ => None,
             },

@@ -44,8 +44,8 @@ impl Live {
     ///
     /// # Errors
     /// The text says what cannot be read.
-    pub(super) fn read(loaded: Loaded, more: Vec<bytes::Bytes>) -> Result<Self, String> {
-        let turns = loaded.turns.iter().chain(&more).map(|bytes| Turn::decode(bytes)).collect::<Result<Vec<_>, _>>()?;
+    pub(super) fn read(loaded: &Loaded, more: &[bytes::Bytes]) -> Result<Self, String> {
+        let turns = loaded.turns.iter().chain(more).map(|bytes| Turn::decode(bytes)).collect::<Result<Vec<_>, _>>()?;
         let inbox = loaded
             .inbox
             .iter()
@@ -53,12 +53,7 @@ impl Live {
             .collect::<Result<_, _>>()?;
         // A turn without events (a stall, a move to another lane) may stand after it.
         let renewal = turns.iter().rev().find_map(|turn| turn.events.last()).and_then(Renewal::from_event);
-        Ok(Self { record: loaded.record, execution: None, turns, inbox, renewal })
-    }
-
-    /// A record alone: for an instance that is over.
-    pub(super) fn without_history(record: Record) -> Self {
-        Self { record, execution: None, turns: Vec::new(), inbox: Vec::new(), renewal: None }
+        Ok(Self { record: loaded.record.clone(), execution: None, turns, inbox, renewal })
     }
 
     /// Runs the code through the stored turns, if that has not happened yet.
@@ -85,11 +80,7 @@ impl Live {
 
     /// What is open at the end of the stored turns, read off the events alone: for ending an instance whose code cannot run.
     pub(super) fn open_calls(&self) -> OpenCalls {
-        let mut open = OpenCalls::default();
-        for event in self.turns.iter().flat_map(|turn| &turn.events) {
-            open.apply(event);
-        }
-        open
+        OpenCalls::of(&self.turns)
     }
 }
 
@@ -101,6 +92,14 @@ pub(super) struct OpenCalls {
 }
 
 impl OpenCalls {
+    pub(super) fn of<T: std::borrow::Borrow<Turn>>(turns: impl IntoIterator<Item = T>) -> Self {
+        let mut open = Self::default();
+        for turn in turns {
+            turn.borrow().events.iter().for_each(|event| open.apply(event));
+        }
+        open
+    }
+
     fn apply(&mut self, event: &HistoryEvent) {
         match event {
             HistoryEvent::TaskScheduled { sequence, limits, .. } if !limits.is_empty() => {

@@ -9,7 +9,7 @@ use super::state::{Live, Renewal};
 use crate::backend::{ClaimVerdict, Commit, Committed, DueEntry, Mark, Queue, Record, Result, Stall, When};
 use crate::engine::{claim_terms, effects_of, ended_by, started, timer_key};
 use crate::fault::fault_point;
-use crate::model::{CommitId, ExecutionId, Failure, InstanceRef, Payload, Sequence, StallReason, Status, Timestamp, kinds};
+use crate::model::{CommitId, ExecutionId, Failure, InstanceRef, Payload, Sequence, Status, Timestamp, kinds};
 use crate::replay::history::{ChildRef, HistoryEvent, TimeLimits, Turn};
 use crate::replay::{Execution, Intake, Stuck};
 use crate::wire::{Item, Outcome, TaskRef, TimerItem, WakeItem};
@@ -459,7 +459,7 @@ impl Activation<'_> {
         self.stall_record(&state.record, stuck).await
     }
 
-    async fn stall_record(&mut self, record: &Record, stuck: Stuck) -> Result<Step> {
+    pub(super) async fn stall_record(&mut self, record: &Record, stuck: Stuck) -> Result<Step> {
         let known = record.view.stall.as_ref().filter(|_| record.status == Status::Stalled);
         if known.is_some_and(|stall| stall.build == self.runtime.build && stall.reason == stuck.reason) {
             return Ok(Step::Reload);
@@ -476,16 +476,6 @@ impl Activation<'_> {
             }
         }
         Ok(Step::Reload)
-    }
-
-    /// The stored state cannot be read: stalled, with the messages handed back until a worker comes that can read it.
-    pub(super) async fn stall_unread(&mut self, record: Record, message: String) -> Result<()> {
-        let is_known = record.status == Status::Stalled;
-        self.stall_record(&record, Stuck { reason: StallReason::Unreadable, message: message.clone() }).await?;
-        if is_known {
-            return Err(crate::backend::Error::transient(message));
-        }
-        Ok(())
     }
 
     fn empty_commit(&self, record: &Record, status: Status, lane: Option<crate::model::Lane>, view: crate::backend::View) -> Commit {
