@@ -536,7 +536,6 @@ fn applied(record: &mut Record, commit: &Commit, now: Timestamp) {
     record.outcome.clone_from(&commit.outcome);
     record.input = None;
     record.updated_at = now;
-    record.tries = 0;
     let is_renewed = commit.next_execution.is_some();
     record.marks.retain(|mark| !commit.cleared.contains(mark) && (!is_renewed || *mark != Mark::Run));
     record.marks.extend(&commit.marks);
