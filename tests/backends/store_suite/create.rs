@@ -80,7 +80,7 @@ pub(crate) async fn a_finished_instance_is_replaced_if_the_policy_allows(store: 
     let instance = instance("a");
     let first = request(&instance);
     store.create(&first).await.unwrap();
-    end(&store, &instance).await;
+    let over = end(&store, &instance).await;
 
     let reject = Create {
         policy: ConflictPolicy::Reject,
