@@ -104,7 +104,10 @@ impl Engine {
         }
         // A crash here: the turn is marked, and the instance's check makes its effects.
         fault_point("ending-committed");
-        let Some(record) = self.retrying("record", || self.store().record(instance)).await? else {
+        let request = &record.origin.request;
+        let stored = self.retrying("record", || self.store().record(instance)).await?;
+        let Some(record) = stored.filter(|stored| stored.execution == commit.execution()) else {
+            // Whoever replaced or deleted it has made its effects first.
             return Ok(true);
         };
         let effects = effects_of(
@@ -122,7 +125,7 @@ impl Engine {
         })
         .await?;
         if status.is_terminal() {
-            let key = check_key(instance, &record.origin.request);
+            let key = check_key(instance, request);
             self.retrying("unschedule", || {
                 self.store().unschedule(&instance.app, std::slice::from_ref(&key))
             })

@@ -20,7 +20,9 @@ impl Engine {
         let mut cleared = false;
         for mark in &record.marks {
             match mark {
-                Mark::Run => continue,
+                Mark::Run if !record.status.is_terminal() => continue,
+                // No execution comes after the end.
+                Mark::Run => {}
                 // A delayed start keeps its mark until its check publishes it.
                 Mark::Start if self.is_early(record).await? => continue,
                 Mark::Start => self.drive_start(instance, record).await?,

@@ -41,10 +41,11 @@ async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
             guard.is_over = true;
             return;
         }
-        let Ok(_permit) = runtime.turns.acquire().await else { return };
+        let Ok(permit) = runtime.turns.acquire().await else { return };
         let mut activation = Activation::new(&runtime, &instance, &batch);
         let outcome = activation.run().await;
         activation.end_try().await;
+        drop(permit);
         match outcome {
             Ok(()) => {
                 fault_point("turn-unacknowledged");
@@ -304,7 +305,8 @@ impl<'a> Activation<'a> {
 
     async fn pending(&mut self, state: &mut Live) -> Result<Step> {
         let is_started = self.items.iter().any(|item| matches!(item, Item::Start(start) if start.execution == state.record.execution));
-        if !is_started || state.record.origin.start_at.is_some_and(|at| at > self.runtime.now()) {
+        // Whoever published the start has asked the store whether its time has come.
+        if !is_started {
             if !self.is_current {
                 return Ok(Step::Reload);
             }
@@ -314,10 +316,11 @@ impl<'a> Activation<'a> {
         let Some(lane) = self.runtime.lanes.pick() else {
             return Err(crate::backend::Error::transient("no lane is held: another worker has to take the start"));
         };
+        // Before the code is looked at: if it stalls, whoever wakes it must find it at home somewhere.
+        state.record.lane = Some(lane);
         if let Some(refused) = self.prepare(state).await? {
             return Ok(refused);
         }
-        state.record.lane = Some(lane);
         self.items.retain(|item| !matches!(item, Item::Start(_)));
         self.turn(state, Some(Opening::First)).await
     }

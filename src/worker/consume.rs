@@ -71,6 +71,18 @@ pub(super) async fn open(runtime: &Arc<Runtime>, delivery: Delivery, origin: &Qu
         return Ok(None);
     }
     warn!(queue = %origin, %problem, "a message cannot be read; it is put among the dead");
+    match dismiss_unreadable(runtime, &delivery, origin, &problem).await {
+        Ok(()) => delivery.ack(),
+        Err(error) => {
+            delivery.requeue();
+            return Err(error);
+        }
+    }
+    Ok(None)
+}
+
+/// Puts the message among the dead, and tells whoever waits for an answer.
+async fn dismiss_unreadable(runtime: &Runtime, delivery: &Delivery, origin: &Queue, problem: &DecodeError) -> Result<()> {
     runtime.bury(delivery.body.clone(), &delivery.properties, &origin.local_name(), &problem.to_string()).await?;
     if let Some((caller, lane)) = caller_of(&delivery.body) {
         let failure = Failure::new(kinds::UNDELIVERABLE, format!("app {} could not read the task: {problem}", runtime.app)).fatal();
@@ -78,8 +90,7 @@ pub(super) async fn open(runtime: &Arc<Runtime>, delivery: Delivery, origin: &Qu
         let queue = Queue::Events(item.task.instance.app.clone(), lane);
         runtime.engine.outbox.send(queue, Item::Completion(item)).await?;
     }
-    delivery.ack();
-    Ok(None)
+    Ok(())
 }
 
 /// Who waits for an answer.

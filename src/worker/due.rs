@@ -3,20 +3,24 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::activities::take_over;
 use super::runtime::Runtime;
-use crate::backend::{DueEntry, DueKind, DueOutcome, Mark, Queue, Record, Result};
+use crate::backend::{DueEntry, DueKind, DueOutcome, Error, Mark, Queue, Record, Result};
 use crate::engine::{CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, decode};
 use crate::fault::fault_point;
-use crate::model::{InstanceRef, StallReason, Status, Timestamp};
+use crate::model::{InstanceRef, StallReason, Status, Timestamp, WaitingFor};
 use crate::wire::{Item, TimerItem, WakeItem};
 
 /// Entries claimed at a time.
 const BATCH: usize = 256;
-/// A claimed entry comes again after this, unless it was settled.
-const CLAIM: Duration = Duration::from_secs(10);
+/// Batches under way at a time.
+const BATCHES: usize = 8;
+/// A claimed entry comes again after this, unless it was settled. Not a round number: an entry that its handler re-times is told from a claimed one by
+/// its time alone.
+const CLAIM: Duration = Duration::from_millis(10_007);
 /// Bounds of the wait between two checks of an instance.
 const CHECK_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 /// A published start is published again when nobody has taken it for this long.
@@ -24,6 +28,7 @@ const START_AGAIN: Duration = Duration::from_secs(300);
 
 /// Claims and handles due entries until the worker drains.
 pub(super) async fn run(runtime: Arc<Runtime>) {
+    let batches = Arc::new(Semaphore::new(BATCHES));
     loop {
         match runtime.engine.store().claim_due(&runtime.app, BATCH, CLAIM).await {
             Ok(entries) if entries.is_empty() => {
@@ -31,7 +36,15 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
                     return;
                 }
             }
-            Ok(entries) => handle_all(&runtime, entries).await,
+            Ok(entries) => {
+                // Beside the loop: a server that refuses one entry's message must not keep the other timers from firing.
+                let Ok(batch) = batches.clone().acquire_owned().await else { return };
+                let runtime = runtime.clone();
+                runtime.clone().tracker.spawn(async move {
+                    handle_all(&runtime, entries).await;
+                    drop(batch);
+                });
+            }
             Err(error) => {
                 debug!(%error, "the due-set was not read");
                 if !runtime.pause(runtime.settings.due_interval * 10).await {
@@ -48,7 +61,13 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
 /// Handles a batch side by side, and settles those that are dealt with. The others come again when their claim is over.
 async fn handle_all(runtime: &Arc<Runtime>, entries: Vec<DueEntry>) {
     let handled = futures_util::future::join_all(entries.into_iter().map(|entry| async {
-        match handle(runtime, &entry).await {
+        let clock = runtime.engine.backend.clock();
+        let handled = tokio::select! {
+            handled = handle(runtime, &entry) => handled,
+            // Somebody else may have it by now.
+            () = clock.sleep(CLAIM) => Err(Error::transient("its claim is over")),
+        };
+        match handled {
             Ok(outcome) => outcome.map(|outcome| (entry, outcome)),
             Err(error) => {
                 debug!(%error, kind = ?entry.key.kind, "a due entry was not handled; it comes again");
@@ -131,10 +150,14 @@ async fn look_at(runtime: &Arc<Runtime>, check: CheckEntry) -> Result<DueOutcome
             // Its parent's effects are still being made: the child may be on its way.
             return Ok(DueOutcome::Again(runtime.now() + CHECK_AGAIN.0));
         }
-        // Whoever meant to create it is too late now, and learns so.
+        // Whoever meant to create it is too late now, and learns so; unless it was created since we looked.
         let keep = engine.limits.dedup_window;
-        engine.retrying("refuse", || engine.store().refuse(instance, request, keep)).await?;
-        return Ok(DueOutcome::Remove);
+        if engine.retrying("refuse", || engine.store().refuse(instance, request, keep)).await? {
+            return Ok(DueOutcome::Remove);
+        }
+        let record = engine.retrying("record", || engine.store().record(instance)).await?;
+        let is_there = record.is_some_and(|record| record.origin.request == *request);
+        return Ok(if is_there { DueOutcome::Again(runtime.now() + CHECK_AGAIN.0) } else { DueOutcome::Remove });
     };
     let now = runtime.now();
     if record.status.is_terminal() {
@@ -151,6 +174,7 @@ async fn look_at(runtime: &Arc<Runtime>, check: CheckEntry) -> Result<DueOutcome
     if is_settled {
         engine.drive_marks(instance, &record).await?;
     }
+    drive_children(runtime, &record).await?;
     match record.status {
         Status::Pending if !record.marks.contains(&Mark::Start) && age >= START_AGAIN => engine.drive_start(instance, &record).await?,
         Status::Running if is_settled && needs_a_turn(runtime, instance, &record).await? => wake(runtime, instance, &record).await?,
@@ -158,6 +182,19 @@ async fn look_at(runtime: &Arc<Runtime>, check: CheckEntry) -> Result<DueOutcome
         _ => {}
     }
     Ok(DueOutcome::Again(again))
+}
+
+/// Children that were ended before their first turn, by a process that died before it told us: their own app may never come.
+async fn drive_children(runtime: &Runtime, record: &Record) -> Result<()> {
+    let engine = &runtime.engine;
+    for waiting in &record.view.waiting.shown {
+        let WaitingFor::Child { instance, .. } = waiting else { continue };
+        let child = engine.retrying("record", || engine.store().record(instance)).await?;
+        if let Some(child) = child.filter(|child| child.status.is_terminal() && !child.marks.is_empty()) {
+            engine.drive_marks(instance, &child).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn is_marked(runtime: &Runtime, instance: &InstanceRef, execution: crate::model::ExecutionId) -> Result<bool> {
@@ -172,7 +209,7 @@ async fn needs_a_turn(runtime: &Runtime, instance: &InstanceRef, record: &Record
         return Ok(true);
     }
     let engine = &runtime.engine;
-    let loaded = engine.retrying("load", || engine.store().load(instance, u64::MAX, 1)).await?;
+    let loaded = engine.retrying("load", || engine.store().load(instance, record.version, 1)).await?;
     Ok(loaded.is_some_and(|loaded| !loaded.inbox.is_empty()))
 }
 
@@ -189,7 +226,8 @@ async fn has_fitting_worker(runtime: &Runtime, record: &Record) -> Result<bool> 
 }
 
 async fn wake(runtime: &Runtime, instance: &InstanceRef, record: &Record) -> Result<()> {
-    let Some(lane) = record.lane else { return Ok(()) };
+    // One that stalled before it had a home: any lane will do.
+    let lane = record.lane.unwrap_or_default();
     let item = Item::Wake(WakeItem { instance: instance.clone() });
     runtime.engine.outbox.send(Queue::Events(instance.app.clone(), lane), item).await
 }

@@ -34,9 +34,10 @@ pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::s
         };
         // The channel is bounded by the prefetch: the broker sends no more until these are settled.
         consume(&runtime, &queue, runtime.settings.prefetch, until, |delivery| drop(sender.send(delivery))).await;
-        runtime.lanes.set(lane, false);
         drop(sender);
         let _ = handler.await;
+        // After the handler, which believes in the lane with each message that it still has.
+        runtime.lanes.set(lane, false);
         // Back in line only when others had the chance to be first.
         runtime.pause(Duration::from_millis(100)).await;
     }

@@ -64,8 +64,9 @@ impl Runtime {
 
     /// Measures how far the store's clock is from ours.
     pub(super) async fn measure_clock(&self) -> Result<()> {
-        let there = self.engine.store().now().await?;
+        // In this order our time is never behind the store's, whatever the reply took: a due time that we compute is late by that much, never early.
         let here = self.engine.backend.clock().now();
+        let there = self.engine.store().now().await?;
         self.clock_offset.store(there.as_millis() as i64 - here.as_millis() as i64, Ordering::Relaxed);
         Ok(())
     }

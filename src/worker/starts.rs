@@ -9,7 +9,7 @@ use super::activation::arrive;
 use super::consume::{consume, open};
 use super::delivery::{Arrival, Ticket};
 use super::runtime::Runtime;
-use crate::backend::{Created, Delivery, Queue, Result};
+use crate::backend::{Created, Delivery, Properties, Queue, Result};
 use crate::engine::{EarlyEnd, NewInstance};
 use crate::fault::fault_point;
 use crate::model::{Failure, InstanceRef, MessageId, Status, kinds};
@@ -70,7 +70,7 @@ async fn take_bundle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
 /// Puts one item that is in the wrong place among the dead.
 pub(super) async fn bury_item(runtime: &Runtime, item: &Item, reason: &str) -> Result<()> {
     let body = Bundle::new(vec![item.clone()]).encode();
-    let properties = crate::backend::Properties { content_type: Some(crate::backend::BUNDLE_TYPE.into()), ..Default::default() };
+    let properties = Properties { content_type: Some(crate::backend::BUNDLE_TYPE.into()), ..Default::default() };
     runtime.bury(body, &properties, &format!("{} item", item.kind()), reason).await
 }
 
@@ -108,47 +108,50 @@ async fn unknown(runtime: &Arc<Runtime>, mut start: StartItem) -> Result<()> {
     }
 }
 
-/// A start that somebody published by hand: create the instance as a client would, then take it.
+/// A start that somebody published by hand.
 async fn take_raw(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
-    let properties = &delivery.properties;
-    let origin = Queue::Workflows(runtime.app.clone()).local_name();
-    let decoded = RawStart::decode(&delivery.body, properties.content_type.as_deref(), properties.message_id.as_deref());
+    let (body, properties) = (delivery.body.clone(), delivery.properties.clone());
+    let ticket = Ticket::split(delivery, 1).pop();
+    if let Err(reason) = create_raw(runtime, &body, &properties).await? {
+        warn!(%reason, "a start message is put among the dead");
+        let origin = Queue::Workflows(runtime.app.clone()).local_name();
+        runtime.bury(body, &properties, &origin, &reason).await?;
+    }
+    fault_point("raw-start-taken");
+    if let Some(ticket) = ticket {
+        ticket.done();
+    }
+    Ok(())
+}
+
+/// Creates the instance as a client would. Its start is published then: whoever takes that one runs the first turn. The inner error says why it cannot
+/// be started, with the field that is wrong.
+async fn create_raw(runtime: &Arc<Runtime>, body: &[u8], properties: &Properties) -> Result<Result<(), String>> {
+    let decoded = RawStart::decode(body, properties.content_type.as_deref(), properties.message_id.as_deref());
     let (raw, id, mut request) = match decoded {
         Ok(decoded) => decoded,
-        Err(problem) => {
-            warn!(%problem, "a start message cannot be read; it is put among the dead");
-            runtime.bury(delivery.body.clone(), properties, &origin, &problem.to_string()).await?;
-            delivery.ack();
-            return Ok(());
-        }
+        Err(problem) => return Ok(Err(problem.to_string())),
     };
-    if raw.input.len() > runtime.settings.limits.payload_bytes {
-        let limit = runtime.settings.limits.payload_bytes;
-        let problem = DecodeError::Field { field: "input", problem: format!("has {} bytes and the limit is {limit}: raise LEVERET_PAYLOAD_BYTES or pass a reference", raw.input.len()) };
-        runtime.bury(delivery.body.clone(), properties, &origin, &problem.to_string()).await?;
-        delivery.ack();
-        return Ok(());
+    let limit = runtime.settings.limits.payload_bytes;
+    if raw.input.len() > limit {
+        let problem = format!("has {} bytes and the limit is {limit}: raise LEVERET_PAYLOAD_BYTES or pass a reference", raw.input.len());
+        return Ok(Err(DecodeError::Field { field: "input", problem }.to_string()));
     }
     let instance = InstanceRef::new(runtime.app.clone(), id);
-    let new = loop {
-        let new = NewInstance { start_at: raw.start_at, tags: raw.tags.clone(), ..NewInstance::root(instance.clone(), raw.workflow.clone(), raw.input.clone(), request.clone()) };
+    loop {
+        let root = NewInstance::root(instance.clone(), raw.workflow.clone(), raw.input.clone(), request.clone());
+        let new = NewInstance { start_at: raw.start_at, tags: raw.tags.clone(), ..root };
         match runtime.engine.begin(&new).await? {
-            Created::Created | Created::Repeated { .. } => break new,
+            Created::Created | Created::Repeated { .. } => break,
             // We were so slow that the check gave up on us. All takers of this message go on to the same next request.
             Created::Refused => request = next_request(&request),
             Created::Exists(occupant) => {
-                let reason = format!("field `instance_id`: instance {instance} exists already and is {}", occupant.status);
-                runtime.bury(delivery.body.clone(), properties, &origin, &reason).await?;
-                delivery.ack();
-                return Ok(());
+                return Ok(Err(format!("field `instance_id`: instance {instance} exists already and is {}", occupant.status)));
             }
         }
-    };
-    debug!(instance = %new.instance, "raw start taken");
-    // Its start is published and stored: whoever takes that one runs the first turn.
-    fault_point("raw-start-taken");
-    delivery.ack();
-    Ok(())
+    }
+    debug!(%instance, "raw start taken");
+    Ok(Ok(()))
 }
 
 fn next_request(request: &MessageId) -> MessageId {

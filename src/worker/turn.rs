@@ -192,6 +192,8 @@ impl Activation<'_> {
     async fn settle_child_deadline(&self, draft: &Draft, sequence: Sequence, child: InstanceRef, limits: TimeLimits, since: Timestamp, item: &Item) -> Result<Option<HistoryEvent>> {
         /// How long a child may take to come into being before its limits are looked at again.
         const SOON: Duration = Duration::from_millis(500);
+        /// The longest wait between two looks at a child that has not started.
+        const SELDOM: Duration = Duration::from_secs(30);
         let engine = &self.runtime.engine;
         let task = TaskRef { instance: self.instance.clone(), execution: draft.execution_id, sequence };
         let record = engine.retrying("record", || engine.store().record(&child)).await?;
@@ -201,7 +203,11 @@ impl Activation<'_> {
             return Ok(None);
         };
         let again = match (record.view.started_at, limits.schedule_to_start, limits.timeout) {
-            _ if record.status.is_terminal() => return Ok(None),
+            _ if record.status.is_terminal() => {
+                // Its end is on its way to us, unless whoever ended it died first; its own app may never come.
+                engine.drive_marks(&child, &record).await?;
+                return Ok(None);
+            }
             (None, Some(limit), _) if draft.now >= since + limit => {
                 let failure = Failure::new(kinds::TARGET_UNAVAILABLE, "the child did not start within its schedule-to-start time; it will not run");
                 // If it has begun after all, it goes on. Its end, either way, is the answer to this call.
@@ -209,7 +215,7 @@ impl Activation<'_> {
                 draft.now + SOON
             }
             (None, Some(limit), _) => since + limit,
-            (None, None, _) => draft.now + SOON,
+            (None, None, _) => draft.now + (draft.now.since(since) / 4).clamp(SOON, SELDOM),
             (Some(started), _, Some(limit)) if draft.now >= started + limit => {
                 let failure = Failure::new(kinds::TIMED_OUT, format!("child {child} did not finish within its timeout and is terminated"));
                 return Ok(Some(HistoryEvent::ChildFailed { sequence, failure, terminate: Some(ChildRef { instance: child, sequence }) }));
@@ -531,7 +537,8 @@ fn applied(record: &mut Record, commit: &Commit, now: Timestamp) {
     record.input = None;
     record.updated_at = now;
     record.tries = 0;
-    record.marks.retain(|mark| !commit.cleared.contains(mark) && !(commit.next_execution.is_some() && *mark == Mark::Run));
+    let is_renewed = commit.next_execution.is_some();
+    record.marks.retain(|mark| !commit.cleared.contains(mark) && (!is_renewed || *mark != Mark::Run));
     record.marks.extend(&commit.marks);
     if commit.status.is_terminal() {
         record.ended_at = Some(now);

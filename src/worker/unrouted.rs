@@ -40,7 +40,9 @@ async fn handle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
         return dismiss(runtime, delivery, &target.local_name(), &reason).await;
     }
     let Some((bundle, delivery)) = open(runtime, delivery, &Queue::Unrouted).await? else { return Ok(()) };
-    let Some(app) = target.app().cloned() else { return Ok(()) };
+    let Some(app) = target.app().cloned() else {
+        return dismiss(runtime, delivery, "unrouted", "the message was sent to the unrouted queue itself").await;
+    };
     let tickets = Ticket::split(delivery, bundle.items.len());
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {
         answer_or_park(runtime, item, &target, &app).await?;
@@ -52,9 +54,9 @@ async fn handle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
 
 /// Puts a message that is nobody's among the dead.
 async fn dismiss(runtime: &Runtime, delivery: Delivery, origin: &str, reason: &str) -> Result<()> {
-    runtime.bury(delivery.body.clone(), &delivery.properties, origin, reason).await?;
-    delivery.ack();
-    Ok(())
+    let buried = runtime.bury(delivery.body.clone(), &delivery.properties, origin, reason).await;
+    if buried.is_ok() { delivery.ack() } else { delivery.requeue() }
+    buried
 }
 
 async fn answer_or_park(runtime: &Arc<Runtime>, item: Item, target: &Queue, app: &AppId) -> Result<()> {

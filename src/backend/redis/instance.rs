@@ -87,7 +87,7 @@ impl RedisStore {
         let keys = self.keys.instance(instance);
         let call = script::LOAD
             .on(&[&keys.meta(), &keys.history(), &keys.inbox()])
-            .arg(after)
+            .arg(after.min(i64::MAX as u64))
             .arg(after.saturating_add(Loaded::TURNS as u64 - 1))
             .arg(inbox);
         let mut parts = call.send(&self.links).await?.items()?.into_iter();
@@ -118,7 +118,7 @@ impl RedisStore {
         let call = script::TURNS
             .on(&[&keys.meta(), &keys.history()])
             .arg(execution.to_string())
-            .arg(after)
+            .arg(after.min(i64::MAX as u64))
             .arg(last);
         call.send(&self.links).await?.list()
     }

@@ -1,0 +1,142 @@
+//! What a running task is held by: its message, and, once that would take too long, a lease.
+//!
+//! The broker takes a message back that is not acknowledged for too long. So at half of that time the task is written into the due-set as a lease, the
+//! message is acknowledged, and the lease is renewed for as long as the task is here. If it lapses, another worker takes the task over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::delivery::Ticket;
+use super::run::Run;
+use super::runtime::Runtime;
+use crate::backend::{DueEntry, DueOutcome, Result, When};
+use crate::engine::{LeaseEntry, encode, lease_key};
+use crate::model::Timestamp;
+
+/// How often a task's caller is asked whether it still wants the result.
+const ASK_EVERY: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub(super) struct Hold {
+    runtime: Arc<Runtime>,
+    /// The message, until a lease stands for it.
+    ticket: Option<Ticket>,
+    lease: Option<Lease>,
+    since: Timestamp,
+}
+
+struct Lease {
+    /// The entry as it was last written.
+    entry: DueEntry,
+    /// When we wrote it; `None` for one that was taken over and has only the due loop's claim.
+    renewed_at: Option<Timestamp>,
+}
+
+impl Hold {
+    /// A task that came in a message.
+    pub(super) fn message(runtime: &Arc<Runtime>, ticket: Ticket) -> Self {
+        Self { runtime: runtime.clone(), ticket: Some(ticket), lease: None, since: runtime.now() }
+    }
+
+    /// A task whose lease had lapsed, as the due loop has claimed it.
+    pub(super) fn lease(runtime: &Arc<Runtime>, entry: DueEntry) -> Self {
+        Self { runtime: runtime.clone(), ticket: None, lease: Some(Lease { entry, renewed_at: None }), since: runtime.now() }
+    }
+
+    pub(super) fn is_leased(&self) -> bool {
+        self.lease.is_some()
+    }
+
+    /// Keeps the task ours while it is here, and fires the token when nobody wants the result. Never returns: it runs beside the task.
+    pub(super) async fn keep(&mut self, run: &Run, cancelled: &CancellationToken) {
+        let runtime = self.runtime.clone();
+        let lease_time = runtime.settings.delivery_timeout / 2;
+        let tick = ASK_EVERY.min(lease_time / 3).max(Duration::from_millis(1));
+        loop {
+            if self.needs_renewal(lease_time) {
+                match self.renew(run, lease_time).await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        warn!(activity = %run.task.name, caller = %run.task.caller.instance, "a task's lease was taken over by another worker, which runs it again");
+                        self.lease = None;
+                        cancelled.cancel();
+                        return std::future::pending().await;
+                    }
+                    Err(error) => warn!(activity = %run.task.name, %error, "a long activity's lease was not renewed; it may be run again"),
+                }
+            }
+            runtime.engine.backend.clock().sleep(tick).await;
+            if let Ok(true) = run.is_unwanted().await {
+                cancelled.cancel();
+            }
+        }
+    }
+
+    fn needs_renewal(&self, lease_time: Duration) -> bool {
+        let now = self.runtime.now();
+        match &self.lease {
+            Some(Lease { renewed_at: Some(at), .. }) => now.since(*at) >= lease_time / 3,
+            Some(Lease { renewed_at: None, .. }) => true,
+            // Without a ticket the lease was lost.
+            None => self.ticket.is_some() && now.since(self.since) >= lease_time,
+        }
+    }
+
+    /// Writes or moves the lease. False if it is another's by now.
+    async fn renew(&mut self, run: &Run, lease_time: Duration) -> Result<bool> {
+        let runtime = self.runtime.clone();
+        let (engine, app) = (&runtime.engine, &runtime.app);
+        let now = runtime.now();
+        let due = now + lease_time;
+        match &mut self.lease {
+            Some(lease) => {
+                let moved = [(lease.entry.clone(), DueOutcome::Again(due))];
+                engine.retrying("settle due", || engine.store().settle_due(app, &moved)).await?;
+                // Only a lease that was still ours has moved.
+                let stored = engine.retrying("due entry", || engine.store().due_entry(app, &lease.entry.key)).await?;
+                if stored.is_none_or(|stored| stored.due != due) {
+                    return Ok(false);
+                }
+                lease.entry.due = due;
+                lease.renewed_at = Some(now);
+            }
+            none => {
+                let payload = encode(&LeaseEntry { task: run.task.clone() });
+                let entry = DueEntry { key: lease_key(&run.task.message_id()), due, payload };
+                engine.retrying("schedule", || engine.store().schedule(app, std::slice::from_ref(&entry), When::Set)).await?;
+                *none = Some(Lease { entry, renewed_at: Some(now) });
+                // A crash before this line leaves both the lease and the message; the message's next taker finds the lease and lets it go.
+                if let Some(ticket) = self.ticket.take() {
+                    ticket.done();
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// The task is done with: its message and its lease go.
+    pub(super) async fn settle(mut self) {
+        if let Some(lease) = self.lease.take() {
+            let settled = [(lease.entry, DueOutcome::Remove)];
+            let engine = &self.runtime.engine;
+            if let Err(error) = engine.retrying("settle due", || engine.store().settle_due(&self.runtime.app, &settled)).await {
+                debug!(%error, "a finished lease was not removed; it lapses, and its result is known then");
+            }
+        }
+        if let Some(ticket) = self.ticket.take() {
+            ticket.done();
+        }
+    }
+
+    /// Somebody else is to have the task: a lease lapses now, and a message goes back with the ticket.
+    pub(super) async fn hand_back(mut self) {
+        let Some(lease) = self.lease.take() else { return };
+        let now = self.runtime.now();
+        if let Err(error) = self.runtime.engine.store().settle_due(&self.runtime.app, &[(lease.entry, DueOutcome::Again(now))]).await {
+            debug!(%error, "a lease was not handed back; it lapses by itself");
+        }
+    }
+}

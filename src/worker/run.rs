@@ -1,0 +1,220 @@
+//! One run of an activity attempt.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use super::ActivityContext;
+use super::hold::Hold;
+use super::runtime::Runtime;
+use super::starts::{PASS_ON_AFTER, bury_item};
+use crate::backend::{Claim, Error, Loaded, Queue, Result};
+use crate::engine::lease_key;
+use crate::fault::fault_point;
+use crate::model::{Failure, Payload, WaitingFor, kinds};
+use crate::replay::history::Turn;
+use crate::replay::panic_text;
+use crate::wire::{CompletionItem, Item, Outcome, TaskItem};
+
+/// A task older than this is run only if its caller still wants it.
+const STALE_AFTER: Duration = Duration::from_secs(5);
+
+/// A task on its way through this worker.
+pub(super) struct Run {
+    pub(super) runtime: Arc<Runtime>,
+    pub(super) task: TaskItem,
+    pub(super) is_redelivered: bool,
+}
+
+impl Run {
+    /// Sees the task through; then settles its message or its lease. On an error both are handed back, and the task comes again.
+    pub(super) async fn attend(self, mut hold: Hold) {
+        // Its child tokens fire when the worker drains; it fires by itself when nobody wants the result.
+        let cancelled = self.runtime.cancel_activities.child_token();
+        let is_leased = hold.is_leased();
+        let outcome = tokio::select! {
+            outcome = self.work(is_leased, &cancelled) => outcome,
+            () = hold.keep(&self, &cancelled) => Ok(()),
+            () = self.runtime.engine.stop.cancelled() => Err(Error::transient("the worker stops")),
+        };
+        match outcome {
+            Ok(()) => hold.settle().await,
+            Err(error) => {
+                // A body that was stopped by us is no crash.
+                let ended = self.end_run().await;
+                hold.hand_back().await;
+                if !self.runtime.draining.is_cancelled() {
+                    warn!(activity = %self.task.name, caller = %self.task.caller.instance, %error, ?ended, "a task could not be seen through; it is handed back");
+                }
+            }
+        }
+    }
+
+    async fn work(&self, is_leased: bool, cancelled: &CancellationToken) -> Result<()> {
+        let runtime = &self.runtime;
+        let engine = &runtime.engine;
+        let Some(code) = runtime.registry.find_activity(&self.task.name).cloned() else { return self.pass_on().await };
+        let mut suspect = None;
+        if self.is_redelivered {
+            if !is_leased && self.has_live_lease().await? {
+                runtime.counters.dropped("the task is leased");
+                return Ok(());
+            }
+            if self.is_settled().await? {
+                runtime.counters.dropped("already in history");
+                return self.end_run().await;
+            }
+            let item = self.task.message_id();
+            let runs = engine.retrying("runs", || engine.store().runs(&runtime.app, &item)).await?;
+            if runs >= runtime.settings.limits.crashes {
+                return self.give_up(runs).await;
+            }
+            if runs > 0 {
+                // One of these may be the one that kills. One at a time, only that one is charged with the next crash. Waiting for its turn it holds
+                // no slot: healthy tasks go on.
+                suspect = runtime.suspect.acquire().await.ok();
+            }
+        }
+        // Waiting for a slot has no limit: the broker holds the rest, and a slot comes free when a body ends.
+        let Ok(slot) = runtime.slots.clone().acquire_owned().await else { return Ok(()) };
+        if self.is_unwanted().await? {
+            runtime.counters.dropped("nobody waits for the task");
+            return self.end_run().await;
+        }
+        if self.is_redelivered {
+            let item = self.task.message_id();
+            engine.retrying("begin run", || engine.store().begin_run(&runtime.app, &item)).await?;
+        }
+        if self.task.claimed {
+            let caller = &self.task.caller;
+            let claim = engine.retrying("claim", || engine.store().claim(&caller.instance, caller.execution, caller.sequence)).await?;
+            if claim == Claim::Closed {
+                runtime.counters.dropped("the call is over");
+                return self.end_run().await;
+            }
+        }
+        fault_point("activity-claimed");
+        runtime.counters.activities.add();
+        let ctx = ActivityContext::new(self.task.clone(), engine.clone(), cancelled.clone());
+        let result = body(code.begin(ctx.clone(), self.task.input.clone())).await;
+        fault_point("activity-ended");
+        if result.is_err() && runtime.draining.is_cancelled() {
+            // It may have failed only because its token fired: another worker runs it.
+            return Err(Error::transient("the worker stops"));
+        }
+        // Before the answer: whatever takes the process down from here on, it is not the body.
+        self.end_run().await?;
+        drop((slot, suspect));
+        self.answer(result, ctx.has_reported() || self.is_redelivered).await?;
+        fault_point("activity-answered");
+        Ok(())
+    }
+
+    async fn has_live_lease(&self) -> Result<bool> {
+        let engine = &self.runtime.engine;
+        let key = lease_key(&self.task.message_id());
+        Ok(engine.retrying("due entry", || engine.store().due_entry(&self.runtime.app, &key)).await?.is_some())
+    }
+
+    /// True if the caller's execution is over. Young tasks are not asked about.
+    pub(super) async fn is_unwanted(&self) -> Result<bool> {
+        if !self.is_redelivered && self.runtime.now().since(self.task.scheduled_at) < STALE_AFTER {
+            return Ok(false);
+        }
+        let engine = &self.runtime.engine;
+        let caller = &self.task.caller;
+        let record = engine.retrying("record", || engine.store().record(&caller.instance)).await?;
+        Ok(record.is_none_or(|record| record.status.is_terminal() || record.execution != caller.execution))
+    }
+
+    /// True if the call's result is in the caller's history: the message came again although its work was done. Asked only of redelivered tasks.
+    async fn is_settled(&self) -> Result<bool> {
+        let engine = &self.runtime.engine;
+        let caller = &self.task.caller;
+        let Some(record) = engine.retrying("record", || engine.store().record(&caller.instance)).await? else { return Ok(true) };
+        let waiting = &record.view.waiting;
+        let is_open = |entry: &WaitingFor| matches!(entry, WaitingFor::Activity { sequence, .. } if *sequence == caller.sequence);
+        if waiting.shown.len() == waiting.total {
+            return Ok(!waiting.shown.iter().any(is_open));
+        }
+        // The record names only the first few calls; the history names them all.
+        let mut after = 0;
+        loop {
+            let page = engine.retrying("turns", || engine.store().turns(&caller.instance, caller.execution, after, Loaded::TURNS)).await?;
+            if page.is_empty() {
+                return Ok(false);
+            }
+            after += page.len() as u64;
+            let turns = page.iter().filter_map(|bytes| Turn::decode(bytes).ok());
+            if turns.flat_map(|turn| turn.events).any(|event| event.settles_call(caller.sequence)) {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// The activity is not registered here: a live worker of the app that knows it gets the task; if there is none, the caller is told.
+    async fn pass_on(&self) -> Result<()> {
+        let runtime = &self.runtime;
+        let engine = &runtime.engine;
+        let workers = engine.retrying("workers", || engine.store().workers(&runtime.app)).await?;
+        if workers.iter().any(|worker| worker.id != runtime.id && worker.activities.contains(&self.task.name)) {
+            runtime.pause(PASS_ON_AFTER).await;
+            let task = TaskItem { misses: self.task.misses + 1, ..self.task.clone() };
+            return engine.outbox.send(Queue::Activities(runtime.app.clone()), Item::Task(task)).await;
+        }
+        let message = format!("activity `{}` is not registered by any live worker of app {}", self.task.name, runtime.app);
+        self.answer(Err(Failure::new(kinds::ACTIVITY_NOT_REGISTERED, message)), false).await
+    }
+
+    /// It has taken down its process too often.
+    async fn give_up(&self, runs: u32) -> Result<()> {
+        let message = format!("the activity was begun {} times and its process died each time; the task is among the dead letters of app {}", runs + 1, self.runtime.app);
+        warn!(activity = %self.task.name, caller = %self.task.caller.instance, "{message}");
+        bury_item(&self.runtime, &Item::Task(self.task.clone()), &message).await?;
+        // A crash here: it is counted once more and ends here again.
+        self.answer(Err(Failure::new(kinds::ACTIVITY_CRASHED, message).fatal()), true).await?;
+        self.end_run().await
+    }
+
+    async fn end_run(&self) -> Result<()> {
+        if !self.is_redelivered {
+            return Ok(());
+        }
+        let engine = &self.runtime.engine;
+        let item = self.task.message_id();
+        engine.retrying("end run", || engine.store().end_run(&self.runtime.app, &item)).await
+    }
+
+    /// Sends the result to where the caller is at home; returns when the broker has stored it.
+    async fn answer(&self, result: Result<Payload, Failure>, progressed: bool) -> Result<()> {
+        let limit = self.runtime.settings.limits.payload_bytes;
+        let result = result.map_err(|failure| failure.at(&self.runtime.app)).and_then(|output| {
+            if output.len() <= limit {
+                return Ok(output);
+            }
+            let message = format!("the result has {} bytes and the limit is {limit}: raise `payload_bytes` (LEVERET_PAYLOAD_BYTES) or return a reference", output.len());
+            Err(Failure::new(kinds::PAYLOAD_TOO_LARGE, message).fatal().at(&self.runtime.app))
+        });
+        let item = CompletionItem {
+            task: self.task.caller.clone(),
+            task_execution_id: Some(self.task.task_execution_id),
+            from: self.runtime.app.clone(),
+            outcome: Outcome::from(result),
+            progressed,
+        };
+        let queue = Queue::Events(self.task.caller.instance.app.clone(), self.task.reply_to);
+        self.runtime.engine.outbox.send(queue, Item::Completion(item)).await
+    }
+}
+
+/// Runs the body; a panic in it is a failed attempt.
+async fn body(future: super::registry::ActivityFuture) -> Result<Payload, Failure> {
+    match AssertUnwindSafe(future).catch_unwind().await {
+        Ok(result) => result,
+        Err(panic) => Err(Failure::new(kinds::PANIC, format!("the activity panicked: {}", panic_text(panic.as_ref())))),
+    }
+}
