@@ -63,7 +63,8 @@ macro_rules! all_behaviours {
                 a_workflow_that_takes_its_process_down_is_stopped,
                 redelivered_messages_that_change_nothing_are_no_crashes,
                 a_history_that_cannot_be_read_holds_up_nothing_else,
-                code_that_was_dropped_by_replay_leaves_no_trace;
+                code_that_was_dropped_by_replay_leaves_no_trace,
+                an_instance_whose_history_cannot_be_read_can_be_ended;
             duplicates:
                 each_kind_of_message_counts_once,
                 what_comes_after_the_end_changes_nothing,
@@ -134,7 +135,8 @@ macro_rules! all_behaviours {
                 an_app_that_comes_between_two_attempts_is_found,
                 a_name_that_is_not_registered_fails_at_once,
                 a_start_at_an_app_that_is_away_is_pending_and_runs_when_it_comes,
-                an_app_that_is_removed_is_unknown_again;
+                an_app_that_is_removed_is_unknown_again,
+                what_waits_for_an_unknown_app_is_dropped_with_its_caller;
             raw_starts:
                 a_raw_start_runs_its_workflow,
                 a_raw_start_counts_once_by_its_message_id,
@@ -168,7 +170,8 @@ macro_rules! all_behaviours {
                 a_child_that_takes_too_long_is_terminated,
                 an_activity_longer_than_the_delivery_timeout_runs_once,
                 a_long_activity_whose_worker_is_killed_is_taken_over,
-                a_running_activity_learns_that_its_caller_is_gone;
+                a_running_activity_learns_that_its_caller_is_gone,
+                a_deadline_that_is_told_early_or_twice_changes_nothing;
         }
     };
 }
@@ -211,7 +214,9 @@ mod embedded {
 
     impl Harness for Embedded {
         async fn backend(&self) -> Backend {
-            Backend::embedded(self.0.join("state.leveret"), fresh_namespace()).await.expect("a file")
+            Backend::embedded(self.0.join("state.leveret"), fresh_namespace())
+                .await
+                .expect("a file")
         }
 
         async fn clean_up(&self) {}

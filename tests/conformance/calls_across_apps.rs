@@ -25,14 +25,17 @@ pub(crate) async fn each_activity_runs_once_where_it_belongs(h: &impl Harness) {
             async move { ok(ctx.app_id().to_string()) }
         }
     };
-    let _orders = up(stage.worker("orders").activity(HERE, whereabouts(&runs)).workflow(MAIN, async |ctx: WorkflowContext, ()| {
-        let local = ctx.call(HERE, ()).await?;
-        let remote = ctx.call(THERE, ()).await?;
-        let by_name: String = ctx.call_named("where", ()).await?;
-        let own: String = ctx.call_named("where", ()).app_id("orders").await?;
-        let moved = ctx.call(HERE, ()).app_id("payments").await?;
-        ok(format!("{local} {remote} {by_name} {own} {moved}"))
-    }))
+    let _orders = up(stage.worker("orders").activity(HERE, whereabouts(&runs)).workflow(
+        MAIN,
+        async |ctx: WorkflowContext, ()| {
+            let local = ctx.call(HERE, ()).await?;
+            let remote = ctx.call(THERE, ()).await?;
+            let by_name: String = ctx.call_named("where", ()).await?;
+            let own: String = ctx.call_named("where", ()).app_id("orders").await?;
+            let moved = ctx.call(HERE, ()).app_id("payments").await?;
+            ok(format!("{local} {remote} {by_name} {own} {moved}"))
+        },
+    ))
     .await;
     let _payments = up(stage.worker("payments").activity(THERE, whereabouts(&runs))).await;
     let run = stage.client.start(MAIN, ()).id("one").await.unwrap();
@@ -49,7 +52,12 @@ pub(crate) async fn results_come_back_through_a_chain_of_apps(h: &impl Harness) 
         let code = async |ctx: WorkflowContext, at: usize| -> Result<Vec<String>> {
             let mut path = vec![ctx.app_id().to_string()];
             if let Some(next) = APPS.get(at + 1) {
-                path.extend(ctx.child_named::<Vec<String>>("hop", at + 1).app_id(next).id(format!("hop-{next}")).await?);
+                path.extend(
+                    ctx.child_named::<Vec<String>>("hop", at + 1)
+                        .app_id(next)
+                        .id(format!("hop-{next}"))
+                        .await?,
+                );
             }
             ok(path)
         };
@@ -60,10 +68,22 @@ pub(crate) async fn results_come_back_through_a_chain_of_apps(h: &impl Harness) 
     assert_eq!(done(&run).await, APPS);
     for (at, name) in APPS.iter().enumerate() {
         let events = stage.events(name, &format!("hop-{name}")).await;
-        let children = events.iter().filter(|event| matches!(event, HistoryEvent::ChildScheduled { .. })).count();
+        let children = events
+            .iter()
+            .filter(|event| matches!(event, HistoryEvent::ChildScheduled { .. }))
+            .count();
         assert_eq!(children, usize::from(at < 4), "{name} keeps its own story");
-        let parent = stage.at(name, &format!("hop-{name}")).get().await.unwrap().parent.clone();
-        assert_eq!(parent.map(|parent| parent.app.to_string()), at.checked_sub(1).map(|at| APPS[at].to_owned()));
+        let parent = stage
+            .at(name, &format!("hop-{name}"))
+            .get()
+            .await
+            .unwrap()
+            .parent
+            .clone();
+        assert_eq!(
+            parent.map(|parent| parent.app.to_string()),
+            at.checked_sub(1).map(|at| APPS[at].to_owned())
+        );
     }
 }
 
@@ -75,17 +95,26 @@ pub(crate) async fn a_fan_out_goes_on_while_one_of_its_apps_is_down(h: &impl Har
         runs.add();
         ok(n)
     };
-    let _orders = up(stage.worker("orders").workflow(SUM, async |ctx: WorkflowContext, n: u64| {
-        let far: Vec<_> = (0..n).map(|n| ctx.call(OTHER_WORK, n).start()).collect();
-        let near: u64 = all((0..n).map(|n| ctx.call(WORK, n))).await.into_iter().sum::<Result<u64>>()?;
-        ctx.set_custom_status(near)?;
-        let far: u64 = all(far).await.into_iter().sum::<Result<u64>>()?;
-        ok(near + far)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(SUM, async |ctx: WorkflowContext, n: u64| {
+            let far: Vec<_> = (0..n).map(|n| ctx.call(OTHER_WORK, n).start()).collect();
+            let near: u64 = all((0..n).map(|n| ctx.call(WORK, n)))
+                .await
+                .into_iter()
+                .sum::<Result<u64>>()?;
+            ctx.set_custom_status(near)?;
+            let far: u64 = all(far).await.into_iter().sum::<Result<u64>>()?;
+            ok(near + far)
+        }))
     .await;
     let _payments = up(stage.worker("payments").activity(WORK, with(runs.clone(), count))).await;
     let run = stage.client.start(SUM, 10).id("one").await.unwrap();
-    stage.wait_for("orders", "one", "half done", |info| info.custom_status == Some(Payload::encode(&45).unwrap())).await;
+    stage
+        .wait_for("orders", "one", "half done", |info| {
+            info.custom_status == Some(Payload::encode(&45).unwrap())
+        })
+        .await;
     assert_eq!(runs.get(), 10);
     let text = run.get().await.unwrap().waiting.to_string();
     assert!(text.contains("no worker of shipping"), "{text}");
@@ -97,12 +126,14 @@ pub(crate) async fn a_fan_out_goes_on_while_one_of_its_apps_is_down(h: &impl Har
 pub(crate) async fn a_timer_wins_against_a_call_to_a_dead_app(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let _orders = up(stage.worker("orders").workflow(SUM, async |ctx: WorkflowContext, n: u64| {
-        ok(match race(ctx.call(WORK, n), ctx.timer(millis(50))).await {
-            Either::Left(_) => 0,
-            Either::Right(_) => 1,
-        })
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(SUM, async |ctx: WorkflowContext, n: u64| {
+            ok(match race(ctx.call(WORK, n), ctx.timer(millis(50))).await {
+                Either::Left(_) => 0,
+                Either::Right(_) => 1,
+            })
+        }))
     .await;
     let run = stage.client.start(SUM, 1).id("one").await.unwrap();
     assert_eq!(done(&run).await, 1);
@@ -120,7 +151,10 @@ pub(crate) async fn an_activity_whose_worker_is_killed_runs_again(h: &impl Harne
         };
         stage.worker("payments").activity(WORK, with(runs.clone(), work))
     };
-    let _orders = up(stage.worker("orders").workflow(SUM, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await)).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(SUM, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
+    .await;
     let first = up(payments()).await;
     let run = stage.client.start(SUM, 7).id("one").await.unwrap();
     runs.reach(1).await;
@@ -128,7 +162,11 @@ pub(crate) async fn an_activity_whose_worker_is_killed_runs_again(h: &impl Harne
     let _second = up(payments()).await;
     assert_eq!(done(&run).await, 7);
     assert_eq!(runs.get(), 2);
-    let completed = stage.count_events("orders", "one", |event| matches!(event, HistoryEvent::TaskCompleted { .. })).await;
+    let completed = stage
+        .count_events("orders", "one", |event| {
+            matches!(event, HistoryEvent::TaskCompleted { .. })
+        })
+        .await;
     assert_eq!(completed, 1);
 }
 
@@ -144,12 +182,20 @@ pub(crate) async fn a_child_whose_worker_is_killed_goes_on_from_its_history(h: &
             }
             ok(n + 1)
         };
-        stage.worker("payments").activity(WORK, with((before.clone(), after.clone()), work)).workflow(LONG_CHILD, async |ctx: WorkflowContext, n: u64| {
-            let first = ctx.call(WORK, n).await?;
-            ctx.call(WORK, first).await
-        })
+        stage
+            .worker("payments")
+            .activity(WORK, with((before.clone(), after.clone()), work))
+            .workflow(LONG_CHILD, async |ctx: WorkflowContext, n: u64| {
+                let first = ctx.call(WORK, n).await?;
+                ctx.call(WORK, first).await
+            })
     };
-    let _orders = up(stage.worker("orders").workflow(SUM, async |ctx: WorkflowContext, n: u64| ctx.child(LONG_CHILD, n).id("kid").await)).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(SUM, async |ctx: WorkflowContext, n: u64| {
+            ctx.child(LONG_CHILD, n).id("kid").await
+        }))
+    .await;
     let first = up(payments()).await;
     let run = stage.client.start(SUM, 0).id("one").await.unwrap();
     after.reach(1).await;
@@ -164,13 +210,20 @@ pub(crate) async fn a_child_whose_worker_is_killed_goes_on_from_its_history(h: &
 pub(crate) async fn a_result_waits_for_its_caller(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let (runs, gate) = (Tally::new(), Gate::new());
-    let orders = || stage.worker("orders").workflow(SUM, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await);
+    let orders = || {
+        stage
+            .worker("orders")
+            .workflow(SUM, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await)
+    };
     let work = async |(runs, gate): (Tally, Gate), _: ActivityContext, n: u64| {
         runs.add();
         gate.pass().await;
         ok(n)
     };
-    let _payments = up(stage.worker("payments").activity(WORK, with((runs.clone(), gate.clone()), work))).await;
+    let _payments = up(stage
+        .worker("payments")
+        .activity(WORK, with((runs.clone(), gate.clone()), work)))
+    .await;
     let first = up(orders()).await;
     let run = stage.client.start(SUM, 7).id("one").await.unwrap();
     runs.reach(1).await;
@@ -197,7 +250,10 @@ pub(crate) async fn another_namespace_is_never_reached(h: &impl Harness) {
         stage.worker("payments").activity(WORK, with(runs.clone(), work))
     };
     let _elsewhere = up(payments(&elsewhere, &theirs)).await;
-    let _orders = up(stage.worker("orders").workflow(SUM, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await)).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(SUM, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
+    .await;
     let run = stage.client.start(SUM, 7).id("one").await.unwrap();
     stage.wait_for_text("orders", "one", &["payments", "unknown"]).await;
     let _payments = up(payments(&stage, &ours)).await;
@@ -211,12 +267,33 @@ pub(crate) async fn the_same_id_in_two_apps_is_two_instances(h: &impl Harness) {
     let mut workers = Vec::new();
     for name in ["orders", "payments"] {
         let contract: Workflow<(), String> = Workflow::new(name, "main");
-        workers.push(up(stage.worker(name).workflow(contract, async |ctx: WorkflowContext, ()| ok(ctx.instance().to_string()))).await);
+        workers.push(
+            up(stage.worker(name).workflow(contract, async |ctx: WorkflowContext, ()| {
+                ok(ctx.instance().to_string())
+            }))
+            .await,
+        );
     }
     // Text that means something to a broker, a store, a shell or a URL.
-    for id in ["one", "a/b:c%{d} e", "{x}", "*", "a.b#", "ünï…", "c/d", "..", "a\\b'\"", "?q=1&r"] {
+    for id in [
+        "one",
+        "a/b:c%{d} e",
+        "{x}",
+        "*",
+        "a.b#",
+        "ünï…",
+        "c/d",
+        "..",
+        "a\\b'\"",
+        "?q=1&r",
+    ] {
         for name in ["orders", "payments"] {
-            let run = stage.client.start_named::<String>(name, "main", ()).id(id).await.unwrap();
+            let run = stage
+                .client
+                .start_named::<String>(name, "main", ())
+                .id(id)
+                .await
+                .unwrap();
             assert_eq!(done(&run).await, format!("{name}/{id}"));
         }
     }
@@ -225,10 +302,15 @@ pub(crate) async fn the_same_id_in_two_apps_is_two_instances(h: &impl Harness) {
 pub(crate) async fn a_result_that_was_not_asked_for_is_ignored(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let orders = up(stage.worker("orders").workflow(SUM, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await)).await;
+    let orders = up(stage
+        .worker("orders")
+        .workflow(SUM, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
+    .await;
     let run = stage.client.start(SUM, 7).id("one").await.unwrap();
     stage.wait_for_depth(Queue::Activities(app("payments")), 1).await;
-    let [Item::Task(task)] = &stage.take(&Queue::Activities(app("payments"))).await[..] else { panic!("a task") };
+    let [Item::Task(task)] = &stage.take(&Queue::Activities(app("payments"))).await[..] else {
+        panic!("a task")
+    };
     let true_answer = CompletionItem {
         task: task.caller.clone(),
         task_execution_id: Some(task.task_execution_id),
@@ -238,13 +320,30 @@ pub(crate) async fn a_result_that_was_not_asked_for_is_ignored(h: &impl Harness)
     };
     let wrong = Outcome::Completed(Payload::encode(&666).unwrap());
     let lies = vec![
-        CompletionItem { from: app("mallory"), outcome: wrong.clone(), ..true_answer.clone() },
-        CompletionItem { task_execution_id: None, outcome: wrong.clone(), ..true_answer.clone() },
-        CompletionItem { task_execution_id: Some(leveret::TaskExecutionId::generate()), outcome: wrong.clone(), ..true_answer.clone() },
+        CompletionItem {
+            from: app("mallory"),
+            outcome: wrong.clone(),
+            ..true_answer.clone()
+        },
+        CompletionItem {
+            task_execution_id: None,
+            outcome: wrong.clone(),
+            ..true_answer.clone()
+        },
+        CompletionItem {
+            task_execution_id: Some(leveret::TaskExecutionId::generate()),
+            outcome: wrong.clone(),
+            ..true_answer.clone()
+        },
     ];
     let home = Queue::Events(app("orders"), task.reply_to);
-    stage.publish(home.clone(), lies.into_iter().map(Item::Completion).collect()).await;
-    until("three to be counted", async || (orders.counts().dropped.values().sum::<u64>() == 3).then_some(())).await;
+    stage
+        .publish(home.clone(), lies.into_iter().map(Item::Completion).collect())
+        .await;
+    until("three to be counted", async || {
+        (orders.counts().dropped.values().sum::<u64>() == 3).then_some(())
+    })
+    .await;
     stage.publish(home, vec![Item::Completion(true_answer)]).await;
     assert_eq!(done(&run).await, 7);
 }

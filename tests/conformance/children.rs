@@ -26,11 +26,24 @@ async fn waiter(ctx: WorkflowContext, n: u64) -> Result<u64> {
 pub(crate) async fn the_end_of_a_parent_ends_its_children_on_other_apps(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let _shipping = up(stage.worker("shipping").workflow(GRANDCHILD, sleeper)).await;
-    let _payments = up(stage.worker("payments").workflow(CHILD, async |ctx: WorkflowContext, n: u64| ctx.child(GRANDCHILD, n).id("grandkid").await)).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.child(CHILD, n).id("kid").await)).await;
+    let _payments = up(stage
+        .worker("payments")
+        .workflow(CHILD, async |ctx: WorkflowContext, n: u64| {
+            ctx.child(GRANDCHILD, n).id("grandkid").await
+        }))
+    .await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.child(CHILD, n).id("kid").await
+        }))
+    .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_status("shipping", "grandkid", Status::Running).await;
-    assert_eq!(run.terminate("enough").and_wait(PATIENCE).await.unwrap(), CommandState::Done);
+    assert_eq!(
+        run.terminate("enough").and_wait(PATIENCE).await.unwrap(),
+        CommandState::Done
+    );
     stage.wait_for_status("payments", "kid", Status::Terminated).await;
     stage.wait_for_status("shipping", "grandkid", Status::Terminated).await;
     assert!(matches!(run.result().await, Err(Error::Terminated { .. })));
@@ -39,7 +52,12 @@ pub(crate) async fn the_end_of_a_parent_ends_its_children_on_other_apps(h: &impl
 pub(crate) async fn a_child_whose_app_is_down_ends_when_it_comes_back(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let payments = up(stage.worker("payments").workflow(CHILD, sleeper)).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.child(CHILD, n).id("kid").await)).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.child(CHILD, n).id("kid").await
+        }))
+    .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_status("payments", "kid", Status::Running).await;
     payments.stop().await;
@@ -52,7 +70,12 @@ pub(crate) async fn a_child_whose_app_is_down_ends_when_it_comes_back(h: &impl H
 pub(crate) async fn a_pending_child_ends_without_its_app(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.child(CHILD, n).id("kid").await)).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.child(CHILD, n).id("kid").await
+        }))
+    .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_status("payments", "kid", Status::Pending).await;
     run.terminate("enough").and_wait(PATIENCE).await.unwrap();
@@ -61,34 +84,54 @@ pub(crate) async fn a_pending_child_ends_without_its_app(h: &impl Harness) {
 
 pub(crate) async fn a_child_of_an_unknown_app_ends_with_its_parent(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.child(CHILD, n).id("kid").await)).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.child(CHILD, n).id("kid").await
+        }))
+    .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_status("payments", "kid", Status::Pending).await;
     run.terminate("enough").and_wait(PATIENCE).await.unwrap();
     stage.wait_for_status("payments", "kid", Status::Terminated).await;
     // When the app comes at last, the child stays ended.
     let _payments = up(stage.worker("payments").workflow(CHILD, waiter)).await;
-    assert_eq!(stage.at("payments", "kid").get().await.unwrap().status, Status::Terminated);
+    assert_eq!(
+        stage.at("payments", "kid").get().await.unwrap().status,
+        Status::Terminated
+    );
 }
 
 pub(crate) async fn a_root_that_is_terminated_twice_ends_ten_children_once(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let _payments = up(stage.worker("payments").workflow(CHILD, waiter)).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        let calls = (0..n).map(|n| ctx.child(CHILD, n).id(format!("kid-{n}")));
-        all(calls).await.into_iter().sum::<Result<u64>>()
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            let calls = (0..n).map(|n| ctx.child(CHILD, n).id(format!("kid-{n}")));
+            all(calls).await.into_iter().sum::<Result<u64>>()
+        }))
     .await;
     let run = stage.client.start(MAIN, 10).id("one").await.unwrap();
     for n in 0..10 {
-        stage.wait_for_status("payments", &format!("kid-{n}"), Status::Running).await;
+        stage
+            .wait_for_status("payments", &format!("kid-{n}"), Status::Running)
+            .await;
     }
     run.terminate("enough").and_wait(PATIENCE).await.unwrap();
-    assert_eq!(run.terminate("again").await.unwrap(), CommandState::AlreadyOver(Status::Terminated));
+    assert_eq!(
+        run.terminate("again").await.unwrap(),
+        CommandState::AlreadyOver(Status::Terminated)
+    );
     for n in 0..10 {
         let id = format!("kid-{n}");
         stage.wait_for_status("payments", &id, Status::Terminated).await;
-        let ends = |event: &HistoryEvent| matches!(event, HistoryEvent::ExecutionTerminated { .. } | HistoryEvent::ExecutionCompleted { .. });
+        let ends = |event: &HistoryEvent| {
+            matches!(
+                event,
+                HistoryEvent::ExecutionTerminated { .. } | HistoryEvent::ExecutionCompleted { .. }
+            )
+        };
         assert_eq!(stage.count_events("payments", &id, ends).await, 1);
     }
 }
@@ -96,10 +139,19 @@ pub(crate) async fn a_root_that_is_terminated_twice_ends_ten_children_once(h: &i
 pub(crate) async fn children_are_left_alone_if_that_is_wanted(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let _payments = up(stage.worker("payments").workflow(CHILD, waiter)).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.child(CHILD, n).id("kid").await)).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.child(CHILD, n).id("kid").await
+        }))
+    .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_status("payments", "kid", Status::Running).await;
-    run.terminate("enough").not_recursive().and_wait(PATIENCE).await.unwrap();
+    run.terminate("enough")
+        .not_recursive()
+        .and_wait(PATIENCE)
+        .await
+        .unwrap();
     stage.at("payments", "kid").raise(GO, ()).await.unwrap();
     stage.wait_for_status("payments", "kid", Status::Completed).await;
     assert_eq!(run.get().await.unwrap().status, Status::Terminated);
@@ -108,10 +160,12 @@ pub(crate) async fn children_are_left_alone_if_that_is_wanted(h: &impl Harness) 
 pub(crate) async fn a_detached_child_outlives_its_parent(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let _payments = up(stage.worker("payments").workflow(CHILD, waiter)).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        ctx.child(CHILD, n).id("kid").detach()?;
-        ok(n)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.child(CHILD, n).id("kid").detach()?;
+            ok(n)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, 7);
@@ -124,11 +178,13 @@ pub(crate) async fn a_child_whose_id_is_taken_fails_and_the_occupant_is_untouche
     let stage = Stage::new(h).await;
     let _payments = up(stage.worker("payments").workflow(CHILD, waiter)).await;
     let workflow: Workflow<u64, String> = Workflow::new("orders", "main");
-    let _orders = up(stage.worker("orders").workflow(workflow, async |ctx: WorkflowContext, n: u64| {
-        let taken = ctx.child(CHILD, n).id("taken").await;
-        let free = ctx.child(CHILD, n).id("free").start();
-        ok(format!("{} {}", taken.unwrap_err().kind, free.await?))
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(workflow, async |ctx: WorkflowContext, n: u64| {
+            let taken = ctx.child(CHILD, n).id("taken").await;
+            let free = ctx.child(CHILD, n).id("free").start();
+            ok(format!("{} {}", taken.unwrap_err().kind, free.await?))
+        }))
     .await;
     let occupant = stage.client.start(CHILD, 1).id("taken").await.unwrap();
     stage.wait_for_status("payments", "taken", Status::Running).await;
@@ -143,41 +199,72 @@ pub(crate) async fn a_child_whose_id_is_taken_fails_and_the_occupant_is_untouche
 pub(crate) async fn with_a_policy_a_child_starts_once_the_occupant_is_over(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let _payments = up(stage.worker("payments").workflow(CHILD, waiter)).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        ctx.child(CHILD, n).id("taken").retry(quick_retry(10_000)).await
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.child(CHILD, n).id("taken").retry(quick_retry(10_000)).await
+        }))
     .await;
     let occupant = stage.client.start(CHILD, 1).id("taken").await.unwrap();
     stage.wait_for_status("payments", "taken", Status::Running).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
-    stage.wait_for("orders", "one", "at its second attempt", |info| info.turns > 3).await;
+    stage
+        .wait_for("orders", "one", "at its second attempt", |info| info.turns > 3)
+        .await;
     occupant.raise(GO, ()).await.unwrap();
     assert_eq!(done(&occupant).await, 1);
-    stage.wait_for("payments", "taken", "the child", |info| info.parent.is_some() && info.status == Status::Running).await;
+    stage
+        .wait_for("payments", "taken", "the child", |info| {
+            info.parent.is_some() && info.status == Status::Running
+        })
+        .await;
     stage.at("payments", "taken").raise(GO, ()).await.unwrap();
     assert_eq!(done(&run).await, 7);
 }
 
 pub(crate) async fn a_child_without_an_id_is_named_after_its_call(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _payments = up(stage.worker("payments").workflow(CHILD, async |_: WorkflowContext, n: u64| ok(n))).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        ctx.timer(millis(1)).await?;
-        ctx.child(CHILD, n).await
-    }))
+    let _payments = up(stage
+        .worker("payments")
+        .workflow(CHILD, async |_: WorkflowContext, n: u64| ok(n)))
+    .await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.timer(millis(1)).await?;
+            ctx.child(CHILD, n).await
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, 7);
-    assert_eq!(stage.at("payments", "one:0001").get().await.unwrap().status, Status::Completed);
+    assert_eq!(
+        stage.at("payments", "one:0001").get().await.unwrap().status,
+        Status::Completed
+    );
 }
 
 pub(crate) async fn a_tree_over_three_apps_is_purged_as_one(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let mut workers = Vec::new();
-    workers.push(up(stage.worker("shipping").workflow(GRANDCHILD, async |_: WorkflowContext, n: u64| ok(n))).await);
-    workers.push(up(stage.worker("payments").workflow(CHILD, async |ctx: WorkflowContext, n: u64| ctx.child(GRANDCHILD, n).id(format!("grandkid-{n}")).await)).await);
+    workers.push(
+        up(stage
+            .worker("shipping")
+            .workflow(GRANDCHILD, async |_: WorkflowContext, n: u64| ok(n)))
+        .await,
+    );
+    workers.push(
+        up(stage
+            .worker("payments")
+            .workflow(CHILD, async |ctx: WorkflowContext, n: u64| {
+                ctx.child(GRANDCHILD, n).id(format!("grandkid-{n}")).await
+            }))
+        .await,
+    );
     let main = async |ctx: WorkflowContext, n: u64| {
-        let sum = all((0..n).map(|n| ctx.child(CHILD, n).id(format!("kid-{n}")))).await.into_iter().sum::<Result<u64>>()?;
+        let sum = all((0..n).map(|n| ctx.child(CHILD, n).id(format!("kid-{n}"))))
+            .await
+            .into_iter()
+            .sum::<Result<u64>>()?;
         ctx.event(GO).await?;
         ok(sum)
     };
@@ -202,13 +289,25 @@ pub(crate) async fn a_tree_over_three_apps_is_purged_as_one(h: &impl Harness) {
 pub(crate) async fn a_result_for_a_parent_that_was_purged_is_dropped(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let _payments = up(stage.worker("payments").workflow(CHILD, waiter)).await;
-    let orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.child(CHILD, n).id("kid").await)).await;
+    let orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.child(CHILD, n).id("kid").await
+        }))
+    .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_status("payments", "kid", Status::Running).await;
-    run.terminate("enough").not_recursive().and_wait(PATIENCE).await.unwrap();
+    run.terminate("enough")
+        .not_recursive()
+        .and_wait(PATIENCE)
+        .await
+        .unwrap();
     assert_eq!(run.handle().purge().not_recursive().await.unwrap(), 1);
     stage.at("payments", "kid").raise(GO, ()).await.unwrap();
     stage.wait_for_status("payments", "kid", Status::Completed).await;
-    until("the result to be dropped", async || orders.counts().dropped.contains_key("no such instance").then_some(())).await;
+    until("the result to be dropped", async || {
+        orders.counts().dropped.contains_key("no such instance").then_some(())
+    })
+    .await;
     assert!(stage.record("orders", "one").await.is_none());
 }

@@ -36,12 +36,22 @@ async fn payments(stage: &Stage) -> leveret::RunningWorker {
 pub(crate) async fn swapped_calls_stall_the_instance_until_the_old_code_is_back(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let _payments = payments(&stage).await;
-    let old = || stage.worker("orders").workflow(MAIN, one_then_two).workflow(OTHER, waiter);
+    let old = || {
+        stage
+            .worker("orders")
+            .workflow(MAIN, one_then_two)
+            .workflow(OTHER, waiter)
+    };
     let first = up(old().build_id("v1")).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_text("orders", "one", &["event `go`"]).await;
     first.stop().await;
-    let second = up(stage.worker("orders").build_id("v2").workflow(MAIN, two_then_one).workflow(OTHER, waiter)).await;
+    let second = up(stage
+        .worker("orders")
+        .build_id("v2")
+        .workflow(MAIN, two_then_one)
+        .workflow(OTHER, waiter))
+    .await;
     run.raise(GO, ()).await.unwrap();
     let stalled = stage.wait_for_status("orders", "one", Status::Stalled).await;
     let stall = stalled.stall.as_ref().expect("a reason");
@@ -98,14 +108,18 @@ pub(crate) async fn a_patch_keeps_running_instances_on_their_way(h: &impl Harnes
     let past = stage.client.start(MAIN, 7).id("past").await.unwrap();
     let not_yet = stage.client.start(MAIN, 7).id("not-yet").await.unwrap();
     past.raise(GO, ()).await.unwrap();
-    stage.wait_for("orders", "past", "past its call", |info| info.custom_status.is_some()).await;
+    stage
+        .wait_for("orders", "past", "past its call", |info| info.custom_status.is_some())
+        .await;
     stage.wait_for_text("orders", "not-yet", &["event `go`"]).await;
     first.stop().await;
     let second = up(stage.worker("orders").build_id("v2").workflow(MAIN, after)).await;
     let new = stage.client.start(MAIN, 7).id("new").await.unwrap();
     for run in [&not_yet, &new] {
         run.raise(GO, ()).await.unwrap();
-        stage.wait_for("orders", run.id(), "past its call", |info| info.custom_status.is_some()).await;
+        stage
+            .wait_for("orders", run.id(), "past its call", |info| info.custom_status.is_some())
+            .await;
     }
     // What was answered stays, in another worker too.
     second.stop().await;
@@ -119,10 +133,13 @@ pub(crate) async fn a_patch_keeps_running_instances_on_their_way(h: &impl Harnes
 pub(crate) async fn code_that_waits_for_a_foreign_future_is_told_so(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let _payments = payments(&stage).await;
-    let first = up(stage.worker("orders").build_id("v1").workflow(MAIN, async |_: WorkflowContext, n: u64| {
-        tokio::time::sleep(millis(1)).await;
-        ok(n)
-    }))
+    let first = up(stage
+        .worker("orders")
+        .build_id("v1")
+        .workflow(MAIN, async |_: WorkflowContext, n: u64| {
+            tokio::time::sleep(millis(1)).await;
+            ok(n)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     let stalled = stage.wait_for_status("orders", "one", Status::Stalled).await;
@@ -130,27 +147,43 @@ pub(crate) async fn code_that_waits_for_a_foreign_future_is_told_so(h: &impl Har
     assert_eq!(stall.reason, StallReason::ForeignFuture);
     assert!(stall.message.contains("ctx.timer"), "{}", stall.message);
     first.stop().await;
-    let _second = up(stage.worker("orders").build_id("v2").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        ctx.timer(millis(1)).await?;
-        ok(n)
-    }))
+    let _second = up(stage
+        .worker("orders")
+        .build_id("v2")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.timer(millis(1)).await?;
+            ok(n)
+        }))
     .await;
     assert_eq!(done(&run).await, 7);
 }
 
 pub(crate) async fn a_stalled_instance_keeps_events_and_can_be_ended(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |_: WorkflowContext, n: u64| {
-        std::future::pending::<()>().await;
-        ok(n)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |_: WorkflowContext, n: u64| {
+            std::future::pending::<()>().await;
+            ok(n)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_status("orders", "one", Status::Stalled).await;
     for _ in 0..3 {
         run.raise(GO, ()).await.unwrap();
     }
-    assert_eq!(stage.backend.store().load(run.instance(), 0, 10).await.unwrap().unwrap().inbox.len(), 3);
+    assert_eq!(
+        stage
+            .backend
+            .store()
+            .load(run.instance(), 0, 10)
+            .await
+            .unwrap()
+            .unwrap()
+            .inbox
+            .len(),
+        3
+    );
     run.terminate("enough").and_wait(PATIENCE).await.unwrap();
     assert_eq!(run.get().await.unwrap().status, Status::Terminated);
     assert_eq!(run.handle().purge().await.unwrap(), 1);
@@ -162,7 +195,13 @@ pub(crate) async fn a_workflow_that_takes_its_process_down_is_stopped(h: &impl H
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.take_and_die(&Queue::Workflows(app("orders"))).await;
     // Five processes have begun its turn and died of it.
-    let token = stage.record("orders", "one").await.unwrap().execution.derive("turn", 0).into();
+    let token = stage
+        .record("orders", "one")
+        .await
+        .unwrap()
+        .execution
+        .derive("turn", 0)
+        .into();
     for _ in 0..5 {
         stage.backend.store().begin_run(&app("orders"), &token).await.unwrap();
     }
@@ -173,7 +212,10 @@ pub(crate) async fn a_workflow_that_takes_its_process_down_is_stopped(h: &impl H
     };
     let _orders = up(stage.worker("orders").workflow(MAIN, with(turns.clone(), code))).await;
     let stalled = stage.wait_for_status("orders", "one", Status::Stalled).await;
-    assert_eq!(stalled.stall.as_ref().map(|stall| stall.reason), Some(StallReason::Crashed));
+    assert_eq!(
+        stalled.stall.as_ref().map(|stall| stall.reason),
+        Some(StallReason::Crashed)
+    );
     assert_eq!(turns.get(), 0);
     // Once the cause is mended, an operator lets it go on.
     run.raise(GO, ()).await.unwrap();
@@ -187,11 +229,22 @@ pub(crate) async fn redelivered_messages_that_change_nothing_are_no_crashes(h: &
     let orders = || stage.worker("orders").workflow(MAIN, waiter);
     let first = up(orders()).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
-    let lane = stage.wait_for_status("orders", "one", Status::Running).await.lane.unwrap();
+    let lane = stage
+        .wait_for_status("orders", "one", Status::Running)
+        .await
+        .lane
+        .unwrap();
     first.stop().await;
     let home = Queue::Events(app("orders"), lane);
     for _ in 0..8 {
-        stage.publish(home.clone(), vec![Item::Wake(WakeItem { instance: run.instance().clone() })]).await;
+        stage
+            .publish(
+                home.clone(),
+                vec![Item::Wake(WakeItem {
+                    instance: run.instance().clone(),
+                })],
+            )
+            .await;
         // Whatever else is left there comes again as well.
         let mut consumer = stage.broker().consume(&home, 100).await.unwrap();
         soon("a message", consumer.next()).await.expect("a message");
@@ -206,12 +259,8 @@ pub(crate) async fn redelivered_messages_that_change_nothing_are_no_crashes(h: &
     assert_eq!(done(&run).await, 7);
 }
 
-pub(crate) async fn a_history_that_cannot_be_read_holds_up_nothing_else(h: &impl Harness) {
-    let stage = Stage::new(h).await;
-    let first = up(stage.worker("orders").workflow(MAIN, waiter)).await;
-    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
-    stage.wait_for_status("orders", "one", Status::Running).await;
-    first.stop().await;
+/// Appends a turn that no release can read.
+async fn spoil(stage: &Stage, run: &leveret::Run<u64>) {
     let record = stage.record("orders", "one").await.unwrap();
     let commit = Commit {
         instance: run.instance().clone(),
@@ -231,11 +280,26 @@ pub(crate) async fn a_history_that_cannot_be_read_holds_up_nothing_else(h: &impl
         claims_opened: Vec::new(),
         claims_closed: Vec::new(),
     };
-    assert!(matches!(stage.backend.store().commit(&commit).await.unwrap(), Committed::Applied { .. }));
+    assert!(matches!(
+        stage.backend.store().commit(&commit).await.unwrap(),
+        Committed::Applied { .. }
+    ));
+}
+
+pub(crate) async fn a_history_that_cannot_be_read_holds_up_nothing_else(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let first = up(stage.worker("orders").workflow(MAIN, waiter)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for_status("orders", "one", Status::Running).await;
+    first.stop().await;
+    spoil(&stage, &run).await;
     let _second = up(stage.worker("orders").workflow(MAIN, waiter)).await;
     run.raise(GO, ()).await.unwrap();
     let stalled = stage.wait_for_status("orders", "one", Status::Stalled).await;
-    assert_eq!(stalled.stall.as_ref().map(|stall| stall.reason), Some(StallReason::Unreadable));
+    assert_eq!(
+        stalled.stall.as_ref().map(|stall| stall.reason),
+        Some(StallReason::Unreadable)
+    );
     let other = stage.client.start(MAIN, 5).await.unwrap();
     other.raise(GO, ()).await.unwrap();
     assert_eq!(done(&other).await, 5);
@@ -258,9 +322,27 @@ pub(crate) async fn code_that_was_dropped_by_replay_leaves_no_trace(h: &impl Har
     let first = up(stage.worker("orders").workflow(MAIN, code)).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     run.raise(GO, ()).await.unwrap();
-    stage.wait_for("orders", "one", "at its second wait", |info| info.custom_status.is_some()).await;
+    stage
+        .wait_for("orders", "one", "at its second wait", |info| {
+            info.custom_status.is_some()
+        })
+        .await;
     first.stop().await;
     let _second = up(stage.worker("orders").workflow(MAIN, code)).await;
     run.raise(GO, ()).await.unwrap();
     assert_eq!(done(&run).await, 7);
+}
+
+pub(crate) async fn an_instance_whose_history_cannot_be_read_can_be_ended(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let first = up(stage.worker("orders").workflow(MAIN, waiter)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for_status("orders", "one", Status::Running).await;
+    first.stop().await;
+    spoil(&stage, &run).await;
+    let _second = up(stage.worker("orders").workflow(MAIN, waiter)).await;
+    run.raise(GO, ()).await.unwrap();
+    stage.wait_for_status("orders", "one", Status::Stalled).await;
+    run.terminate("enough").and_wait(PATIENCE).await.unwrap();
+    assert_eq!(run.get().await.unwrap().status, Status::Terminated);
 }

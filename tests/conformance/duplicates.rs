@@ -2,9 +2,12 @@
 
 use leveret::backend::{Mark, Queue};
 use leveret::replay::history::HistoryEvent;
-use leveret::wire::{Command, CommandItem, CompletionItem, EventItem, Item, Outcome, ProbeItem, TaskRef, TimerItem, WakeItem};
+use leveret::wire::{
+    Command, CommandItem, CompletionItem, EventItem, Item, Outcome, ProbeItem, TaskRef, TimerItem, WakeItem,
+};
 use leveret::{
-    Activity, ActivityContext, Event, MessageId, Payload, Result, RunningWorker, Status, Workflow, WorkerId, WorkflowContext,
+    Activity, ActivityContext, Event, MessageId, Payload, Result, RunningWorker, Status, WorkerId, Workflow,
+    WorkflowContext,
 };
 
 use crate::harness::*;
@@ -32,7 +35,9 @@ async fn orders(stage: &Stage) -> RunningWorker {
 }
 
 async fn payments(stage: &Stage) -> RunningWorker {
-    let worker = stage.worker("payments").activity(WORK, async |_: ActivityContext, n: u64| ok(n));
+    let worker = stage
+        .worker("payments")
+        .activity(WORK, async |_: ActivityContext, n: u64| ok(n));
     up(worker.workflow(CHILD, async |_: WorkflowContext, n: u64| ok(n))).await
 }
 
@@ -53,16 +58,26 @@ pub(crate) async fn each_kind_of_message_counts_once(h: &impl Harness) {
     let _payments = payments(&stage).await;
     stage.wait_for_text("orders", "one", &["event `number`"]).await;
     run.raise(NUMBER, 100).message_id("number").await.unwrap();
-    stage.wait_for("orders", "one", "at its last wait", |info| info.custom_status.is_some()).await;
+    stage
+        .wait_for("orders", "one", "at its last wait", |info| info.custom_status.is_some())
+        .await;
     let info = run.get().await.unwrap();
     let home = Queue::Events(app("orders"), info.lane.unwrap());
     let history = stage.events("orders", "one").await;
 
     // All that it was ever told, and what it was not told but hears in vain.
-    let task = |sequence| TaskRef { instance: run.instance().clone(), execution: info.execution, sequence };
+    let task = |sequence| TaskRef {
+        instance: run.instance().clone(),
+        execution: info.execution,
+        sequence,
+    };
     let mut items = vec![
-        Item::Wake(WakeItem { instance: run.instance().clone() }),
-        Item::Probe(ProbeItem { worker: WorkerId::generate() }),
+        Item::Wake(WakeItem {
+            instance: run.instance().clone(),
+        }),
+        Item::Probe(ProbeItem {
+            worker: WorkerId::generate(),
+        }),
         Item::Event(EventItem {
             instance: run.instance().clone(),
             name: "number".into(),
@@ -71,20 +86,29 @@ pub(crate) async fn each_kind_of_message_counts_once(h: &impl Harness) {
         }),
         Item::Command(CommandItem {
             instance: run.instance().clone(),
-            command: Command::Resume { reason: "it is not suspended".into() },
+            command: Command::Resume {
+                reason: "it is not suspended".into(),
+            },
             run: Some(info.run),
             parent: None,
         }),
         Item::Command(CommandItem {
             instance: run.instance().clone(),
-            command: Command::Terminate { reason: "another run".into(), recursive: true },
+            command: Command::Terminate {
+                reason: "another run".into(),
+                recursive: true,
+            },
             run: Some(leveret::RunId::generate()),
             parent: None,
         }),
     ];
     for event in &history {
         match event {
-            HistoryEvent::TaskScheduled { sequence, task_execution_id, .. } => items.push(Item::Completion(CompletionItem {
+            HistoryEvent::TaskScheduled {
+                sequence,
+                task_execution_id,
+                ..
+            } => items.push(Item::Completion(CompletionItem {
                 task: task(*sequence),
                 task_execution_id: Some(*task_execution_id),
                 from: app("payments"),
@@ -98,13 +122,18 @@ pub(crate) async fn each_kind_of_message_counts_once(h: &impl Harness) {
                 outcome: Outcome::Completed(Payload::encode(&666).unwrap()),
                 progressed: false,
             })),
-            HistoryEvent::TimerCreated { sequence, .. } => items.push(Item::Timer(TimerItem { task: task(*sequence), deadline: false })),
+            HistoryEvent::TimerCreated { sequence, .. } => items.push(Item::Timer(TimerItem {
+                task: task(*sequence),
+                deadline: false,
+            })),
             _ => {}
         }
     }
     assert_eq!(items.len(), 8);
     let again = async |stage: &Stage| {
-        stage.publish(home.clone(), items.iter().cloned().chain(items.clone()).collect()).await;
+        stage
+            .publish(home.clone(), items.iter().cloned().chain(items.clone()).collect())
+            .await;
         for item in &items {
             stage.publish(home.clone(), vec![item.clone()]).await;
         }
@@ -120,20 +149,35 @@ pub(crate) async fn each_kind_of_message_counts_once(h: &impl Harness) {
     run.raise(GO, ()).await.unwrap();
     assert_eq!(done(&run).await, 7 + 7 + 100 + 1000);
     let events = stage.events("orders", "one").await;
-    assert_eq!(events[..history.len()], history[..], "nothing was added, nothing was changed");
+    assert_eq!(
+        events[..history.len()],
+        history[..],
+        "nothing was added, nothing was changed"
+    );
     let count = |is_meant: fn(&HistoryEvent) -> bool| events.iter().filter(|event| is_meant(event)).count();
     assert_eq!(count(|event| matches!(event, HistoryEvent::ExecutionStarted { .. })), 1);
-    assert_eq!(count(|event| matches!(event, HistoryEvent::TaskCompleted { .. } | HistoryEvent::TaskFailed { .. })), 1);
+    assert_eq!(
+        count(|event| matches!(
+            event,
+            HistoryEvent::TaskCompleted { .. } | HistoryEvent::TaskFailed { .. }
+        )),
+        1
+    );
     assert_eq!(count(|event| matches!(event, HistoryEvent::ChildCompleted { .. })), 1);
-    assert_eq!(count(|event| matches!(event, HistoryEvent::ExecutionCompleted { .. })), 1);
+    assert_eq!(
+        count(|event| matches!(event, HistoryEvent::ExecutionCompleted { .. })),
+        1
+    );
 }
 
 pub(crate) async fn what_comes_after_the_end_changes_nothing(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        ctx.event(GO).await?;
-        ok(n)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.event(GO).await?;
+            ok(n)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     run.raise(GO, ()).await.unwrap();
@@ -148,14 +192,22 @@ pub(crate) async fn what_comes_after_the_end_changes_nothing(h: &impl Harness) {
     };
     let terminate = CommandItem {
         instance: run.instance().clone(),
-        command: Command::Terminate { reason: "late".into(), recursive: true },
+        command: Command::Terminate {
+            reason: "late".into(),
+            recursive: true,
+        },
         run: None,
         parent: None,
     };
-    stage.publish(home.clone(), vec![Item::Event(item), Item::Command(terminate)]).await;
+    stage
+        .publish(home.clone(), vec![Item::Event(item), Item::Command(terminate)])
+        .await;
     stage.wait_for_depth(home, 0).await;
     let after = run.get().await.unwrap();
-    assert_eq!((after.status, after.turns, after.updated_at), (Status::Completed, info.turns, info.updated_at));
+    assert_eq!(
+        (after.status, after.turns, after.updated_at),
+        (Status::Completed, info.turns, info.updated_at)
+    );
 }
 
 pub(crate) async fn a_start_whose_taker_died_is_taken_again(h: &impl Harness) {
@@ -213,7 +265,10 @@ async fn mark_again(stage: &Stage, record: &leveret::backend::Record, mark: Mark
         claims_opened: Vec::new(),
         claims_closed: Vec::new(),
     };
-    assert!(matches!(stage.backend.store().commit(&commit).await.unwrap(), Committed::Applied { .. }));
+    assert!(matches!(
+        stage.backend.store().commit(&commit).await.unwrap(),
+        Committed::Applied { .. }
+    ));
 }
 
 pub(crate) async fn effects_that_a_crash_left_unmade_are_made_by_whoever_comes_next(h: &impl Harness) {
@@ -242,7 +297,11 @@ pub(crate) async fn the_due_loop_finds_unmade_effects_without_any_message(h: &im
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
     let workflow: Workflow<u64, u64> = Workflow::new("orders", "call");
-    let orders = || stage.worker("orders").workflow(workflow, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await);
+    let orders = || {
+        stage
+            .worker("orders")
+            .workflow(workflow, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await)
+    };
     let first = up(orders()).await;
     let run = stage.client.start(workflow, 7).id("one").await.unwrap();
     stage.wait_for_depth(Queue::Activities(app("payments")), 1).await;

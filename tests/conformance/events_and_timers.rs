@@ -23,11 +23,13 @@ async fn collect(ctx: WorkflowContext, count: u64) -> Result<Vec<u64>> {
 
 pub(crate) async fn events_arrive_in_order_whoever_waits(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage.worker("orders").workflow(COLLECT, async |ctx: WorkflowContext, count: u64| {
-        // Some come before anybody waits, some after.
-        ctx.event(GO).await?;
-        collect(ctx, count).await
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(COLLECT, async |ctx: WorkflowContext, count: u64| {
+            // Some come before anybody waits, some after.
+            ctx.event(GO).await?;
+            collect(ctx, count).await
+        }))
     .await;
     let run = stage.client.start(COLLECT, 6).id("one").await.unwrap();
     for n in 0..3 {
@@ -36,7 +38,10 @@ pub(crate) async fn events_arrive_in_order_whoever_waits(h: &impl Harness) {
     run.raise(GO, ()).await.unwrap();
     for n in 3..6 {
         // Names match without case.
-        run.handle().raise_named(if n % 2 == 0 { "NUMBER" } else { "number" }, n).await.unwrap();
+        run.handle()
+            .raise_named(if n % 2 == 0 { "NUMBER" } else { "number" }, n)
+            .await
+            .unwrap();
     }
     assert_eq!(done(&run).await, [0, 1, 2, 3, 4, 5]);
 }
@@ -44,7 +49,10 @@ pub(crate) async fn events_arrive_in_order_whoever_waits(h: &impl Harness) {
 pub(crate) async fn events_wait_for_an_instance_that_is_yet_to_come(h: &impl Harness) {
     let stage = Stage::new(h).await;
     for n in 0..3 {
-        assert_eq!(stage.at("orders", "one").raise(NUMBER, n).await.unwrap(), Raised::KeptForLater);
+        assert_eq!(
+            stage.at("orders", "one").raise(NUMBER, n).await.unwrap(),
+            Raised::KeptForLater
+        );
     }
     let run = stage.client.start(COLLECT, 5).id("one").await.unwrap();
     assert_eq!(run.raise(NUMBER, 3).await.unwrap(), Raised::Kept(Status::Pending));
@@ -58,13 +66,15 @@ pub(crate) async fn events_wait_for_an_instance_that_is_yet_to_come(h: &impl Har
 pub(crate) async fn a_workflow_raises_events_on_another_app(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let sender: Workflow<u64, u64> = Workflow::new("payments", "sender");
-    let _payments = up(stage.worker("payments").workflow(sender, async |ctx: WorkflowContext, n: u64| {
-        let target = InstanceRef::new("orders".parse()?, InstanceId::new("one")?);
-        for number in 0..n {
-            ctx.raise(&target, NUMBER, number)?;
-        }
-        ok(n)
-    }))
+    let _payments = up(stage
+        .worker("payments")
+        .workflow(sender, async |ctx: WorkflowContext, n: u64| {
+            let target = InstanceRef::new("orders".parse()?, InstanceId::new("one")?);
+            for number in 0..n {
+                ctx.raise(&target, NUMBER, number)?;
+            }
+            ok(n)
+        }))
     .await;
     let _orders = up(stage.worker("orders").workflow(COLLECT, collect)).await;
     let run = stage.client.start(COLLECT, 2).id("one").await.unwrap();
@@ -89,11 +99,13 @@ pub(crate) async fn an_event_with_one_message_id_counts_once(h: &impl Harness) {
 pub(crate) async fn a_timer_is_never_early(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let workflow: Workflow<(), (Timestamp, Timestamp)> = Workflow::new("orders", "main");
-    let _orders = up(stage.worker("orders").workflow(workflow, async |ctx: WorkflowContext, ()| {
-        let before = ctx.now();
-        ctx.timer(millis(300)).await?;
-        ok((before, ctx.now()))
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(workflow, async |ctx: WorkflowContext, ()| {
+            let before = ctx.now();
+            ctx.timer(millis(300)).await?;
+            ok((before, ctx.now()))
+        }))
     .await;
     for _ in 0..3 {
         let run = stage.client.start(workflow, ()).await.unwrap();
@@ -106,11 +118,13 @@ pub(crate) async fn a_thousand_timers_due_at_once_all_fire(h: &impl Harness) {
     const TIMERS: u64 = 1000;
     let stage = Stage::new(h).await;
     let workflow: Workflow<(), usize> = Workflow::new("orders", "main");
-    let _orders = up(stage.worker("orders").workflow(workflow, async |ctx: WorkflowContext, ()| {
-        let timers = (0..TIMERS).map(|n| ctx.timer(millis(50 + n % 7)));
-        let fired = all(timers).await.into_iter().collect::<Result<Vec<()>>>()?;
-        ok(fired.len())
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(workflow, async |ctx: WorkflowContext, ()| {
+            let timers = (0..TIMERS).map(|n| ctx.timer(millis(50 + n % 7)));
+            let fired = all(timers).await.into_iter().collect::<Result<Vec<()>>>()?;
+            ok(fired.len())
+        }))
     .await;
     let run = stage.client.start(workflow, ()).id("one").await.unwrap();
     assert_eq!(done(&run).await, TIMERS as usize);
@@ -120,10 +134,12 @@ pub(crate) async fn a_timer_goes_on_in_another_worker(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let workflow: Workflow<(), u64> = Workflow::new("orders", "main");
     let orders = || {
-        stage.worker("orders").workflow(workflow, async |ctx: WorkflowContext, ()| {
-            ctx.timer(millis(100)).await?;
-            ok(7)
-        })
+        stage
+            .worker("orders")
+            .workflow(workflow, async |ctx: WorkflowContext, ()| {
+                ctx.timer(millis(100)).await?;
+                ok(7)
+            })
     };
     let first = up(orders()).await;
     let run = stage.client.start(workflow, ()).id("one").await.unwrap();
@@ -139,7 +155,9 @@ fn left_over(events: &[HistoryEvent]) -> Vec<u64> {
     for event in events {
         match event {
             HistoryEvent::TimerCreated { sequence, .. } => open.push(*sequence),
-            HistoryEvent::TimerFired { sequence } | HistoryEvent::TimerCancelled { sequence } => open.retain(|other| other != sequence),
+            HistoryEvent::TimerFired { sequence } | HistoryEvent::TimerCancelled { sequence } => {
+                open.retain(|other| other != sequence)
+            }
             _ => {}
         }
     }
@@ -149,19 +167,25 @@ fn left_over(events: &[HistoryEvent]) -> Vec<u64> {
 pub(crate) async fn a_wait_that_is_over_leaves_no_timer(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let workflow: Workflow<(), Vec<Option<u64>>> = Workflow::new("orders", "main");
-    let _orders = up(stage.worker("orders").workflow(workflow, async |ctx: WorkflowContext, ()| {
-        let mut seen = Vec::new();
-        for limit in [3_600_000, 20, 3_600_000] {
-            seen.push(ctx.event(NUMBER).within(millis(limit)).await?);
-            ctx.set_custom_status(seen.len())?;
-        }
-        ok(seen)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(workflow, async |ctx: WorkflowContext, ()| {
+            let mut seen = Vec::new();
+            for limit in [3_600_000, 20, 3_600_000] {
+                seen.push(ctx.event(NUMBER).within(millis(limit)).await?);
+                ctx.set_custom_status(seen.len())?;
+            }
+            ok(seen)
+        }))
     .await;
     let run = stage.client.start(workflow, ()).id("one").await.unwrap();
     for (number, rounds) in [(1, "null"), (3, "2")] {
         let is_there = |info: &leveret::client::InstanceInfo| {
-            info.custom_status.as_ref().map_or("null".into(), |status| status.preview()) == rounds && info.status == Status::Running
+            info.custom_status
+                .as_ref()
+                .map_or("null".into(), |status| status.preview())
+                == rounds
+                && info.status == Status::Running
         };
         stage.wait_for("orders", "one", "at its next wait", is_there).await;
         let events = stage.events("orders", "one").await;
@@ -171,11 +195,27 @@ pub(crate) async fn a_wait_that_is_over_leaves_no_timer(h: &impl Harness) {
     assert_eq!(done(&run).await, [Some(1), None, Some(3)]);
     let events = stage.events("orders", "one").await;
     assert!(left_over(&events).is_empty());
-    let timeouts = events.iter().filter(|event| matches!(event, HistoryEvent::TimerCreated { purpose: TimerPurpose::EventTimeout { .. }, .. })).count();
+    let timeouts = events
+        .iter()
+        .filter(|event| {
+            matches!(
+                event,
+                HistoryEvent::TimerCreated {
+                    purpose: TimerPurpose::EventTimeout { .. },
+                    ..
+                }
+            )
+        })
+        .count();
     assert_eq!(timeouts, 3);
     // The last turn's effects come after its commit.
     until("no timer to be due", async || {
-        let due = stage.backend.store().due_entries(&app("orders"), leveret::backend::DueKind::Timer, 10).await.unwrap();
+        let due = stage
+            .backend
+            .store()
+            .due_entries(&app("orders"), leveret::backend::DueKind::Timer, 10)
+            .await
+            .unwrap();
         due.is_empty().then_some(())
     })
     .await;

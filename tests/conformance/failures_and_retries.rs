@@ -24,16 +24,31 @@ pub(crate) async fn a_failed_attempt_is_tried_again_by_the_policy(h: &impl Harne
         ok(n)
     };
     let _payments = up(stage.worker("payments").activity(WORK, with(seen.clone(), work))).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).retry(quick_retry(5)).await)).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.call(WORK, n).retry(quick_retry(5)).await
+        }))
+    .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, 7);
     let seen = seen.lock().unwrap().clone();
     assert_eq!(seen.iter().map(|(attempt, _)| *attempt).collect::<Vec<_>>(), [1, 2, 3]);
-    assert_eq!(seen.iter().map(|(_, id)| *id).collect::<BTreeSet<_>>().len(), 1, "the idempotency key stays");
+    assert_eq!(
+        seen.iter().map(|(_, id)| *id).collect::<BTreeSet<_>>().len(),
+        1,
+        "the idempotency key stays"
+    );
     // Each attempt is a call of its own in the history, with a timer between.
     let events = stage.events("orders", "one").await;
-    let scheduled = events.iter().filter(|event| matches!(event, HistoryEvent::TaskScheduled { .. })).count();
-    let fired = events.iter().filter(|event| matches!(event, HistoryEvent::TimerFired { .. })).count();
+    let scheduled = events
+        .iter()
+        .filter(|event| matches!(event, HistoryEvent::TaskScheduled { .. }))
+        .count();
+    let fired = events
+        .iter()
+        .filter(|event| matches!(event, HistoryEvent::TimerFired { .. }))
+        .count();
     assert_eq!((scheduled, fired), (3, 2));
 }
 
@@ -43,13 +58,23 @@ pub(crate) async fn attempts_end_with_the_policy_and_the_failure_arrives_whole(h
     let work = async |runs: Tally, _: ActivityContext, _: u64| -> Result<u64> {
         runs.add();
         let details = leveret::Payload::encode(&17)?;
-        Err(Failure::new("Declined", "no money").caused_by(Failure::new("Bank", "closed")).with_details(details))
+        Err(Failure::new("Declined", "no money")
+            .caused_by(Failure::new("Bank", "closed"))
+            .with_details(details))
     };
     let _payments = up(stage.worker("payments").activity(WORK, with(runs.clone(), work))).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).retry(quick_retry(3)).await)).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.call(WORK, n).retry(quick_retry(3)).await
+        }))
+    .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     let failure = failure(&run).await;
-    assert_eq!((failure.kind.as_str(), failure.message.as_str()), ("Declined", "no money"));
+    assert_eq!(
+        (failure.kind.as_str(), failure.message.as_str()),
+        ("Declined", "no money")
+    );
     assert_eq!(failure.app, Some(app("payments")));
     assert!(failure.is("Bank"));
     assert_eq!(failure.details.unwrap().decode::<u64>().unwrap(), 17);
@@ -65,9 +90,11 @@ pub(crate) async fn a_fatal_failure_is_not_tried_again(h: &impl Harness) {
         Err(if n == 0 { failure.fatal() } else { failure })
     };
     let _payments = up(stage.worker("payments").activity(WORK, with(runs.clone(), work))).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        ctx.call(WORK, n).retry(quick_retry(3).not_on("Declined")).await
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.call(WORK, n).retry(quick_retry(3).not_on("Declined")).await
+        }))
     .await;
     for n in [0, 1] {
         let run = stage.client.start(MAIN, n).await.unwrap();
@@ -83,7 +110,10 @@ pub(crate) async fn a_panic_fails_the_attempt_and_not_the_worker(h: &impl Harnes
         ok(n)
     };
     let _payments = up(stage.worker("payments").activity(WORK, work)).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await)).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
+    .await;
     let run = stage.client.start(MAIN, 0).await.unwrap();
     let failure = failure(&run).await;
     assert_eq!(failure.kind, kinds::PANIC);
@@ -95,12 +125,17 @@ pub(crate) async fn a_panic_fails_the_attempt_and_not_the_worker(h: &impl Harnes
 pub(crate) async fn a_payload_of_another_type_fails_the_call(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let workflow: Workflow<u64, String> = Workflow::new("orders", "main");
-    let _payments = up(stage.worker("payments").activity(WORK, async |_: ActivityContext, n: u64| ok(n))).await;
-    let _orders = up(stage.worker("orders").workflow(workflow, async |ctx: WorkflowContext, _: u64| {
-        let input = ctx.call_named::<u64>("work", "text").app_id("payments").await;
-        let output = ctx.call_named::<String>("work", 7).app_id("payments").await;
-        ok(format!("{} {}", input.unwrap_err().kind, output.unwrap_err().kind))
-    }))
+    let _payments = up(stage
+        .worker("payments")
+        .activity(WORK, async |_: ActivityContext, n: u64| ok(n)))
+    .await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(workflow, async |ctx: WorkflowContext, _: u64| {
+            let input = ctx.call_named::<u64>("work", "text").app_id("payments").await;
+            let output = ctx.call_named::<String>("work", 7).app_id("payments").await;
+            ok(format!("{} {}", input.unwrap_err().kind, output.unwrap_err().kind))
+        }))
     .await;
     let run = stage.client.start(workflow, 0).await.unwrap();
     assert_eq!(done(&run).await, "InvalidPayload InvalidPayload");
@@ -109,14 +144,26 @@ pub(crate) async fn a_payload_of_another_type_fails_the_call(h: &impl Harness) {
 pub(crate) async fn an_activity_that_takes_its_process_down_fails_in_the_end(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).retry(quick_retry(3)).await)).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.call(WORK, n).retry(quick_retry(3)).await
+        }))
+    .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     let queue = Queue::Activities(app("payments"));
     // Five processes have begun it and died of it.
     let items = stage.take_and_die(&queue).await;
-    let [Item::Task(task)] = &items[..] else { panic!("a task") };
+    let [Item::Task(task)] = &items[..] else {
+        panic!("a task")
+    };
     for _ in 0..5 {
-        stage.backend.store().begin_run(&app("payments"), &task.message_id()).await.unwrap();
+        stage
+            .backend
+            .store()
+            .begin_run(&app("payments"), &task.message_id())
+            .await
+            .unwrap();
     }
     let runs = Tally::new();
     let work = async |runs: Tally, _: ActivityContext, n: u64| {
@@ -134,13 +181,21 @@ pub(crate) async fn an_activity_that_takes_its_process_down_fails_in_the_end(h: 
 pub(crate) async fn a_task_that_took_a_process_down_once_runs_again(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await)).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
+    .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     let items = stage.take_and_die(&Queue::Activities(app("payments"))).await;
-    let [Item::Task(task)] = &items[..] else { panic!("a task") };
+    let [Item::Task(task)] = &items[..] else {
+        panic!("a task")
+    };
     let id = task.message_id();
     stage.backend.store().begin_run(&app("payments"), &id).await.unwrap();
-    let _payments = up(stage.worker("payments").activity(WORK, async |_: ActivityContext, n: u64| ok(n))).await;
+    let _payments = up(stage
+        .worker("payments")
+        .activity(WORK, async |_: ActivityContext, n: u64| ok(n)))
+    .await;
     assert_eq!(done(&run).await, 7);
     // Its end has taken the count away.
     until("the count to be taken away", async || {
@@ -153,10 +208,12 @@ pub(crate) async fn a_task_that_took_a_process_down_once_runs_again(h: &impl Har
 
 pub(crate) async fn a_workflow_that_fails_or_panics_says_why(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |_: WorkflowContext, n: u64| {
-        assert!(n != 0, "zero is not to be had");
-        Err::<u64, _>("x".parse::<u64>().unwrap_err())
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |_: WorkflowContext, n: u64| {
+            assert!(n != 0, "zero is not to be had");
+            Err::<u64, _>("x".parse::<u64>().unwrap_err())
+        }))
     .await;
     let run = stage.client.start(MAIN, 0).id("panics").await.unwrap();
     let panicked = failure(&run).await;

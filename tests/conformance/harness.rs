@@ -85,7 +85,10 @@ pub(crate) struct Stage {
 impl Stage {
     pub(crate) async fn new(harness: &impl Harness) -> Self {
         let backend = harness.backend().await;
-        Self { client: Client::new(backend.clone()), backend }
+        Self {
+            client: Client::new(backend.clone()),
+            backend,
+        }
     }
 
     /// A worker to be.
@@ -135,13 +138,20 @@ impl Stage {
     }
 
     pub(crate) async fn depth(&self, queue: Queue) -> u64 {
-        self.broker().depth(&queue).await.unwrap().map_or(0, |depth| depth.messages)
+        self.broker()
+            .depth(&queue)
+            .await
+            .unwrap()
+            .map_or(0, |depth| depth.messages)
     }
 
     /// Returns when so many messages wait in a queue.
     pub(crate) async fn wait_for_depth(&self, queue: Queue, messages: u64) {
         let what = format!("{messages} messages in {queue}");
-        until(&what, async || (self.depth(queue.clone()).await == messages).then_some(())).await;
+        until(&what, async || {
+            (self.depth(queue.clone()).await == messages).then_some(())
+        })
+        .await;
     }
 
     /// All events of the current execution.
@@ -152,11 +162,21 @@ impl Stage {
 
     /// How many events of the history are as described.
     pub(crate) async fn count_events(&self, app: &str, id: &str, is_meant: impl Fn(&HistoryEvent) -> bool) -> usize {
-        self.events(app, id).await.iter().filter(|event| is_meant(event)).count()
+        self.events(app, id)
+            .await
+            .iter()
+            .filter(|event| is_meant(event))
+            .count()
     }
 
     /// Returns when the instance is as wanted.
-    pub(crate) async fn wait_for(&self, app: &str, id: &str, what: &str, is_wanted: impl Fn(&InstanceInfo) -> bool) -> InstanceInfo {
+    pub(crate) async fn wait_for(
+        &self,
+        app: &str,
+        id: &str,
+        what: &str,
+        is_wanted: impl Fn(&InstanceInfo) -> bool,
+    ) -> InstanceInfo {
         until(&format!("{app}/{id} to be {what}"), async || {
             match self.at(app, id).get().await {
                 Ok(info) if is_wanted(&info) => Some(info),
@@ -167,13 +187,17 @@ impl Stage {
     }
 
     pub(crate) async fn wait_for_status(&self, app: &str, id: &str, status: Status) -> InstanceInfo {
-        self.wait_for(app, id, status.as_str(), |info| info.status == status).await
+        self.wait_for(app, id, status.as_str(), |info| info.status == status)
+            .await
     }
 
     /// Returns when the text about what the instance waits for has all of these in it.
     pub(crate) async fn wait_for_text(&self, app: &str, id: &str, texts: &[&str]) -> String {
         let has_all = |info: &InstanceInfo| texts.iter().all(|text| info.waiting.to_string().contains(text));
-        self.wait_for(app, id, &format!("waiting for {texts:?}"), has_all).await.waiting.to_string()
+        self.wait_for(app, id, &format!("waiting for {texts:?}"), has_all)
+            .await
+            .waiting
+            .to_string()
     }
 }
 
@@ -188,7 +212,11 @@ pub(crate) async fn up(worker: Worker) -> RunningWorker {
 pub(crate) async fn done<O: DeserializeOwned + 'static>(run: &Run<O>) -> O {
     match run.result().within(PATIENCE).await {
         Ok(output) => output,
-        Err(error) => panic!("{} has not completed: {error}; waiting for {:?}", run.instance(), waiting(run).await),
+        Err(error) => panic!(
+            "{} has not completed: {error}; waiting for {:?}",
+            run.instance(),
+            waiting(run).await
+        ),
     }
 }
 
@@ -196,7 +224,11 @@ pub(crate) async fn done<O: DeserializeOwned + 'static>(run: &Run<O>) -> O {
 pub(crate) async fn failure<O: DeserializeOwned + std::fmt::Debug + 'static>(run: &Run<O>) -> leveret::Failure {
     match run.result().within(PATIENCE).await {
         Err(leveret::client::Error::Failed(failure)) => *failure,
-        other => panic!("{} has not failed: {other:?}; waiting for {:?}", run.instance(), waiting(run).await),
+        other => panic!(
+            "{} has not failed: {other:?}; waiting for {:?}",
+            run.instance(),
+            waiting(run).await
+        ),
     }
 }
 
@@ -235,7 +267,12 @@ impl Tally {
 
     pub(crate) async fn reach(&self, wanted: usize) {
         let mut changed = self.0.subscribe();
-        soon(&format!("a count of {wanted} (it is {})", self.get()), changed.wait_for(|count| *count >= wanted)).await.unwrap();
+        soon(
+            &format!("a count of {wanted} (it is {})", self.get()),
+            changed.wait_for(|count| *count >= wanted),
+        )
+        .await
+        .unwrap();
     }
 }
 

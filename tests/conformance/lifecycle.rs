@@ -6,7 +6,8 @@ use std::time::Duration;
 use leveret::client::Error;
 use leveret::replay::history::HistoryEvent;
 use leveret::{
-    Activity, ActivityContext, Event, OnConflict, Result, Retention, RunningWorker, Settings, Status, Workflow, WorkflowContext,
+    Activity, ActivityContext, Event, OnConflict, Result, Retention, RunningWorker, Settings, Status, Workflow,
+    WorkflowContext,
 };
 
 use crate::harness::*;
@@ -33,20 +34,27 @@ pub(crate) async fn a_suspended_instance_keeps_what_arrives_and_goes_on_with_it(
         ran.add();
         ok(n)
     };
-    let _payments = up(stage.worker("payments").activity(WORK, with((gate.clone(), ran.clone()), work))).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        let timer = ctx.timer(millis(300)).start();
-        let activity = ctx.call(WORK, n).start();
-        let number = ctx.event(NUMBER).await?;
-        timer.await?;
-        ok(number + activity.await?)
-    }))
+    let _payments = up(stage
+        .worker("payments")
+        .activity(WORK, with((gate.clone(), ran.clone()), work)))
+    .await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            let timer = ctx.timer(millis(300)).start();
+            let activity = ctx.call(WORK, n).start();
+            let number = ctx.event(NUMBER).await?;
+            timer.await?;
+            ok(number + activity.await?)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_status("orders", "one", Status::Running).await;
     run.suspend("a break").and_wait(PATIENCE).await.unwrap();
     let turns = run.get().await.unwrap().turns;
-    stage.wait_for_text("orders", "one", &["a resume: it is suspended"]).await;
+    stage
+        .wait_for_text("orders", "one", &["a resume: it is suspended"])
+        .await;
     for n in 0..3 {
         run.raise(NUMBER, n + 10).await.unwrap();
     }
@@ -54,7 +62,13 @@ pub(crate) async fn a_suspended_instance_keeps_what_arrives_and_goes_on_with_it(
     ran.reach(1).await;
     // The event, the result and the timer all wait.
     until("five things in the inbox", async || {
-        let loaded = stage.backend.store().load(run.instance(), 0, 100).await.unwrap().unwrap();
+        let loaded = stage
+            .backend
+            .store()
+            .load(run.instance(), 0, 100)
+            .await
+            .unwrap()
+            .unwrap();
         (loaded.inbox.len() == 5).then_some(())
     })
     .await;
@@ -100,7 +114,9 @@ pub(crate) async fn a_pending_instance_is_suspended_and_resumed_without_a_worker
     assert_eq!(run.get().await.unwrap().status, Status::Suspended);
     let orders = waiting_orders(&stage).await;
     // Its first start is of no use.
-    stage.wait_for_depth(leveret::backend::Queue::Workflows(app("orders")), 0).await;
+    stage
+        .wait_for_depth(leveret::backend::Queue::Workflows(app("orders")), 0)
+        .await;
     assert_eq!(run.get().await.unwrap().status, Status::Suspended);
     run.raise(GO, ()).await.unwrap();
     run.resume("on we go").await.unwrap();
@@ -132,15 +148,19 @@ pub(crate) async fn an_instance_ends_in_whatever_state_it_is(h: &impl Harness) {
 
 pub(crate) async fn an_end_wins_over_continue_as_new(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        if n % 10 == 0 {
-            ctx.timer(millis(1)).await?;
-        }
-        ctx.continue_as_new::<u64>(n + 1)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            if n.is_multiple_of(10) {
+                ctx.timer(millis(1)).await?;
+            }
+            ctx.continue_as_new::<u64>(n + 1)
+        }))
     .await;
     let run = stage.client.start(MAIN, 0).id("one").await.unwrap();
-    stage.wait_for("orders", "one", "past many generations", |info| info.generation > 50).await;
+    stage
+        .wait_for("orders", "one", "past many generations", |info| info.generation > 50)
+        .await;
     run.terminate("enough").and_wait(PATIENCE).await.unwrap();
     assert_eq!(run.get().await.unwrap().status, Status::Terminated);
 }
@@ -151,9 +171,16 @@ pub(crate) async fn a_workflow_that_always_begins_anew_holds_up_nobody(h: &impl 
     let mut one_turn = settings();
     one_turn.turns = 1;
     let worker = stage.worker("orders").settings(one_turn).workflow(other, waiter);
-    let _orders = up(worker.workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.continue_as_new::<u64>(n + 1))).await;
+    let _orders = up(worker.workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+        ctx.continue_as_new::<u64>(n + 1)
+    }))
+    .await;
     let endless = stage.client.start(MAIN, 0).id("endless").await.unwrap();
-    stage.wait_for("orders", "endless", "past many generations", |info| info.generation > 50).await;
+    stage
+        .wait_for("orders", "endless", "past many generations", |info| {
+            info.generation > 50
+        })
+        .await;
     let run = stage.client.start(other, 7).id("one").await.unwrap();
     run.raise(GO, ()).await.unwrap();
     assert_eq!(done(&run).await, 7);
@@ -162,33 +189,41 @@ pub(crate) async fn a_workflow_that_always_begins_anew_holds_up_nobody(h: &impl 
 
 pub(crate) async fn a_run_goes_on_through_its_generations(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        ctx.timer(millis(1)).await?;
-        if n < 30 {
-            return ctx.continue_as_new(n + 1);
-        }
-        ok(u64::from(ctx.generation()) + n)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.timer(millis(1)).await?;
+            if n < 30 {
+                return ctx.continue_as_new(n + 1);
+            }
+            ok(u64::from(ctx.generation()) + n)
+        }))
     .await;
     let run = stage.client.start(MAIN, 0).id("one").await.unwrap();
     assert_eq!(done(&run).await, 60);
     let info = run.get().await.unwrap();
     assert_eq!((info.generation, info.run), (30, run.run_id()));
     let started = |event: &HistoryEvent| matches!(event, HistoryEvent::ExecutionStarted { .. });
-    assert_eq!(stage.count_events("orders", "one", started).await, 1, "only the last execution's history is left");
+    assert_eq!(
+        stage.count_events("orders", "one", started).await,
+        1,
+        "only the last execution's history is left"
+    );
 }
 
 pub(crate) async fn events_are_carried_over_and_seen_once(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let workflow: Workflow<Vec<u64>, Vec<u64>> = Workflow::new("orders", "main");
     let orders = || {
-        stage.worker("orders").workflow(workflow, async |ctx: WorkflowContext, mut seen: Vec<u64>| {
-            seen.push(ctx.event(NUMBER).await?);
-            if seen.len() < 100 {
-                return ctx.continue_as_new(seen);
-            }
-            ok(seen)
-        })
+        stage
+            .worker("orders")
+            .workflow(workflow, async |ctx: WorkflowContext, mut seen: Vec<u64>| {
+                seen.push(ctx.event(NUMBER).await?);
+                if seen.len() < 100 {
+                    return ctx.continue_as_new(seen);
+                }
+                ok(seen)
+            })
     };
     stage.known_app("orders").await;
     let run = stage.client.start(workflow, Vec::new()).id("one").await.unwrap();
@@ -215,25 +250,33 @@ pub(crate) async fn late_results_of_the_old_execution_are_dropped(h: &impl Harne
         gate.pass().await;
         ok(n)
     };
-    let _payments = up(stage.worker("payments").activity(WORK, with((gate.clone(), ran.clone()), work))).await;
-    let orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        // The number of this call is that of the wait of the next execution.
-        let call = ctx.call(WORK, n).start();
-        if n == 0 {
+    let _payments = up(stage
+        .worker("payments")
+        .activity(WORK, with((gate.clone(), ran.clone()), work)))
+    .await;
+    let orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            // The number of this call is that of the wait of the next execution.
+            let call = ctx.call(WORK, n).start();
+            if n == 0 {
+                ctx.event(GO).await?;
+                return ctx.continue_as_new(1);
+            }
             ctx.event(GO).await?;
-            return ctx.continue_as_new(1);
-        }
-        ctx.event(GO).await?;
-        drop(call);
-        ok(n)
-    }))
+            drop(call);
+            ok(n)
+        }))
     .await;
     let run = stage.client.start(MAIN, 0).id("one").await.unwrap();
     ran.reach(1).await;
     run.raise(GO, ()).await.unwrap();
     ran.reach(2).await;
     gate.open();
-    until("one result to be dropped", async || orders.counts().dropped.contains_key("another execution").then_some(())).await;
+    until("one result to be dropped", async || {
+        orders.counts().dropped.contains_key("another execution").then_some(())
+    })
+    .await;
     run.raise(GO, ()).await.unwrap();
     assert_eq!(done(&run).await, 1);
 }
@@ -245,15 +288,24 @@ pub(crate) async fn a_taken_id_is_handled_by_the_policy(h: &impl Harness) {
     let first = start(1, OnConflict::RejectActive).await.unwrap();
     stage.wait_for_status("orders", "one", Status::Running).await;
     for policy in [OnConflict::RejectActive, OnConflict::Reject] {
-        assert!(matches!(start(2, policy).await, Err(Error::InstanceAlreadyExists { .. })));
+        assert!(matches!(
+            start(2, policy).await,
+            Err(Error::InstanceAlreadyExists { .. })
+        ));
     }
     let same = start(3, OnConflict::UseExisting).await.unwrap();
     assert!(same.is_existing() && same.run_id() == first.run_id());
     let second = start(4, OnConflict::TerminateExisting).await.unwrap();
-    assert!(matches!(first.result().within(PATIENCE).await, Err(Error::Terminated { .. })));
+    assert!(matches!(
+        first.result().within(PATIENCE).await,
+        Err(Error::Terminated { .. })
+    ));
     second.raise(GO, ()).await.unwrap();
     assert_eq!(done(&second).await, 4);
-    assert!(matches!(start(5, OnConflict::Reject).await, Err(Error::InstanceAlreadyExists { .. })));
+    assert!(matches!(
+        start(5, OnConflict::Reject).await,
+        Err(Error::InstanceAlreadyExists { .. })
+    ));
     let third = start(6, OnConflict::RejectActive).await.unwrap();
     third.raise(GO, ()).await.unwrap();
     assert_eq!(done(&third).await, 6);
@@ -277,9 +329,18 @@ pub(crate) async fn a_request_id_starts_one_run(h: &impl Harness) {
 
 pub(crate) async fn a_delayed_start_waits_for_its_time(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, _: u64| ok(ctx.now().as_millis()))).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, _: u64| ok(ctx.now().as_millis())))
+    .await;
     let now = stage.backend.store().now().await.unwrap();
-    let run = stage.client.start(MAIN, 7).id("one").at(now + millis(500)).await.unwrap();
+    let run = stage
+        .client
+        .start(MAIN, 7)
+        .id("one")
+        .at(now + millis(500))
+        .await
+        .unwrap();
     stage.wait_for_text("orders", "one", &["its time"]).await;
     assert!(done(&run).await >= (now + millis(500)).as_millis());
 }
@@ -293,7 +354,10 @@ pub(crate) async fn what_was_purged_is_gone_and_can_be_started_again(h: &impl Ha
     run.raise(GO, ()).await.unwrap();
     assert_eq!(done(&run).await, 1);
     assert_eq!(run.handle().purge().await.unwrap(), 1);
-    assert!(matches!(stage.at("orders", "one").get().await, Err(Error::NotFound { .. })));
+    assert!(matches!(
+        stage.at("orders", "one").get().await,
+        Err(Error::NotFound { .. })
+    ));
     let again = stage.client.start(MAIN, 2).id("one").await.unwrap();
     again.raise(GO, ()).await.unwrap();
     assert_eq!(done(&again).await, 2);
@@ -301,15 +365,29 @@ pub(crate) async fn what_was_purged_is_gone_and_can_be_started_again(h: &impl Ha
 
 pub(crate) async fn a_finished_instance_is_kept_for_its_time(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let retention = Retention { completed: Some(millis(100)), failed: None, terminated: Some(Duration::from_secs(3600)) };
-    let _orders = up(stage.worker("orders").settings(Settings { retention, ..settings() }).workflow(MAIN, waiter)).await;
+    let retention = Retention {
+        completed: Some(millis(100)),
+        failed: None,
+        terminated: Some(Duration::from_secs(3600)),
+    };
+    let _orders = up(stage
+        .worker("orders")
+        .settings(Settings {
+            retention,
+            ..settings()
+        })
+        .workflow(MAIN, waiter))
+    .await;
     let completed = stage.client.start(MAIN, 1).id("completed").await.unwrap();
     let terminated = stage.client.start(MAIN, 1).id("terminated").await.unwrap();
     stage.wait_for_status("orders", "terminated", Status::Running).await;
     terminated.terminate("enough").and_wait(PATIENCE).await.unwrap();
     completed.raise(GO, ()).await.unwrap();
     assert_eq!(done(&completed).await, 1);
-    until("the completed one to go", async || stage.record("orders", "completed").await.is_none().then_some(())).await;
+    until("the completed one to go", async || {
+        stage.record("orders", "completed").await.is_none().then_some(())
+    })
+    .await;
     assert!(stage.record("orders", "terminated").await.is_some());
     // Its outcome stays a while for whoever waits.
     assert_eq!(done(&completed).await, 1);
@@ -322,7 +400,12 @@ pub(crate) async fn nothing_of_an_instance_that_is_over_is_looked_at_again(h: &i
     run.raise(GO, ()).await.unwrap();
     assert_eq!(done(&run).await, 1);
     until("no check and no mark to be left", async || {
-        let checks = stage.backend.store().due_entries(&app("orders"), leveret::backend::DueKind::Check, 10).await.unwrap();
+        let checks = stage
+            .backend
+            .store()
+            .due_entries(&app("orders"), leveret::backend::DueKind::Check, 10)
+            .await
+            .unwrap();
         let record = stage.record("orders", "one").await.unwrap();
         (checks.is_empty() && record.marks.is_empty()).then_some(())
     })

@@ -1,7 +1,9 @@
 //! Sizes: payloads, inboxes, names, fan-outs, loops; scenarios 28 and 29.
 
 use leveret::client::Error;
-use leveret::{Activity, ActivityContext, Client, Event, Limits, Result, Settings, Status, Workflow, WorkflowContext, all, kinds};
+use leveret::{
+    Activity, ActivityContext, Client, Event, Limits, Result, Settings, Status, Workflow, WorkflowContext, all, kinds,
+};
 
 use crate::harness::*;
 
@@ -23,10 +25,12 @@ pub(crate) async fn a_large_payload_goes_all_the_way(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let workflow: Workflow<String, String> = Workflow::new("orders", "main");
     let _payments = up(stage.worker("payments").activity(MAKE, make)).await;
-    let _orders = up(stage.worker("orders").workflow(workflow, async |ctx: WorkflowContext, input: String| {
-        let made = ctx.call(MAKE, input.len()).await?;
-        ok(format!("{input}{made}"))
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(workflow, async |ctx: WorkflowContext, input: String| {
+            let made = ctx.call(MAKE, input.len()).await?;
+            ok(format!("{input}{made}"))
+        }))
     .await;
     let run = stage.client.start(workflow, "y".repeat(SIZE)).id("one").await.unwrap();
     let output = done(&run).await;
@@ -37,21 +41,40 @@ pub(crate) async fn a_large_payload_goes_all_the_way(h: &impl Harness) {
 pub(crate) async fn a_payload_over_the_limit_fails_its_call_alone(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let workflow: Workflow<(), Vec<String>> = Workflow::new("orders", "main");
-    let small = || limited(Limits { payload_bytes: 1000, ..Limits::default() });
+    let small = || {
+        limited(Limits {
+            payload_bytes: 1000,
+            ..Limits::default()
+        })
+    };
     let _payments = up(stage.worker("payments").settings(small()).activity(MAKE, make)).await;
-    let _orders = up(stage.worker("orders").settings(small()).workflow(workflow, async |ctx: WorkflowContext, ()| {
-        let result = ctx.call(MAKE, 2000).await.unwrap_err();
-        let input = ctx.call_named::<u64>("work", "x".repeat(2000)).await.unwrap_err();
-        let fits = ctx.call(MAKE, 10).await?;
-        for failure in [&result, &input] {
-            assert!(failure.message.contains("1000") && failure.message.contains("LEVERET_PAYLOAD_BYTES"), "{failure}");
-        }
-        ok(vec![result.kind, input.kind, fits])
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .settings(small())
+        .workflow(workflow, async |ctx: WorkflowContext, ()| {
+            let result = ctx.call(MAKE, 2000).await.unwrap_err();
+            let input = ctx.call_named::<u64>("work", "x".repeat(2000)).await.unwrap_err();
+            let fits = ctx.call(MAKE, 10).await?;
+            for failure in [&result, &input] {
+                assert!(
+                    failure.message.contains("1000") && failure.message.contains("LEVERET_PAYLOAD_BYTES"),
+                    "{failure}"
+                );
+            }
+            ok(vec![result.kind, input.kind, fits])
+        }))
     .await;
     let run = stage.client.start(workflow, ()).id("one").await.unwrap();
-    assert_eq!(done(&run).await, [kinds::PAYLOAD_TOO_LARGE, kinds::PAYLOAD_TOO_LARGE, "xxxxxxxxxx"]);
-    let client = Client::builder(stage.backend.clone()).limits(Limits { payload_bytes: 1000, ..Limits::default() }).build();
+    assert_eq!(
+        done(&run).await,
+        [kinds::PAYLOAD_TOO_LARGE, kinds::PAYLOAD_TOO_LARGE, "xxxxxxxxxx"]
+    );
+    let client = Client::builder(stage.backend.clone())
+        .limits(Limits {
+            payload_bytes: 1000,
+            ..Limits::default()
+        })
+        .build();
     let large: Workflow<String, u64> = Workflow::new("orders", "main");
     let refused = client.start(large, "x".repeat(2000)).await;
     assert!(matches!(refused, Err(Error::PayloadTooLarge { limit: 1000, .. })));
@@ -60,8 +83,15 @@ pub(crate) async fn a_payload_over_the_limit_fails_its_call_alone(h: &impl Harne
 pub(crate) async fn an_output_over_the_limit_fails_its_workflow(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let workflow: Workflow<usize, String> = Workflow::new("orders", "main");
-    let small = limited(Limits { payload_bytes: 1000, ..Limits::default() });
-    let _orders = up(stage.worker("orders").settings(small).workflow(workflow, async |_: WorkflowContext, size: usize| ok("x".repeat(size)))).await;
+    let small = limited(Limits {
+        payload_bytes: 1000,
+        ..Limits::default()
+    });
+    let _orders = up(stage
+        .worker("orders")
+        .settings(small)
+        .workflow(workflow, async |_: WorkflowContext, size: usize| ok("x".repeat(size))))
+    .await;
     let run = stage.client.start(workflow, 2000).id("one").await.unwrap();
     assert_eq!(failure(&run).await.kind, kinds::PAYLOAD_TOO_LARGE);
 }
@@ -69,18 +99,25 @@ pub(crate) async fn an_output_over_the_limit_fails_its_workflow(h: &impl Harness
 pub(crate) async fn a_full_inbox_refuses_events_and_nothing_else(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("orders").await;
-    let client = Client::builder(stage.backend.clone()).limits(Limits { inbox_events: 3, ..Limits::default() }).build();
+    let client = Client::builder(stage.backend.clone())
+        .limits(Limits {
+            inbox_events: 3,
+            ..Limits::default()
+        })
+        .build();
     let run = client.start(MAIN, 7).id("one").await.unwrap();
     for _ in 0..3 {
         run.raise(GO, ()).await.unwrap();
     }
     assert!(matches!(run.raise(GO, ()).await, Err(Error::InboxFull { .. })));
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        for _ in 0..4 {
-            ctx.event(GO).await?;
-        }
-        ok(n)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            for _ in 0..4 {
+                ctx.event(GO).await?;
+            }
+            ok(n)
+        }))
     .await;
     stage.wait_for_status("orders", "one", Status::Running).await;
     run.raise(GO, ()).await.unwrap();
@@ -89,13 +126,15 @@ pub(crate) async fn a_full_inbox_refuses_events_and_nothing_else(h: &impl Harnes
 
 pub(crate) async fn a_child_of_a_long_name_is_found_again(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        if n == 0 {
-            return ok(ctx.instance_id().as_str().len() as u64);
-        }
-        // By its own contract, with a name derived from its parent's.
-        ctx.child(MAIN, n - 1).await
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            if n == 0 {
+                return ok(ctx.instance_id().as_str().len() as u64);
+            }
+            // By its own contract, with a name derived from its parent's.
+            ctx.child(MAIN, n - 1).await
+        }))
     .await;
     let run = stage.client.start(MAIN, 3).id("ü".repeat(100)).await.unwrap();
     assert_eq!(done(&run).await, 200 + 3 * 5);
@@ -110,9 +149,14 @@ pub(crate) async fn a_wide_fan_out_is_joined(h: &impl Harness) {
         ok(n)
     };
     let _payments = up(stage.worker("payments").activity(WORK, with(runs.clone(), work))).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        all((0..n).map(|n| ctx.call(WORK, n))).await.into_iter().sum::<Result<u64>>()
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            all((0..n).map(|n| ctx.call(WORK, n)))
+                .await
+                .into_iter()
+                .sum::<Result<u64>>()
+        }))
     .await;
     let run = stage.client.start(MAIN, CALLS).id("one").await.unwrap();
     assert_eq!(done(&run).await, (0..CALLS).sum::<u64>());
@@ -129,13 +173,15 @@ pub(crate) async fn a_long_loop_goes_on_in_another_worker(h: &impl Harness) {
     };
     let _payments = up(stage.worker("payments").activity(WORK, with(runs.clone(), work))).await;
     let orders = || {
-        stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-            let mut sum = 0;
-            for step in 0..n {
-                sum += ctx.call(WORK, step).await?;
-            }
-            ok(sum)
-        })
+        stage
+            .worker("orders")
+            .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+                let mut sum = 0;
+                for step in 0..n {
+                    sum += ctx.call(WORK, step).await?;
+                }
+                ok(sum)
+            })
     };
     let first = up(orders()).await;
     let run = stage.client.start(MAIN, STEPS).id("one").await.unwrap();
@@ -151,24 +197,31 @@ pub(crate) async fn a_history_of_many_pages_is_replayed(h: &impl Harness) {
     const TURNS: u64 = 1100;
     let stage = Stage::new(h).await;
     let orders = || {
-        stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-            for _ in 0..n {
-                ctx.event(GO).await?;
-            }
-            ctx.set_custom_status("waits")?;
-            ctx.event_named::<()>("end").await?;
-            ok(n)
-        })
+        stage
+            .worker("orders")
+            .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+                for _ in 0..n {
+                    ctx.event(GO).await?;
+                }
+                ctx.set_custom_status("waits")?;
+                ctx.event_named::<()>("end").await?;
+                ok(n)
+            })
     };
     // One event a turn.
-    let one_by_one = limited(Limits { turn_events: 1, ..Limits::default() });
+    let one_by_one = limited(Limits {
+        turn_events: 1,
+        ..Limits::default()
+    });
     let first = up(orders().settings(one_by_one)).await;
     let run = stage.client.start(MAIN, TURNS).id("one").await.unwrap();
     stage.wait_for_status("orders", "one", Status::Running).await;
     for _ in 0..TURNS {
         run.raise(GO, ()).await.unwrap();
     }
-    let info = stage.wait_for("orders", "one", "at its end", |info| info.custom_status.is_some()).await;
+    let info = stage
+        .wait_for("orders", "one", "at its end", |info| info.custom_status.is_some())
+        .await;
     assert!(info.turns > TURNS);
     first.stop().await;
     let _second = up(orders()).await;
@@ -178,15 +231,24 @@ pub(crate) async fn a_history_of_many_pages_is_replayed(h: &impl Harness) {
 
 pub(crate) async fn a_cache_without_room_costs_replays_and_nothing_else(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _payments = up(stage.worker("payments").activity(WORK, async |_: ActivityContext, n: u64| ok(n))).await;
-    let tight = limited(Limits { cache_bytes: 0, ..Limits::default() });
-    let orders = up(stage.worker("orders").settings(tight).workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        let mut sum = 0;
-        for step in 0..n {
-            sum += ctx.call(WORK, step).await?;
-        }
-        ok(sum)
-    }))
+    let _payments = up(stage
+        .worker("payments")
+        .activity(WORK, async |_: ActivityContext, n: u64| ok(n)))
+    .await;
+    let tight = limited(Limits {
+        cache_bytes: 0,
+        ..Limits::default()
+    });
+    let orders = up(stage
+        .worker("orders")
+        .settings(tight)
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            let mut sum = 0;
+            for step in 0..n {
+                sum += ctx.call(WORK, step).await?;
+            }
+            ok(sum)
+        }))
     .await;
     let run = stage.client.start(MAIN, 10).id("one").await.unwrap();
     assert_eq!(done(&run).await, 45);

@@ -3,6 +3,8 @@
 //! A behaviour is a function of a [`harness::Harness`] and is named by what it shows; `suite!` makes a test of each, once a backend. Nothing here
 //! sleeps or asserts how fast something is: tests wait for signals, with a patience that a loaded machine does not exhaust.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
 mod harness;
 
 mod calls_across_apps;

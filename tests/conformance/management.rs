@@ -19,14 +19,16 @@ async fn waiter(ctx: WorkflowContext, n: u64) -> Result<u64> {
 pub(crate) async fn an_instance_shows_all_that_it_waits_for(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        let activity = ctx.call(WORK, n).start();
-        let child = ctx.child(CHILD, n).id("kid").start();
-        let timer = ctx.timer(std::time::Duration::from_secs(3600)).start();
-        ctx.event(GO).await?;
-        drop((activity, child, timer));
-        ok(n)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            let activity = ctx.call(WORK, n).start();
+            let child = ctx.child(CHILD, n).id("kid").start();
+            let timer = ctx.timer(std::time::Duration::from_secs(3600)).start();
+            ctx.event(GO).await?;
+            drop((activity, child, timer));
+            ok(n)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").tag("region", "eu").await.unwrap();
     let texts = [
@@ -45,7 +47,10 @@ pub(crate) async fn an_instance_shows_all_that_it_waits_for(h: &impl Harness) {
     run.raise(GO, ()).await.unwrap();
     assert_eq!(done(&run).await, 7);
     let info = run.get().await.unwrap();
-    assert_eq!((info.waiting.total, info.output.clone()), (0, Some(Payload::encode(&7).unwrap())));
+    assert_eq!(
+        (info.waiting.total, info.output.clone()),
+        (0, Some(Payload::encode(&7).unwrap()))
+    );
     assert!(info.ended_at.is_some());
 }
 
@@ -58,29 +63,50 @@ pub(crate) async fn progress_is_shown_and_forgotten(h: &impl Harness) {
         ok(n)
     };
     let _payments = up(stage.worker("payments").activity(WORK, with(gate.clone(), work))).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        let done = ctx.call(WORK, n).await?;
-        waiter(ctx, done).await
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            let done = ctx.call(WORK, n).await?;
+            waiter(ctx, done).await
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
-    stage.wait_for_text("orders", "one", &["last progress", "half way"]).await;
+    stage
+        .wait_for_text("orders", "one", &["last progress", "half way"])
+        .await;
     gate.open();
     stage.wait_for_text("orders", "one", &["event `go`"]).await;
-    assert!(stage.backend.store().progress_of(run.instance(), 10).await.unwrap().is_empty());
+    assert!(
+        stage
+            .backend
+            .store()
+            .progress_of(run.instance(), 10)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 pub(crate) async fn the_next_attempt_is_shown(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let work = async |_: ActivityContext, _: u64| -> Result<u64> { Err(leveret::Failure::new("Flaky", "no")) };
     let _payments = up(stage.worker("payments").activity(WORK, work)).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        ctx.call(WORK, n).retry(leveret::Retry::times(3).first(std::time::Duration::from_secs(3600))).await
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.call(WORK, n)
+                .retry(leveret::Retry::times(3).first(std::time::Duration::from_secs(3600)))
+                .await
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
-    stage.wait_for_text("orders", "one", &["attempt 2 of `work` on app `payments`, due"]).await;
-    assert!(matches!(run.get().await.unwrap().waiting.on[..], [WaitingOn::Retry { attempt: 2, .. }]));
+    stage
+        .wait_for_text("orders", "one", &["attempt 2 of `work` on app `payments`, due"])
+        .await;
+    assert!(matches!(
+        run.get().await.unwrap().waiting.on[..],
+        [WaitingOn::Retry { attempt: 2, .. }]
+    ));
 }
 
 pub(crate) async fn instances_are_listed_by_status_in_pages(h: &impl Harness) {
@@ -93,7 +119,11 @@ pub(crate) async fn instances_are_listed_by_status_in_pages(h: &impl Harness) {
             run.raise(GO, ()).await.unwrap();
             assert_eq!(done(&run).await, n);
         }
-        stage.wait_for("orders", run.id(), "past its first turn", |info| info.started_at.is_some()).await;
+        stage
+            .wait_for("orders", run.id(), "past its first turn", |info| {
+                info.started_at.is_some()
+            })
+            .await;
         ids.push(format!("i{n:02}"));
     }
     let mut list = stage.client.list(Filter::app("orders")).page_size(7);
@@ -106,7 +136,11 @@ pub(crate) async fn instances_are_listed_by_status_in_pages(h: &impl Harness) {
         list = list.after(next);
     }
     assert_eq!(listed, ids);
-    let completed = stage.client.list(Filter::app("orders").status(Status::Completed)).await.unwrap();
+    let completed = stage
+        .client
+        .list(Filter::app("orders").status(Status::Completed))
+        .await
+        .unwrap();
     assert_eq!(completed.instances.len(), 5);
     assert_eq!(stage.client.purge(Filter::app("orders")).await.unwrap(), 5);
     let left = stage.client.list(Filter::app("orders")).await.unwrap();
@@ -115,43 +149,77 @@ pub(crate) async fn instances_are_listed_by_status_in_pages(h: &impl Harness) {
 
 pub(crate) async fn apps_and_their_workers_are_shown(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let payments = up(stage.worker("payments").build_id("v7").activity(WORK, async |_: ActivityContext, n: u64| ok(n)).workflow(CHILD, waiter)).await;
+    let payments = up(stage
+        .worker("payments")
+        .build_id("v7")
+        .activity(WORK, async |_: ActivityContext, n: u64| ok(n))
+        .workflow(CHILD, waiter))
+    .await;
     let workers = stage.client.workers("payments").await.unwrap();
-    let [worker] = &workers[..] else { panic!("one worker: {workers:?}") };
+    let [worker] = &workers[..] else {
+        panic!("one worker: {workers:?}")
+    };
     assert_eq!((worker.id, worker.build.as_str()), (payments.id(), "v7"));
-    assert_eq!((&worker.activities[..], &worker.workflows[..]), (&["work".to_owned()][..], &["child".to_owned()][..]));
-    until("its lanes to be shown", async || (stage.client.workers("payments").await.unwrap()[0].lanes.len() == 2).then_some(())).await;
+    assert_eq!(
+        (&worker.activities[..], &worker.workflows[..]),
+        (&["work".to_owned()][..], &["child".to_owned()][..])
+    );
+    until("its lanes to be shown", async || {
+        (stage.client.workers("payments").await.unwrap()[0].lanes.len() == 2).then_some(())
+    })
+    .await;
     payments.stop().await;
     assert!(stage.client.workers("payments").await.unwrap().is_empty());
     let apps = stage.client.apps().await.unwrap();
-    assert_eq!(apps.iter().map(|app| app.id.to_string()).collect::<Vec<_>>(), ["payments"]);
+    assert_eq!(
+        apps.iter().map(|app| app.id.to_string()).collect::<Vec<_>>(),
+        ["payments"]
+    );
 }
 
 pub(crate) async fn a_dead_worker_is_not_shown_for_long(h: &impl Harness) {
     let stage = Stage::new(h).await;
     drop(up(stage.worker("payments")).await);
-    until("it to be gone", async || stage.client.workers("payments").await.unwrap().is_empty().then_some(())).await;
+    until("it to be gone", async || {
+        stage.client.workers("payments").await.unwrap().is_empty().then_some(())
+    })
+    .await;
 }
 
 pub(crate) async fn the_root_tells_the_whole_story(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _payments = up(stage.worker("payments").activity(WORK, async |_: ActivityContext, n: u64| ok(n)).workflow(CHILD, async |ctx: WorkflowContext, n: u64| {
-        ctx.call(WORK, n).await
-    }))
+    let _payments = up(stage
+        .worker("payments")
+        .activity(WORK, async |_: ActivityContext, n: u64| ok(n))
+        .workflow(CHILD, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
     .await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        let work = ctx.call(WORK, n).await?;
-        ok(work + ctx.child(CHILD, n).id("kid").await?)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            let work = ctx.call(WORK, n).await?;
+            ok(work + ctx.child(CHILD, n).id("kid").await?)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, 14);
-    let told: Vec<_> = stage.events("orders", "one").await.iter().map(HistoryEvent::describe).collect();
+    let told: Vec<_> = stage
+        .events("orders", "one")
+        .await
+        .iter()
+        .map(HistoryEvent::describe)
+        .collect();
     assert_eq!(told.len(), 6, "{told:?}");
     let events = stage.events("orders", "one").await;
-    assert!(matches!(&events[1], HistoryEvent::TaskScheduled { app, name, .. } if app.as_str() == "payments" && name == "work"));
-    assert!(matches!(&events[3], HistoryEvent::ChildScheduled { instance, .. } if *instance == self::instance("payments", "kid")));
+    assert!(
+        matches!(&events[1], HistoryEvent::TaskScheduled { app, name, .. } if app.as_str() == "payments" && name == "work")
+    );
+    assert!(
+        matches!(&events[3], HistoryEvent::ChildScheduled { instance, .. } if *instance == self::instance("payments", "kid"))
+    );
     let children = run.handle().children().await.unwrap();
     assert_eq!(children.len(), 1);
-    assert_eq!((&children[0].instance, children[0].status), (&instance("payments", "kid"), Some(Status::Completed)));
+    assert_eq!(
+        (&children[0].instance, children[0].status),
+        (&instance("payments", "kid"), Some(Status::Completed))
+    );
 }

@@ -1,6 +1,6 @@
 //! Apps and names that are not there: rows 1 to 3 and 6 of the table of semantics; scenario 3.
 
-use leveret::backend::Queue;
+use leveret::backend::{DueKind, Queue};
 use leveret::client::TargetState;
 use leveret::client::WaitingOn;
 use leveret::replay::history::HistoryEvent;
@@ -24,20 +24,36 @@ fn kind_of(result: Result<u64>) -> Result<String> {
 pub(crate) async fn a_task_waits_for_an_app_that_is_away(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await)).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
+    .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_depth(Queue::Activities(app("payments")), 1).await;
-    stage.wait_for_text("orders", "one", &["activity `work` on app `payments`", "no worker of payments since"]).await;
+    stage
+        .wait_for_text(
+            "orders",
+            "one",
+            &["activity `work` on app `payments`", "no worker of payments since"],
+        )
+        .await;
     let _payments = up(stage.worker("payments").activity(WORK, echo)).await;
     assert_eq!(done(&run).await, 7);
 }
 
 pub(crate) async fn without_a_policy_a_call_waits_for_an_unknown_app(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await)).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
+    .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     let seen = async || match run.get().await.unwrap().waiting.on.first() {
-        Some(WaitingOn::Activity { target, tried_again: Some(again), .. }) if target.state == TargetState::Unknown => Some(*again),
+        Some(WaitingOn::Activity {
+            target,
+            tried_again: Some(again),
+            ..
+        }) if target.state == TargetState::Unknown => Some(*again),
         _ => None,
     };
     let first = until("the task to be parked", seen).await;
@@ -45,36 +61,63 @@ pub(crate) async fn without_a_policy_a_call_waits_for_an_unknown_app(h: &impl Ha
     // It is tried again and again, and its history does not grow.
     until("a second try", async || seen().await.filter(|again| *again > first)).await;
     let after = run.get().await.unwrap();
-    assert_eq!((before.status, before.turns, before.history_events), (Status::Running, after.turns, after.history_events));
+    assert_eq!(
+        (before.status, before.turns, before.history_events),
+        (Status::Running, after.turns, after.history_events)
+    );
     let _payments = up(stage.worker("payments").activity(WORK, echo)).await;
     assert_eq!(done(&run).await, 7);
 }
 
 pub(crate) async fn what_waits_for_an_unknown_app_holds_up_nothing_else(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let worker = stage.worker("orders").activity(NEAR, echo).workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        let far = ctx.call(WORK, n).start();
-        let child = ctx.child(CHILD, n).id("kid").start();
-        for step in 0..5 {
-            ctx.call(NEAR, step).await?;
-            ctx.set_custom_status(step)?;
-        }
-        ok(far.await? + child.await?)
-    });
+    let worker = stage
+        .worker("orders")
+        .activity(NEAR, echo)
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            let far = ctx.call(WORK, n).start();
+            let child = ctx.child(CHILD, n).id("kid").start();
+            for step in 0..5 {
+                ctx.call(NEAR, step).await?;
+                ctx.set_custom_status(step)?;
+            }
+            ok(far.await? + child.await?)
+        });
     let _orders = up(worker).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
-    stage.wait_for("orders", "one", "past its own steps", |info| info.custom_status.as_ref().is_some_and(|status| status.as_bytes() == b"4")).await;
-    stage.wait_for_text("orders", "one", &["activity `work` on app `payments`", "child workflow `child` as payments/kid"]).await;
-    let _payments = up(stage.worker("payments").activity(WORK, echo).workflow(CHILD, async |_: WorkflowContext, n: u64| ok(n))).await;
+    stage
+        .wait_for("orders", "one", "past its own steps", |info| {
+            info.custom_status
+                .as_ref()
+                .is_some_and(|status| status.as_bytes() == b"4")
+        })
+        .await;
+    stage
+        .wait_for_text(
+            "orders",
+            "one",
+            &[
+                "activity `work` on app `payments`",
+                "child workflow `child` as payments/kid",
+            ],
+        )
+        .await;
+    let _payments = up(stage
+        .worker("payments")
+        .activity(WORK, echo)
+        .workflow(CHILD, async |_: WorkflowContext, n: u64| ok(n)))
+    .await;
     assert_eq!(done(&run).await, 14);
 }
 
 pub(crate) async fn with_a_policy_each_attempt_at_an_unknown_app_is_a_failure(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let workflow: Workflow<u64, String> = Workflow::new("orders", "main");
-    let _orders = up(stage.worker("orders").workflow(workflow, async |ctx: WorkflowContext, n: u64| {
-        kind_of(ctx.call(WORK, n).retry(quick_retry(3)).await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(workflow, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.call(WORK, n).retry(quick_retry(3)).await)
+        }))
     .await;
     let run = stage.client.start(workflow, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, kinds::APP_NOT_FOUND);
@@ -85,25 +128,34 @@ pub(crate) async fn with_a_policy_each_attempt_at_an_unknown_app_is_a_failure(h:
 pub(crate) async fn with_a_policy_a_child_on_an_unknown_app_fails_and_shows_it(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let workflow: Workflow<u64, String> = Workflow::new("orders", "main");
-    let _orders = up(stage.worker("orders").workflow(workflow, async |ctx: WorkflowContext, n: u64| {
-        kind_of(ctx.child(CHILD, n).id("kid").retry(quick_retry(2)).await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(workflow, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.child(CHILD, n).id("kid").retry(quick_retry(2)).await)
+        }))
     .await;
     let run = stage.client.start(workflow, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, kinds::APP_NOT_FOUND);
     let child = stage.at("payments", "kid").get().await.unwrap();
     assert_eq!(child.status, Status::Failed);
-    assert_eq!(child.failure.as_ref().map(|failure| failure.kind.as_str()), Some(kinds::APP_NOT_FOUND));
+    assert_eq!(
+        child.failure.as_ref().map(|failure| failure.kind.as_str()),
+        Some(kinds::APP_NOT_FOUND)
+    );
 }
 
 pub(crate) async fn an_app_that_comes_between_two_attempts_is_found(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        ctx.call(WORK, n).retry(quick_retry(1000)).await
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.call(WORK, n).retry(quick_retry(1000)).await
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
-    stage.wait_for("orders", "one", "at its second attempt", |info| info.turns > 3).await;
+    stage
+        .wait_for("orders", "one", "at its second attempt", |info| info.turns > 3)
+        .await;
     let _payments = up(stage.worker("payments").activity(WORK, echo)).await;
     assert_eq!(done(&run).await, 7);
 }
@@ -112,15 +164,23 @@ pub(crate) async fn a_name_that_is_not_registered_fails_at_once(h: &impl Harness
     let stage = Stage::new(h).await;
     let workflow: Workflow<u64, (String, String)> = Workflow::new("orders", "main");
     let _payments = up(stage.worker("payments")).await;
-    let _orders = up(stage.worker("orders").workflow(workflow, async |ctx: WorkflowContext, n: u64| {
-        let activity = ctx.call(WORK, n).await.err();
-        let child = ctx.child(CHILD, n).id("kid").retry(quick_retry(2)).await.err();
-        let kind = |failure: Option<Failure>| failure.map(|failure| failure.kind).unwrap_or_default();
-        ok((kind(activity), kind(child)))
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(workflow, async |ctx: WorkflowContext, n: u64| {
+            let activity = ctx.call(WORK, n).await.err();
+            let child = ctx.child(CHILD, n).id("kid").retry(quick_retry(2)).await.err();
+            let kind = |failure: Option<Failure>| failure.map(|failure| failure.kind).unwrap_or_default();
+            ok((kind(activity), kind(child)))
+        }))
     .await;
     let run = stage.client.start(workflow, 7).id("one").await.unwrap();
-    assert_eq!(done(&run).await, (kinds::ACTIVITY_NOT_REGISTERED.to_owned(), kinds::WORKFLOW_NOT_REGISTERED.to_owned()));
+    assert_eq!(
+        done(&run).await,
+        (
+            kinds::ACTIVITY_NOT_REGISTERED.to_owned(),
+            kinds::WORKFLOW_NOT_REGISTERED.to_owned()
+        )
+    );
     let attempts = |event: &HistoryEvent| matches!(event, HistoryEvent::ChildScheduled { .. });
     assert_eq!(stage.count_events("orders", "one", attempts).await, 2);
     assert_eq!(stage.at("payments", "kid").get().await.unwrap().status, Status::Failed);
@@ -129,11 +189,29 @@ pub(crate) async fn a_name_that_is_not_registered_fails_at_once(h: &impl Harness
 pub(crate) async fn a_start_at_an_app_that_is_away_is_pending_and_runs_when_it_comes(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.child(CHILD, n).id("kid").await)).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            ctx.child(CHILD, n).id("kid").await
+        }))
+    .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_status("payments", "kid", Status::Pending).await;
-    stage.wait_for_text("orders", "one", &["child workflow `child` as payments/kid", "Pending", "no worker of payments since"]).await;
-    let _payments = up(stage.worker("payments").workflow(CHILD, async |_: WorkflowContext, n: u64| ok(n))).await;
+    stage
+        .wait_for_text(
+            "orders",
+            "one",
+            &[
+                "child workflow `child` as payments/kid",
+                "Pending",
+                "no worker of payments since",
+            ],
+        )
+        .await;
+    let _payments = up(stage
+        .worker("payments")
+        .workflow(CHILD, async |_: WorkflowContext, n: u64| ok(n)))
+    .await;
     assert_eq!(done(&run).await, 7);
 }
 
@@ -142,9 +220,40 @@ pub(crate) async fn an_app_that_is_removed_is_unknown_again(h: &impl Harness) {
     stage.known_app("payments").await;
     stage.broker().remove(&app("payments"), settings().lanes).await.unwrap();
     stage.backend.store().remove_app(&app("payments")).await.unwrap();
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await)).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
+    .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_text("orders", "one", &["payments", "unknown"]).await;
     let _payments = up(stage.worker("payments").activity(WORK, echo)).await;
     assert_eq!(done(&run).await, 7);
+}
+
+pub(crate) async fn what_waits_for_an_unknown_app_is_dropped_with_its_caller(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    let parked = async || {
+        let store = stage.backend.store();
+        store
+            .due_entries(&app("orders"), DueKind::Parked, 10)
+            .await
+            .unwrap()
+            .len()
+    };
+    until("the task to be parked", async || (parked().await == 1).then_some(())).await;
+    run.terminate("enough").and_wait(PATIENCE).await.unwrap();
+    until("the task to be dropped", async || (parked().await == 0).then_some(())).await;
+    assert!(
+        stage
+            .broker()
+            .depth(&Queue::Activities(app("payments")))
+            .await
+            .unwrap()
+            .is_none()
+    );
 }

@@ -16,7 +16,10 @@ async fn publish(stage: &Stage, body: &str, message_id: Option<&str>) {
     let message = Message {
         queue: Queue::Workflows(app("orders")),
         body: Bytes::copy_from_slice(body.as_bytes()),
-        properties: Properties { message_id: message_id.map(str::to_owned), ..Properties::default() },
+        properties: Properties {
+            message_id: message_id.map(str::to_owned),
+            ..Properties::default()
+        },
     };
     stage.broker().publish(message).await.unwrap();
 }
@@ -24,7 +27,12 @@ async fn publish(stage: &Stage, body: &str, message_id: Option<&str>) {
 pub(crate) async fn a_raw_start_runs_its_workflow(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let _orders = up(stage.worker("orders").workflow(MAIN, add_one)).await;
-    publish(&stage, r#"{"workflow": "main", "instance_id": "one", "input": 41, "tags": {"from": "afar"}}"#, None).await;
+    publish(
+        &stage,
+        r#"{"workflow": "main", "instance_id": "one", "input": 41, "tags": {"from": "afar"}}"#,
+        None,
+    )
+    .await;
     let info = stage.wait_for_status("orders", "one", Status::Completed).await;
     assert_eq!(info.output.as_ref().unwrap().decode::<u64>().unwrap(), 42);
     assert_eq!(info.tags.get("from").map(String::as_str), Some("afar"));
@@ -43,7 +51,12 @@ pub(crate) async fn a_raw_start_counts_once_by_its_message_id(h: &impl Harness) 
     }
     runs.reach(1).await;
     stage.wait_for_depth(Queue::Workflows(app("orders")), 0).await;
-    publish(&stage, r#"{"workflow": "main", "input": 41, "instance_id": "last"}"#, None).await;
+    publish(
+        &stage,
+        r#"{"workflow": "main", "input": 41, "instance_id": "last"}"#,
+        None,
+    )
+    .await;
     stage.wait_for_status("orders", "last", Status::Completed).await;
     assert_eq!(runs.get(), 2);
     let list = stage.client.list(leveret::client::Filter::app("orders")).await.unwrap();
@@ -53,7 +66,12 @@ pub(crate) async fn a_raw_start_counts_once_by_its_message_id(h: &impl Harness) 
 pub(crate) async fn a_raw_start_that_cannot_be_is_among_the_dead_with_its_reason(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let _orders = up(stage.worker("orders").workflow(MAIN, add_one)).await;
-    publish(&stage, r#"{"workflow": "main", "instance_id": "taken", "input": 1}"#, None).await;
+    publish(
+        &stage,
+        r#"{"workflow": "main", "instance_id": "taken", "input": 1}"#,
+        None,
+    )
+    .await;
     stage.wait_for_status("orders", "taken", Status::Completed).await;
     let wrong = [
         ("this is no JSON", "not a start message"),
@@ -67,7 +85,14 @@ pub(crate) async fn a_raw_start_that_cannot_be_is_among_the_dead_with_its_reason
         publish(&stage, body, None).await;
         let mut consumer = stage.broker().consume(&dead, 1).await.unwrap();
         let delivery = soon("a dead letter", consumer.next()).await.expect("a dead letter");
-        let header = |name: &str| delivery.properties.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        let header = |name: &str| {
+            delivery
+                .properties
+                .headers
+                .iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value.clone())
+        };
         let told = header("leveret-reason").expect("a reason");
         assert!(told.contains(reason), "{told}");
         assert_eq!(header("leveret-origin").as_deref(), Some("orders.workflows"));
@@ -80,7 +105,12 @@ pub(crate) async fn a_raw_start_that_cannot_be_is_among_the_dead_with_its_reason
 pub(crate) async fn a_raw_start_at_an_app_that_is_away_waits(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("orders").await;
-    publish(&stage, r#"{"workflow": "main", "instance_id": "one", "input": 41}"#, None).await;
+    publish(
+        &stage,
+        r#"{"workflow": "main", "instance_id": "one", "input": 41}"#,
+        None,
+    )
+    .await;
     let _orders = up(stage.worker("orders").workflow(MAIN, add_one)).await;
     stage.wait_for_status("orders", "one", Status::Completed).await;
 }
@@ -88,7 +118,12 @@ pub(crate) async fn a_raw_start_at_an_app_that_is_away_waits(h: &impl Harness) {
 pub(crate) async fn a_raw_start_of_an_unknown_workflow_fails_and_says_so(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let _orders = up(stage.worker("orders").workflow(MAIN, add_one)).await;
-    publish(&stage, r#"{"workflow": "mian", "instance_id": "one", "input": 41}"#, None).await;
+    publish(
+        &stage,
+        r#"{"workflow": "mian", "instance_id": "one", "input": 41}"#,
+        None,
+    )
+    .await;
     let info = stage.wait_for_status("orders", "one", Status::Failed).await;
     let failure = info.failure.clone().expect("a failure");
     assert!(failure.message.contains("`mian`"), "{failure}");
@@ -97,9 +132,24 @@ pub(crate) async fn a_raw_start_of_an_unknown_workflow_fails_and_says_so(h: &imp
 pub(crate) async fn a_message_that_cannot_be_read_holds_up_no_queue(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let _orders = up(stage.worker("orders").workflow(MAIN, add_one)).await;
-    let garbage = Message::bundle(Queue::Workflows(app("orders")), Bytes::from_static(b"garbage"), &leveret::MessageId::generate());
-    for queue in [Queue::Workflows(app("orders")), Queue::Activities(app("orders")), Queue::Events(app("orders"), 0)] {
-        stage.broker().publish(Message { queue, ..garbage.clone() }).await.unwrap();
+    let garbage = Message::bundle(
+        Queue::Workflows(app("orders")),
+        Bytes::from_static(b"garbage"),
+        &leveret::MessageId::generate(),
+    );
+    for queue in [
+        Queue::Workflows(app("orders")),
+        Queue::Activities(app("orders")),
+        Queue::Events(app("orders"), 0),
+    ] {
+        stage
+            .broker()
+            .publish(Message {
+                queue,
+                ..garbage.clone()
+            })
+            .await
+            .unwrap();
     }
     stage.wait_for_depth(Queue::Dead(app("orders")), 3).await;
     let run = stage.client.start(MAIN, 41).await.unwrap();

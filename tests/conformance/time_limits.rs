@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use leveret::backend::Queue;
+use leveret::backend::{DueKind, Queue};
 use leveret::replay::history::HistoryEvent;
+use leveret::wire::{Item, TaskRef, TimerItem};
 use leveret::{Activity, ActivityContext, Result, Settings, Status, Workflow, WorkflowContext, kinds};
 
 use crate::harness::*;
@@ -19,9 +20,11 @@ fn kind_of(result: Result<u64>) -> Result<String> {
 pub(crate) async fn a_call_that_does_not_start_in_time_never_runs(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        kind_of(ctx.call(WORK, n).schedule_to_start(millis(50)).await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.call(WORK, n).schedule_to_start(millis(50)).await)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, kinds::TARGET_UNAVAILABLE);
@@ -31,15 +34,20 @@ pub(crate) async fn a_call_that_does_not_start_in_time_never_runs(h: &impl Harne
         ok(n)
     };
     let payments = up(stage.worker("payments").activity(WORK, with(runs.clone(), work))).await;
-    until("the task to be dropped", async || (payments.counts().dropped.values().sum::<u64>() == 1).then_some(())).await;
+    until("the task to be dropped", async || {
+        (payments.counts().dropped.values().sum::<u64>() == 1).then_some(())
+    })
+    .await;
     assert_eq!(runs.get(), 0);
 }
 
 pub(crate) async fn a_call_to_an_unknown_app_does_not_start_in_time_either(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        kind_of(ctx.call(WORK, n).schedule_to_start(millis(50)).await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.call(WORK, n).schedule_to_start(millis(50)).await)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, kinds::TARGET_UNAVAILABLE);
@@ -53,15 +61,19 @@ pub(crate) async fn a_call_that_starts_in_time_is_not_limited_by_that(h: &impl H
         ok(n)
     };
     let _payments = up(stage.worker("payments").activity(WORK, with(gate.clone(), work))).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        let limited = ctx.call(WORK, n).schedule_to_start(millis(3000)).start();
-        ctx.timer(millis(3100)).await?;
-        ctx.set_custom_status("past it")?;
-        kind_of(limited.await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            let limited = ctx.call(WORK, n).schedule_to_start(millis(3000)).start();
+            ctx.timer(millis(3100)).await?;
+            ctx.set_custom_status("past it")?;
+            kind_of(limited.await)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
-    stage.wait_for("orders", "one", "past the limit", |info| info.custom_status.is_some()).await;
+    stage
+        .wait_for("orders", "one", "past the limit", |info| info.custom_status.is_some())
+        .await;
     gate.open();
     assert_eq!(done(&run).await, "7");
 }
@@ -76,9 +88,11 @@ pub(crate) async fn an_attempt_that_takes_too_long_times_out_and_is_retried(h: &
         ok(n)
     };
     let _payments = up(stage.worker("payments").activity(WORK, with(runs.clone(), work))).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        kind_of(ctx.call(WORK, n).timeout(millis(100)).retry(quick_retry(2)).await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.call(WORK, n).timeout(millis(100)).retry(quick_retry(2)).await)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, "7");
@@ -89,16 +103,23 @@ pub(crate) async fn an_attempt_that_takes_too_long_times_out_and_is_retried(h: &
 pub(crate) async fn the_time_of_an_attempt_begins_when_it_starts(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        let limited = ctx.call(WORK, n).timeout(millis(200)).start();
-        ctx.timer(millis(900)).await?;
-        ctx.set_custom_status("later")?;
-        kind_of(limited.await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            let limited = ctx.call(WORK, n).timeout(millis(200)).start();
+            ctx.timer(millis(900)).await?;
+            ctx.set_custom_status("later")?;
+            kind_of(limited.await)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
-    stage.wait_for("orders", "one", "past the limit", |info| info.custom_status.is_some()).await;
-    let _payments = up(stage.worker("payments").activity(WORK, async |_: ActivityContext, n: u64| ok(n))).await;
+    stage
+        .wait_for("orders", "one", "past the limit", |info| info.custom_status.is_some())
+        .await;
+    let _payments = up(stage
+        .worker("payments")
+        .activity(WORK, async |_: ActivityContext, n: u64| ok(n)))
+    .await;
     assert_eq!(done(&run).await, "7");
 }
 
@@ -117,10 +138,12 @@ pub(crate) async fn an_attempt_without_a_heartbeat_fails_and_one_with_it_goes_on
         ok(n)
     };
     let _payments = up(stage.worker("payments").activity(WORK, work)).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        let limit = if n == 0 { 100 } else { 1000 };
-        kind_of(ctx.call(WORK, n).heartbeat(millis(limit)).await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            let limit = if n == 0 { 100 } else { 1000 };
+            kind_of(ctx.call(WORK, n).heartbeat(millis(limit)).await)
+        }))
     .await;
     let silent = stage.client.start(MAIN, 0).id("silent").await.unwrap();
     let alive = stage.client.start(MAIN, 1).id("alive").await.unwrap();
@@ -131,9 +154,11 @@ pub(crate) async fn an_attempt_without_a_heartbeat_fails_and_one_with_it_goes_on
 pub(crate) async fn a_child_that_does_not_start_in_time_never_runs(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        kind_of(ctx.child(CHILD, n).id("kid").schedule_to_start(millis(50)).await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.child(CHILD, n).id("kid").schedule_to_start(millis(50)).await)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, kinds::TARGET_UNAVAILABLE);
@@ -150,9 +175,11 @@ pub(crate) async fn a_child_that_does_not_start_in_time_never_runs(h: &impl Harn
 
 pub(crate) async fn a_child_of_an_unknown_app_does_not_start_in_time_either(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        kind_of(ctx.child(CHILD, n).id("kid").schedule_to_start(millis(50)).await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.child(CHILD, n).id("kid").schedule_to_start(millis(50)).await)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, kinds::TARGET_UNAVAILABLE);
@@ -160,14 +187,18 @@ pub(crate) async fn a_child_of_an_unknown_app_does_not_start_in_time_either(h: &
 
 pub(crate) async fn a_child_that_takes_too_long_is_terminated(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _payments = up(stage.worker("payments").workflow(CHILD, async |ctx: WorkflowContext, n: u64| {
-        ctx.timer(Duration::from_secs(3600)).await?;
-        ok(n)
-    }))
+    let _payments = up(stage
+        .worker("payments")
+        .workflow(CHILD, async |ctx: WorkflowContext, n: u64| {
+            ctx.timer(Duration::from_secs(3600)).await?;
+            ok(n)
+        }))
     .await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        kind_of(ctx.child(CHILD, n).id("kid").timeout(millis(100)).await)
-    }))
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.child(CHILD, n).id("kid").timeout(millis(100)).await)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, kinds::TIMED_OUT);
@@ -175,7 +206,10 @@ pub(crate) async fn a_child_that_takes_too_long_is_terminated(h: &impl Harness) 
 }
 
 fn short_deliveries() -> Settings {
-    Settings { delivery_timeout: millis(300), ..settings() }
+    Settings {
+        delivery_timeout: millis(300),
+        ..settings()
+    }
 }
 
 pub(crate) async fn an_activity_longer_than_the_delivery_timeout_runs_once(h: &impl Harness) {
@@ -187,8 +221,17 @@ pub(crate) async fn an_activity_longer_than_the_delivery_timeout_runs_once(h: &i
         ok(n)
     };
     let shared = (runs.clone(), gate.clone());
-    let _payments = up(stage.worker("payments").settings(short_deliveries()).activity(WORK, with(shared, work))).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| kind_of(ctx.call(WORK, n).await))).await;
+    let _payments = up(stage
+        .worker("payments")
+        .settings(short_deliveries())
+        .activity(WORK, with(shared, work)))
+    .await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.call(WORK, n).await)
+        }))
+    .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     // The lease is renewed again and again, past what the broker would have waited.
     let mut until_then = None;
@@ -215,9 +258,17 @@ pub(crate) async fn a_long_activity_whose_worker_is_killed_is_taken_over(h: &imp
             }
             ok(n)
         };
-        stage.worker("payments").settings(short_deliveries()).activity(WORK, with(runs.clone(), work))
+        stage
+            .worker("payments")
+            .settings(short_deliveries())
+            .activity(WORK, with(runs.clone(), work))
     };
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| kind_of(ctx.call(WORK, n).await))).await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.call(WORK, n).await)
+        }))
+    .await;
     let first = up(payments()).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_text("orders", "one", &["lease until"]).await;
@@ -234,19 +285,85 @@ pub(crate) async fn a_running_activity_learns_that_its_caller_is_gone(h: &impl H
         runs.add();
         loop {
             ctx.heartbeat(n).await?;
-            if tokio::time::timeout(millis(20), ctx.cancelled().cancelled()).await.is_ok() {
+            if tokio::time::timeout(millis(20), ctx.cancelled().cancelled())
+                .await
+                .is_ok()
+            {
                 cancelled.add();
                 return ok(n);
             }
         }
     };
-    let _payments = up(stage.worker("payments").activity(WORK, with((runs.clone(), cancelled.clone()), work))).await;
-    let _orders = up(stage.worker("orders").workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-        kind_of(ctx.call(WORK, n).heartbeat(millis(400)).await)
-    }))
+    let _payments = up(stage
+        .worker("payments")
+        .activity(WORK, with((runs.clone(), cancelled.clone()), work)))
+    .await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            kind_of(ctx.call(WORK, n).heartbeat(millis(400)).await)
+        }))
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     runs.reach(1).await;
     run.terminate("enough").and_wait(PATIENCE).await.unwrap();
     cancelled.reach(1).await;
+}
+
+pub(crate) async fn a_deadline_that_is_told_early_or_twice_changes_nothing(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let (runs, gate) = (Tally::new(), Gate::new());
+    let work = async |(runs, gate): (Tally, Gate), _: ActivityContext, n: u64| {
+        runs.add();
+        gate.pass().await;
+        ok(n)
+    };
+    let _payments = up(stage
+        .worker("payments")
+        .activity(WORK, with((runs.clone(), gate.clone()), work)))
+    .await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            let limited = ctx.call(WORK, n).timeout(PATIENCE).schedule_to_start(PATIENCE).await;
+            let done = kind_of(limited)?;
+            ctx.set_custom_status(&done)?;
+            ctx.event_named::<()>("go").await?;
+            ok(done)
+        }))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    runs.reach(1).await;
+    let info = stage.wait_for_status("orders", "one", Status::Running).await;
+    let task = TaskRef {
+        instance: run.instance().clone(),
+        execution: info.execution,
+        sequence: 0,
+    };
+    let home = Queue::Events(app("orders"), info.lane.unwrap());
+    let deadline = Item::Timer(TimerItem { task, deadline: true });
+    for _ in 0..3 {
+        stage
+            .publish(home.clone(), vec![deadline.clone(), deadline.clone()])
+            .await;
+    }
+    stage.wait_for_depth(home.clone(), 0).await;
+    gate.open();
+    stage
+        .wait_for("orders", "one", "past its call", |info| info.custom_status.is_some())
+        .await;
+    stage.publish(home.clone(), vec![deadline]).await;
+    stage.wait_for_depth(home, 0).await;
+    run.handle().raise_named("go", ()).await.unwrap();
+    assert_eq!(done(&run).await, "7");
+    until("no deadline to be left", async || {
+        let due = stage
+            .backend
+            .store()
+            .due_entries(&app("orders"), DueKind::Timer, 10)
+            .await
+            .unwrap();
+        due.is_empty().then_some(())
+    })
+    .await;
 }
