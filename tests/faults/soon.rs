@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long to wait between two looks.
+pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Looks until there is a value, for at most this long: a test on a loaded machine is slow, not wrong.
 #[track_caller]
