@@ -38,20 +38,37 @@ struct Size {
 impl Size {
     fn from_args() -> Self {
         if std::env::args().any(|arg| arg == "--short" || arg == "--test") {
-            return Self { rounds: 1, loads: vec![(1, 5), (64, 128)] };
+            return Self {
+                rounds: 1,
+                loads: vec![(1, 5), (64, 128)],
+            };
         }
-        Self { rounds: 5, loads: vec![(1, 100), (64, 3_000), (512, 6_000)] }
+        Self {
+            rounds: 5,
+            loads: vec![(1, 100), (64, 3_000), (512, 6_000)],
+        }
     }
 }
 
 #[tokio::main]
 async fn main() -> Result<()> {
     let size = Size::from_args();
-    println!("series-3: workflows/s median (min-max), latency p50 / p99, {} round(s), payload {PAYLOAD_BYTES} B", size.rounds);
+    println!(
+        "series-3: workflows/s median (min-max), latency p50 / p99, {} round(s), payload {PAYLOAD_BYTES} B",
+        size.rounds
+    );
     measure("memory", Backend::memory(namespace()?), &size).await?;
     let dir = tempfile::tempdir()?;
-    measure("embedded", Backend::embedded(dir.path().join("bench.db"), namespace()?).await?, &size).await?;
-    match (std::env::var("LEVERET_TEST_AMQP_URL"), std::env::var("LEVERET_TEST_REDIS_URL")) {
+    measure(
+        "embedded",
+        Backend::embedded(dir.path().join("bench.db"), namespace()?).await?,
+        &size,
+    )
+    .await?;
+    match (
+        std::env::var("LEVERET_TEST_AMQP_URL"),
+        std::env::var("LEVERET_TEST_REDIS_URL"),
+    ) {
         (Ok(amqp), Ok(redis)) => {
             let namespace = namespace()?;
             let broker = RabbitMq::connect(RabbitMqConfig::new(amqp, namespace.clone())).await?;
@@ -69,9 +86,21 @@ fn namespace() -> Result<Namespace> {
 }
 
 async fn measure(name: &str, backend: Backend, size: &Size) -> Result<()> {
-    let settings = Settings { activities: 512, turns: 1024, ..Settings::default() };
-    let caller = Worker::new("series", backend.clone()).workflow(SERIES, series).settings(settings.clone()).start().await?;
-    let callee = Worker::new("steps", backend.clone()).activity(STEP, step).settings(settings).start().await?;
+    let settings = Settings {
+        activities: 512,
+        turns: 1024,
+        ..Settings::default()
+    };
+    let caller = Worker::new("series", backend.clone())
+        .workflow(SERIES, series)
+        .settings(settings.clone())
+        .start()
+        .await?;
+    let callee = Worker::new("steps", backend.clone())
+        .activity(STEP, step)
+        .settings(settings)
+        .start()
+        .await?;
     caller.wait_for_lane().await;
     let client = Client::new(backend);
     run(&client, 16, 64).await?;
@@ -105,7 +134,12 @@ async fn run(client: &Client, in_flight: usize, count: usize) -> Result<(f64, Ve
     let text = "x".repeat(PAYLOAD_BYTES);
     let one = || async {
         let began = Instant::now();
-        let answer = client.start(SERIES, text.clone()).await?.result().within(Duration::from_secs(60)).await?;
+        let answer = client
+            .start(SERIES, text.clone())
+            .await?
+            .result()
+            .within(Duration::from_secs(60))
+            .await?;
         assert_eq!(answer.len(), text.len());
         Result::<_>::Ok(began.elapsed())
     };

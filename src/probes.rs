@@ -44,7 +44,10 @@ impl Joined {
     ///
     /// # Errors
     /// If another process listens there, or nobody may.
-    pub(crate) fn at(address: SocketAddr, voice: impl Fn() -> Result<(), String> + Send + Sync + 'static) -> io::Result<Self> {
+    pub(crate) fn at(
+        address: SocketAddr,
+        voice: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) -> io::Result<Self> {
         let port = open(address)?;
         let number = {
             let mut voices = lock(&port.voices);
@@ -96,9 +99,14 @@ fn serve(address: SocketAddr) -> io::Result<Arc<Port>> {
     let listener = TcpListener::from_std(listener)?;
     let closing = CancellationToken::new();
     let voices = Arc::new(Mutex::new(Voices::default()));
-    let port = Arc::new(Port { voices: voices.clone(), _close: closing.clone().drop_guard() });
+    let port = Arc::new(Port {
+        voices: voices.clone(),
+        _close: closing.clone().drop_guard(),
+    });
     let ready = move || std::future::ready(answer(&voices));
-    let router = Router::new().route("/live", get(|| std::future::ready("live\n"))).route("/ready", get(ready));
+    let router = Router::new()
+        .route("/live", get(|| std::future::ready("live\n")))
+        .route("/ready", get(ready));
     match listener.local_addr() {
         Ok(address) => tracing::info!(%address, "serving /live and /ready"),
         Err(error) => tracing::warn!(%error, "the health port has no address"),
@@ -119,6 +127,9 @@ fn answer(voices: &Mutex<Voices>) -> (StatusCode, String) {
     reasons.dedup();
     match reasons.is_empty() {
         true => (StatusCode::OK, "ready\n".into()),
-        false => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", reasons.join("; "))),
+        false => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {}\n", reasons.join("; ")),
+        ),
     }
 }

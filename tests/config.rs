@@ -59,14 +59,25 @@ fn values_reach_their_settings() {
     assert_eq!(settings.heartbeat, Duration::from_millis(250));
     assert_eq!(settings.delivery_timeout, Duration::from_secs(7200));
     assert_eq!(settings.http, "0.0.0.0:8080".parse().ok());
-    assert_eq!((settings.limits.payload_bytes, settings.limits.cache_bytes), (64 << 20, 65_536));
+    assert_eq!(
+        (settings.limits.payload_bytes, settings.limits.cache_bytes),
+        (64 << 20, 65_536)
+    );
     assert_eq!(settings.retention.completed, Some(Duration::from_secs(86_400)));
-    assert_eq!((settings.retention.failed, settings.retention.terminated), (None, Some(Duration::from_secs(30 * 86_400))));
+    assert_eq!(
+        (settings.retention.failed, settings.retention.terminated),
+        (None, Some(Duration::from_secs(30 * 86_400)))
+    );
 }
 
 #[test]
 fn both_urls_are_servers() {
-    let servers = servers(&[AMQP, REDIS, ("LEVERET_QUEUE_TYPE", "Classic"), ("LEVERET_AMQP_HEARTBEAT", "5s")]);
+    let servers = servers(&[
+        AMQP,
+        REDIS,
+        ("LEVERET_QUEUE_TYPE", "Classic"),
+        ("LEVERET_AMQP_HEARTBEAT", "5s"),
+    ]);
     assert_eq!(servers.queue_type, leveret::QueueType::Classic);
     assert_eq!(servers.amqp_heartbeat, Duration::from_secs(5));
     assert!(!format!("{servers:?}").contains("s3cret"));
@@ -102,7 +113,11 @@ fn a_value_is_told_in_one_short_line() {
     let long = format!("1\n2{}", "x".repeat(5000));
     let problems = problems(&[("LEVERET_TURNS", &long)]);
     assert_eq!(problems.len(), 1);
-    assert!(!problems[0].contains('\n') && problems[0].len() < 200, "{}", problems[0]);
+    assert!(
+        !problems[0].contains('\n') && problems[0].len() < 200,
+        "{}",
+        problems[0]
+    );
 }
 
 #[cfg(unix)]
@@ -116,13 +131,26 @@ fn what_is_not_text_is_refused_and_named() {
 
 #[test]
 fn a_wrong_url_is_named_and_not_told() {
-    for bad in ["http://me:s3cret@host", "me:s3cret@host", "amqp://me:s3cret@", "amqp://me:s3cret@host:port", "amqp://me:s3cret@host:0/"] {
+    for bad in [
+        "http://me:s3cret@host",
+        "me:s3cret@host",
+        "amqp://me:s3cret@",
+        "amqp://me:s3cret@host:port",
+        "amqp://me:s3cret@host:0/",
+    ] {
         let problems = problems(&[("LEVERET_AMQP_URL", bad), REDIS]);
         assert_eq!(problems.len(), 1);
-        assert!(problems[0].starts_with("LEVERET_AMQP_URL is not a URL like amqp://"), "{problems:?}");
+        assert!(
+            problems[0].starts_with("LEVERET_AMQP_URL is not a URL like amqp://"),
+            "{problems:?}"
+        );
         assert!(!problems[0].contains("s3cret"), "{problems:?}");
     }
-    for good in ["amqp://host", "amqps://me:pass%2fword@[::1]:5671/shop?heartbeat=3", "amqp://host?heartbeat=3"] {
+    for good in [
+        "amqp://host",
+        "amqps://me:pass%2fword@[::1]:5671/shop?heartbeat=3",
+        "amqp://host?heartbeat=3",
+    ] {
         servers(&[("LEVERET_AMQP_URL", good), REDIS]);
     }
 }
@@ -131,7 +159,9 @@ fn a_wrong_url_is_named_and_not_told() {
 fn one_url_needs_the_other() {
     assert_eq!(
         problems(&[AMQP]),
-        ["LEVERET_AMQP_URL is set and LEVERET_REDIS_URL is not: set both for RabbitMQ and Redis, or none for an embedded file (LEVERET_FILE)"]
+        [
+            "LEVERET_AMQP_URL is set and LEVERET_REDIS_URL is not: set both for RabbitMQ and Redis, or none for an embedded file (LEVERET_FILE)"
+        ]
     );
     assert!(problems(&[REDIS])[0].starts_with("LEVERET_REDIS_URL is set and LEVERET_AMQP_URL is not"));
     assert!(problems(&[AMQP, REDIS, ("LEVERET_FILE", "x.db")])[0].starts_with("LEVERET_FILE is set together with"));
@@ -141,7 +171,12 @@ fn one_url_needs_the_other() {
 fn a_payload_has_to_fit_into_a_message() {
     let problems = problems(&[AMQP, REDIS, ("LEVERET_PAYLOAD_BYTES", "16MiB")]);
     assert!(problems[0].starts_with("LEVERET_PAYLOAD_BYTES=16MiB"), "{problems:?}");
-    servers(&[AMQP, REDIS, ("LEVERET_PAYLOAD_BYTES", "16MiB"), ("LEVERET_AMQP_MESSAGE_BYTES", "32MiB")]);
+    servers(&[
+        AMQP,
+        REDIS,
+        ("LEVERET_PAYLOAD_BYTES", "16MiB"),
+        ("LEVERET_AMQP_MESSAGE_BYTES", "32MiB"),
+    ]);
     read(&[("LEVERET_PAYLOAD_BYTES", "16MiB")]);
 }
 
@@ -155,17 +190,28 @@ fn a_name_with_a_typing_mistake_is_told_the_near_one() {
         ("LEVERET_REDISURL", "LEVERET_REDIS_URL"),
     ] {
         let warnings = read(&[(given, "7")]).warnings;
-        assert_eq!(warnings, [format!("{given} is not a setting and has no effect: is {near} meant?")]);
+        assert_eq!(
+            warnings,
+            [format!("{given} is not a setting and has no effect: is {near} meant?")]
+        );
     }
     // Those of test runners, of Kubernetes' services, and of others.
-    let strangers = [("LEVERET_TEST_AMQP_URL", "x"), ("LEVERET_PORT", "tcp://10.0.0.1:80"), ("LEVERET_SERVICE_HOST", "10.0.0.1"), ("LANES", "1")];
+    let strangers = [
+        ("LEVERET_TEST_AMQP_URL", "x"),
+        ("LEVERET_PORT", "tcp://10.0.0.1:80"),
+        ("LEVERET_SERVICE_HOST", "10.0.0.1"),
+        ("LANES", "1"),
+    ];
     assert!(read(&strangers).warnings.is_empty());
 }
 
 #[test]
 fn what_is_for_servers_alone_is_warned_of_without_them() {
     let warnings = read(&[("LEVERET_QUEUE_TYPE", "classic")]).warnings;
-    assert_eq!(warnings, ["LEVERET_QUEUE_TYPE has no effect without LEVERET_AMQP_URL and LEVERET_REDIS_URL"]);
+    assert_eq!(
+        warnings,
+        ["LEVERET_QUEUE_TYPE has no effect without LEVERET_AMQP_URL and LEVERET_REDIS_URL"]
+    );
 }
 
 /// `LEVERET_TEST_REGENERATE=1 cargo test --test config` writes the table.
@@ -179,7 +225,12 @@ fn the_documentation_has_every_variable() {
             nothing if nothing.is_empty() => "not set".into(),
             default => format!("`{default}`"),
         };
-        table += &format!("| `{}` | {} | {} | {default} |\n", variable.name(), variable.sets(), variable.takes());
+        table += &format!(
+            "| `{}` | {} | {} | {default} |\n",
+            variable.name(),
+            variable.sets(),
+            variable.takes()
+        );
     }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
     let text = std::fs::read_to_string(&path).expect("docs/configuration.md is there");
@@ -189,7 +240,10 @@ fn the_documentation_has_every_variable() {
         std::fs::write(&path, [before, BEGIN, &table, END, after].concat()).expect("written");
         return;
     }
-    assert!(written == table, "docs/configuration.md is out of date: LEVERET_TEST_REGENERATE=1 cargo test --test config");
+    assert!(
+        written == table,
+        "docs/configuration.md is out of date: LEVERET_TEST_REGENERATE=1 cargo test --test config"
+    );
 }
 
 #[cfg(feature = "embedded")]
@@ -197,8 +251,17 @@ fn the_documentation_has_every_variable() {
 async fn a_backend_carries_the_settings_that_it_was_opened_with() {
     let path = std::env::temp_dir().join(format!("leveret-config-{}.db", uuid::Uuid::new_v4().simple()));
     let file = path.to_str().expect("a path that is text");
-    let backend = Backend::open(read(&[("LEVERET_FILE", file), ("LEVERET_ACTIVITIES", "3"), ("LEVERET_NAMESPACE", "shop")])).await.expect("opened");
-    assert_eq!((backend.settings().activities, backend.namespace().as_str()), (3, "shop"));
+    let backend = Backend::open(read(&[
+        ("LEVERET_FILE", file),
+        ("LEVERET_ACTIVITIES", "3"),
+        ("LEVERET_NAMESPACE", "shop"),
+    ]))
+    .await
+    .expect("opened");
+    assert_eq!(
+        (backend.settings().activities, backend.namespace().as_str()),
+        (3, "shop")
+    );
     assert_eq!(backend.to_string(), file);
     drop(backend);
     std::fs::remove_file(path).expect("the file was there");
@@ -226,7 +289,8 @@ mod servers {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     fn url(name: &str) -> String {
-        std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the tests with tests/run, which starts the servers"))
+        std::env::var(name)
+            .unwrap_or_else(|_| panic!("{name} is not set: run the tests with tests/run, which starts the servers"))
     }
 
     fn namespace() -> String {
@@ -296,12 +360,19 @@ mod servers {
         assert!(!opening.is_finished());
 
         let _relay = relay(away, server).await;
-        let backend = timeout(PATIENCE, opening).await.expect("connected").expect("no panic").expect("a backend");
+        let backend = timeout(PATIENCE, opening)
+            .await
+            .expect("connected")
+            .expect("no panic")
+            .expect("a backend");
         assert_eq!(get(health, "/ready").await, Some((200, "ready\n".into())));
         assert_eq!(backend.settings().lanes, 3);
 
         // A worker on it joins the same port, and its leaving leaves it open.
-        let worker = leveret::Worker::new("orders", backend.clone()).start().await.expect("started");
+        let worker = leveret::Worker::new("orders", backend.clone())
+            .start()
+            .await
+            .expect("started");
         assert_eq!(get(health, "/ready").await, Some((200, "ready\n".into())));
         worker.stop().await;
         assert_eq!(get(health, "/live").await, Some((200, "live\n".into())));
@@ -311,10 +382,20 @@ mod servers {
     async fn a_refusal_is_told_at_once_even_while_the_other_server_is_away() {
         let (amqp, away) = (url("LEVERET_TEST_AMQP_URL"), free().await);
         let redis = format!("redis://{away}/");
-        assert!(amqp.contains("%2f"), "the tests expect the virtual host / in LEVERET_TEST_AMQP_URL");
+        assert!(
+            amqp.contains("%2f"),
+            "the tests expect the virtual host / in LEVERET_TEST_AMQP_URL"
+        );
         let amqp = amqp.replace("%2f", "nowhere");
-        let config = read(&[("LEVERET_AMQP_URL", &amqp), ("LEVERET_REDIS_URL", &redis), ("LEVERET_NAMESPACE", &namespace())]);
-        let error = timeout(PATIENCE, Backend::open(config)).await.expect("it ends").expect_err("refused");
+        let config = read(&[
+            ("LEVERET_AMQP_URL", &amqp),
+            ("LEVERET_REDIS_URL", &redis),
+            ("LEVERET_NAMESPACE", &namespace()),
+        ]);
+        let error = timeout(PATIENCE, Backend::open(config))
+            .await
+            .expect("it ends")
+            .expect_err("refused");
         assert!(error.is_permanent());
         assert!(error.to_string().contains("virtual host \"nowhere\""), "{error}");
     }
@@ -323,8 +404,13 @@ mod servers {
     async fn broker_and_store_have_to_be_of_one_namespace() {
         let named = |name| Namespace::new(name).expect("a valid name");
         let rabbit = RabbitMqConfig::new("amqp://localhost", named("shop"));
-        let error = Backend::servers(rabbit, RedisConfig::new("redis://localhost", named("stop"))).await.expect_err("refused");
+        let error = Backend::servers(rabbit, RedisConfig::new("redis://localhost", named("stop")))
+            .await
+            .expect_err("refused");
         assert!(error.is_permanent());
-        assert!(error.to_string().contains("namespace shop") && error.to_string().contains("namespace stop"), "{error}");
+        assert!(
+            error.to_string().contains("namespace shop") && error.to_string().contains("namespace stop"),
+            "{error}"
+        );
     }
 }

@@ -1,5 +1,7 @@
 //! Starts that another client than ours publishes: Python's pika, by way of `raw_start.py`.
 
+#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Arc;

@@ -47,7 +47,12 @@ impl Backend {
     /// Permanent if a server refuses for good (credentials, virtual host), if the file cannot be used, or if this build lacks a feature: the message
     /// says which.
     pub async fn open(config: Config) -> Result<Backend> {
-        let Config { namespace, place, settings, .. } = config;
+        let Config {
+            namespace,
+            place,
+            settings,
+            ..
+        } = config;
         let status = Status::default();
         let probes = match settings.http {
             None => None,
@@ -126,10 +131,13 @@ async fn open_servers(servers: Servers, namespace: Namespace, status: &Status) -
 
 #[cfg(not(all(feature = "rabbitmq", feature = "redis")))]
 async fn open_servers(_: Servers, _: Namespace, _: &Status) -> Result<Backend> {
-    let missing: Vec<_> = [("rabbitmq", cfg!(feature = "rabbitmq")), ("redis", cfg!(feature = "redis"))]
-        .into_iter()
-        .filter_map(|(name, is_on)| (!is_on).then(|| format!("`{name}`")))
-        .collect();
+    let missing: Vec<_> = [
+        ("rabbitmq", cfg!(feature = "rabbitmq")),
+        ("redis", cfg!(feature = "redis")),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_on)| (!is_on).then(|| format!("`{name}`")))
+    .collect();
     Err(Error::permanent(format!(
         "LEVERET_AMQP_URL and LEVERET_REDIS_URL are set, and this build cannot use them: build it with the feature {}",
         missing.join(" and ")
@@ -151,13 +159,23 @@ async fn connect(rabbit: super::RabbitMqConfig, redis: super::RedisConfig, statu
         until_there(status, || super::RedisStore::connect(redis.clone())),
     )?;
     let description = format!("{} and Redis at {}", broker.address(), store.address());
-    Ok(Backend::new(namespace, broker, store, Arc::new(super::SystemClock), description))
+    Ok(Backend::new(
+        namespace,
+        broker,
+        store,
+        Arc::new(super::SystemClock),
+        description,
+    ))
 }
 
 /// Tries until it works or never will. No timeout: the caller drops the future when it has waited enough.
 #[cfg_attr(not(all(feature = "rabbitmq", feature = "redis")), allow(dead_code))]
 async fn until_there<T, F: Future<Output = Result<T>>>(status: &Status, connect: impl Fn() -> F) -> Result<T> {
-    let pauses = ExponentialBuilder::default().with_min_delay(PAUSES.0).with_max_delay(PAUSES.1).without_max_times().with_jitter();
+    let pauses = ExponentialBuilder::default()
+        .with_min_delay(PAUSES.0)
+        .with_max_delay(PAUSES.1)
+        .without_max_times()
+        .with_jitter();
     for pause in pauses.build() {
         match connect().await {
             Err(error) if !error.is_permanent() => {
@@ -183,6 +201,10 @@ impl Status {
 
     fn reason(&self) -> String {
         let reason = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if reason.is_empty() { "connecting".into() } else { reason.clone() }
+        if reason.is_empty() {
+            "connecting".into()
+        } else {
+            reason.clone()
+        }
     }
 }

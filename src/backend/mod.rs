@@ -15,11 +15,11 @@ mod rabbitmq;
 mod redis;
 mod store;
 
+pub use crate::model::QueueType;
 pub(crate) use broker::BUNDLE_TYPE;
 pub use broker::{Acknowledge, Broker, Consumer, Delivery, Message, Properties, Queue, QueueDepth};
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, Result, Retryable};
-pub use crate::model::QueueType;
 pub use handle::Backend;
 #[cfg(feature = "rabbitmq")]
 pub use rabbitmq::{RabbitMq, RabbitMqConfig};

@@ -70,10 +70,6 @@ pub trait Store: Send + Sync {
     /// Returns true if the request is refused from now on. Kept for `keep`.
     async fn refuse(&self, instance: &InstanceRef, request: &MessageId, keep: Duration) -> Result<bool>;
 
-    /// Counts a turn that is about to run code for redelivered items, and returns the count since the last commit. A commit resets it. 0 if the
-    /// execution is not the current one. Repeating it after a lost reply counts once too often, which does no harm.
-    async fn count_try(&self, instance: &InstanceRef, execution: ExecutionId) -> Result<u32>;
-
     /// Deletes a terminal, unmarked record and all that belongs to it; receipts stay for `keep`, and so does the outcome under its run ID (at least 60 s).
     async fn delete(&self, instance: &InstanceRef, execution: ExecutionId, keep: Duration) -> Result<Deleted>;
 

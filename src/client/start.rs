@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::wait::settled;
 use super::{Client, CommandState, Error, Run};
-use crate::backend::{Created, ConflictPolicy};
+use crate::backend::{ConflictPolicy, Created};
 use crate::engine::{NewInstance, check_key};
 use crate::model::{AppId, ExecutionId, Failure, InstanceId, InstanceRef, MessageId, Payload, RunId, Timestamp};
 use crate::wire::{Command, CommandItem};

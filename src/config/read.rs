@@ -17,7 +17,11 @@ use crate::model::{Namespace, QueueType, Settings};
 /// What a message holds besides a payload, generously: names, IDs, headers.
 const ENVELOPE: u64 = 64 << 10;
 /// What a process sets only if it has servers in mind.
-const FOR_SERVERS: [&str; 3] = ["LEVERET_QUEUE_TYPE", "LEVERET_AMQP_HEARTBEAT", "LEVERET_AMQP_MESSAGE_BYTES"];
+const FOR_SERVERS: [&str; 3] = [
+    "LEVERET_QUEUE_TYPE",
+    "LEVERET_AMQP_HEARTBEAT",
+    "LEVERET_AMQP_MESSAGE_BYTES",
+];
 
 /// What the environment says.
 ///
@@ -108,7 +112,9 @@ impl Config {
     ///
     /// # Errors
     /// [`ConfigError`] with every value that is wrong and every pair that does not fit together.
-    pub fn read<N: AsRef<OsStr>, V: AsRef<OsStr>>(given: impl IntoIterator<Item = (N, V)>) -> Result<Self, ConfigError> {
+    pub fn read<N: AsRef<OsStr>, V: AsRef<OsStr>>(
+        given: impl IntoIterator<Item = (N, V)>,
+    ) -> Result<Self, ConfigError> {
         let (mut draft, mut problems, mut warnings) = (Draft::default(), Vec::new(), Vec::new());
         let mut set = BTreeMap::new();
         for (name, value) in given {
@@ -131,9 +137,14 @@ impl Config {
                 problems.extend(read.err());
             }
         }
-        for name in set.keys().filter(|name| variables().iter().all(|known| known.name() != *name)) {
+        for name in set
+            .keys()
+            .filter(|name| variables().iter().all(|known| known.name() != *name))
+        {
             if let Some(nearest) = nearest(name) {
-                warnings.push(format!("{name} is not a setting and has no effect: is {nearest} meant?"));
+                warnings.push(format!(
+                    "{name} is not a setting and has no effect: is {nearest} meant?"
+                ));
             }
         }
         let has = |name: &str| set.contains_key(name);
@@ -167,12 +178,19 @@ impl Draft {
             }),
             _ => Place::File(self.file.unwrap_or_else(|| DEFAULT_FILE.into())),
         };
-        Config { namespace: self.namespace, place, settings: self.settings, warnings }
+        Config {
+            namespace: self.namespace,
+            place,
+            settings: self.settings,
+            warnings,
+        }
     }
 }
 
 fn alone(set: &str, missing: &str) -> String {
-    format!("{set} is set and {missing} is not: set both for RabbitMQ and Redis, or none for an embedded file (LEVERET_FILE)")
+    format!(
+        "{set} is set and {missing} is not: set both for RabbitMQ and Redis, or none for an embedded file (LEVERET_FILE)"
+    )
 }
 
 /// A message may be a nearly full bundle and one item of the largest size.

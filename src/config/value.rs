@@ -3,7 +3,13 @@
 use std::time::Duration;
 
 /// Units of time in milliseconds, the longest first.
-const TIMES: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+const TIMES: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1000),
+    ("ms", 1),
+];
 /// Units of size in bytes, the largest first.
 const SIZES: [(&str, u64); 4] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10), ("", 1)];
 
@@ -17,7 +23,10 @@ fn parse(text: &str, units: &[(&str, u64)]) -> Option<u64> {
 
 /// In the largest unit that leaves a whole number.
 fn show(value: u64, units: &[(&str, u64)], zero: &str) -> String {
-    match units.iter().find(|(_, factor)| value >= *factor && value.is_multiple_of(*factor)) {
+    match units
+        .iter()
+        .find(|(_, factor)| value >= *factor && value.is_multiple_of(*factor))
+    {
         Some((unit, factor)) => format!("{}{unit}", value / factor),
         None => zero.into(),
     }
@@ -45,11 +54,22 @@ mod tests {
 
     #[test]
     fn durations_and_sizes_are_a_number_and_a_unit() {
-        for (text, millis) in [("250ms", 250), ("10s", 10_000), ("5m", 300_000), ("1h", 3_600_000), ("7d", 604_800_000)] {
+        for (text, millis) in [
+            ("250ms", 250),
+            ("10s", 10_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("7d", 604_800_000),
+        ] {
             assert_eq!(duration(text), Some(Duration::from_millis(millis)), "{text}");
             assert_eq!(show_duration(Duration::from_millis(millis)), text);
         }
-        for (text, bytes) in [("8MiB", 8 << 20), ("65535", 65_535), ("64KiB", 64 << 10), ("2GiB", 2 << 30)] {
+        for (text, bytes) in [
+            ("8MiB", 8 << 20),
+            ("65535", 65_535),
+            ("64KiB", 64 << 10),
+            ("2GiB", 2 << 30),
+        ] {
             assert_eq!(size(text), Some(bytes), "{text}");
             assert_eq!(show_size(bytes), text);
         }
@@ -59,7 +79,17 @@ mod tests {
 
     #[test]
     fn nothing_is_guessed() {
-        for bad in ["", "10", "s", "10 s", "-1s", "1.5s", "10x", "99999999999999999999s", "999999999999999999d"] {
+        for bad in [
+            "",
+            "10",
+            "s",
+            "10 s",
+            "-1s",
+            "1.5s",
+            "10x",
+            "99999999999999999999s",
+            "999999999999999999d",
+        ] {
             assert_eq!(duration(bad), None, "{bad}");
         }
         // 8 MB: a million or 2^20 bytes?

@@ -31,15 +31,37 @@ pub struct Variable {
 
 /// What a variable's value is, and where it goes.
 enum Field {
-    Count { range: RangeInclusive<u64>, get: fn(&Draft) -> u64, set: fn(&mut Draft, u64) },
-    Size { range: RangeInclusive<u64>, get: fn(&Draft) -> u64, set: fn(&mut Draft, u64) },
-    Time { range: RangeInclusive<Duration>, get: fn(&Draft) -> Duration, set: fn(&mut Draft, Duration) },
+    Count {
+        range: RangeInclusive<u64>,
+        get: fn(&Draft) -> u64,
+        set: fn(&mut Draft, u64),
+    },
+    Size {
+        range: RangeInclusive<u64>,
+        get: fn(&Draft) -> u64,
+        set: fn(&mut Draft, u64),
+    },
+    Time {
+        range: RangeInclusive<Duration>,
+        get: fn(&Draft) -> Duration,
+        set: fn(&mut Draft, Duration),
+    },
     /// A time, or `off`.
-    Kept { get: fn(&Draft) -> Option<Duration>, set: fn(&mut Draft, Option<Duration>) },
+    Kept {
+        get: fn(&Draft) -> Option<Duration>,
+        set: fn(&mut Draft, Option<Duration>),
+    },
     /// Anything else: `set` says whether the text is one.
-    Text { takes: &'static str, get: fn(&Draft) -> String, set: fn(&mut Draft, &str) -> Option<()> },
+    Text {
+        takes: &'static str,
+        get: fn(&Draft) -> String,
+        set: fn(&mut Draft, &str) -> Option<()>,
+    },
     /// Like `Text`, but no message may repeat its value.
-    Secret { takes: &'static str, set: fn(&mut Draft, &str) -> Option<()> },
+    Secret {
+        takes: &'static str,
+        set: fn(&mut Draft, &str) -> Option<()>,
+    },
 }
 
 impl Variable {
@@ -179,7 +201,12 @@ const VARIABLES: &[Variable] = &[
         sets: "The file of the embedded backend, where no servers are. Not together with the URLs.",
         field: Field::Text {
             takes: "a path",
-            get: |draft| draft.file.as_ref().map_or_else(|| DEFAULT_FILE.into(), |file| file.display().to_string()),
+            get: |draft| {
+                draft
+                    .file
+                    .as_ref()
+                    .map_or_else(|| DEFAULT_FILE.into(), |file| file.display().to_string())
+            },
             set: |draft, text| {
                 draft.file = Some(text.into());
                 Some(())
@@ -208,57 +235,164 @@ const VARIABLES: &[Variable] = &[
             },
         },
     },
-    variable!("LEVERET_AMQP_HEARTBEAT", Time(SECOND..=LONGEST_HEARTBEAT), amqp_heartbeat,
-        "A connection to RabbitMQ that is silent for this long is dead. Counted in whole seconds."),
-    variable!("LEVERET_AMQP_MESSAGE_BYTES", Size(64 * KIB..=512 * MIB), amqp_message_bytes,
-        "The largest message that RabbitMQ takes: its own `max_message_size`."),
-    variable!("LEVERET_ACTIVITIES", Count(1..=65_535), settings.activities, "Activities that a worker runs at once."),
-    variable!("LEVERET_TURNS", Count(1..=65_535), settings.turns, "Turns of workflows that a worker runs at once."),
-    variable!("LEVERET_PREFETCH", Count(1..=65_535), settings.prefetch,
-        "Messages that a worker holds unacknowledged, for each lane and for starts."),
-    variable!("LEVERET_LANES", Count(1..=256), settings.lanes,
-        "Lanes of the app, the most workers that can run its workflows. Fixed when its first worker starts."),
-    variable!("LEVERET_WORKER_HEARTBEAT", Time(LEAST_SIGN..=HOUR), settings.heartbeat,
-        "How often a worker gives a sign of life. It counts as gone after three missed ones."),
-    variable!("LEVERET_DUE_INTERVAL", Time(MILLI..=HOUR), settings.due_interval,
-        "How often timers are looked at: they are late by up to this."),
-    variable!("LEVERET_PARKED_INTERVAL", Time(LEAST_SIGN..=DAY), settings.parked_interval,
-        "The longest wait before a call to an app that does not exist is tried again."),
-    variable!("LEVERET_DELIVERY_TIMEOUT", Time(SECOND..=YEAR), settings.delivery_timeout,
-        "RabbitMQ's `consumer_timeout`. An activity that has run for half of it gets a lease instead of its message."),
-    variable!("LEVERET_SHUTDOWN_GRACE", Time(Duration::ZERO..=DAY), settings.shutdown_grace,
-        "What running activities get to end in when a worker stops; then they are handed back."),
+    variable!(
+        "LEVERET_AMQP_HEARTBEAT",
+        Time(SECOND..=LONGEST_HEARTBEAT),
+        amqp_heartbeat,
+        "A connection to RabbitMQ that is silent for this long is dead. Counted in whole seconds."
+    ),
+    variable!(
+        "LEVERET_AMQP_MESSAGE_BYTES",
+        Size(64 * KIB..=512 * MIB),
+        amqp_message_bytes,
+        "The largest message that RabbitMQ takes: its own `max_message_size`."
+    ),
+    variable!(
+        "LEVERET_ACTIVITIES",
+        Count(1..=65_535),
+        settings.activities,
+        "Activities that a worker runs at once."
+    ),
+    variable!(
+        "LEVERET_TURNS",
+        Count(1..=65_535),
+        settings.turns,
+        "Turns of workflows that a worker runs at once."
+    ),
+    variable!(
+        "LEVERET_PREFETCH",
+        Count(1..=65_535),
+        settings.prefetch,
+        "Messages that a worker holds unacknowledged, for each lane and for starts."
+    ),
+    variable!(
+        "LEVERET_LANES",
+        Count(1..=256),
+        settings.lanes,
+        "Lanes of the app, the most workers that can run its workflows. Fixed when its first worker starts."
+    ),
+    variable!(
+        "LEVERET_WORKER_HEARTBEAT",
+        Time(LEAST_SIGN..=HOUR),
+        settings.heartbeat,
+        "How often a worker gives a sign of life. It counts as gone after three missed ones."
+    ),
+    variable!(
+        "LEVERET_DUE_INTERVAL",
+        Time(MILLI..=HOUR),
+        settings.due_interval,
+        "How often timers are looked at: they are late by up to this."
+    ),
+    variable!(
+        "LEVERET_PARKED_INTERVAL",
+        Time(LEAST_SIGN..=DAY),
+        settings.parked_interval,
+        "The longest wait before a call to an app that does not exist is tried again."
+    ),
+    variable!(
+        "LEVERET_DELIVERY_TIMEOUT",
+        Time(SECOND..=YEAR),
+        settings.delivery_timeout,
+        "RabbitMQ's `consumer_timeout`. An activity that has run for half of it gets a lease instead of its message."
+    ),
+    variable!(
+        "LEVERET_SHUTDOWN_GRACE",
+        Time(Duration::ZERO..=DAY),
+        settings.shutdown_grace,
+        "What running activities get to end in when a worker stops; then they are handed back."
+    ),
     Variable {
         name: "LEVERET_HTTP",
         sets: "Where `/live` and `/ready` are served. Nowhere if not set.",
         field: Field::Text {
             takes: "an IP address and a port, such as 0.0.0.0:8080",
-            get: |draft| draft.settings.http.map_or_else(String::new, |address| address.to_string()),
+            get: |draft| {
+                draft
+                    .settings
+                    .http
+                    .map_or_else(String::new, |address| address.to_string())
+            },
             set: |draft, text| text.parse().ok().map(|address| draft.settings.http = Some(address)),
         },
     },
-    variable!("LEVERET_PAYLOAD_BYTES", Size(KIB..=512 * MIB), settings.limits.payload_bytes,
-        "The largest payload: an input, output, event or failure's details."),
-    variable!("LEVERET_HISTORY_EVENTS", Count(1..=1_000_000_000), settings.limits.history_events,
-        "A history of this many events is warned of."),
-    variable!("LEVERET_CACHE_BYTES", Size(0..=1024 * GIB), settings.limits.cache_bytes,
-        "What a worker keeps of live workflows in memory, estimated. Others are replayed when something happens to them."),
-    variable!("LEVERET_INBOX_EVENTS", Count(1..=10_000_000), settings.limits.inbox_events,
-        "Raised events that may wait for an instance. Results and timers always fit."),
-    variable!("LEVERET_TURN_EVENTS", Count(1..=1_000_000), settings.limits.turn_events, "Events that one turn takes at most."),
-    variable!("LEVERET_BUNDLE_ITEMS", Count(1..=10_000), settings.limits.bundle_items, "Items that share one message at most."),
-    variable!("LEVERET_BUNDLE_BYTES", Size(KIB..=64 * MIB), settings.limits.bundle_bytes,
-        "A message that has reached this size takes no further item."),
-    variable!("LEVERET_GENERATIONS", Count(1..=1_000_000), settings.limits.generations,
-        "Continue-as-new generations of an instance that run before others get their turn."),
-    variable!("LEVERET_CRASHES", Count(1..=1000), settings.limits.crashes,
-        "Redeliveries with which an activity or a turn may take its process down before it is stopped."),
-    variable!("LEVERET_DEDUP_WINDOW", Time(SECOND..=YEAR), settings.limits.dedup_window,
-        "How long the ID of a request or an event is remembered, so that a repetition has no effect."),
-    variable!("LEVERET_RETENTION_COMPLETED", Kept, settings.retention.completed,
-        "How long completed instances are kept. `off`: until they are purged."),
-    variable!("LEVERET_RETENTION_FAILED", Kept, settings.retention.failed, "How long failed instances are kept."),
-    variable!("LEVERET_RETENTION_TERMINATED", Kept, settings.retention.terminated, "How long terminated instances are kept."),
+    variable!(
+        "LEVERET_PAYLOAD_BYTES",
+        Size(KIB..=512 * MIB),
+        settings.limits.payload_bytes,
+        "The largest payload: an input, output, event or failure's details."
+    ),
+    variable!(
+        "LEVERET_HISTORY_EVENTS",
+        Count(1..=1_000_000_000),
+        settings.limits.history_events,
+        "A history of this many events is warned of."
+    ),
+    variable!(
+        "LEVERET_CACHE_BYTES",
+        Size(0..=1024 * GIB),
+        settings.limits.cache_bytes,
+        "What a worker keeps of live workflows in memory, estimated. Others are replayed when something happens to them."
+    ),
+    variable!(
+        "LEVERET_INBOX_EVENTS",
+        Count(1..=10_000_000),
+        settings.limits.inbox_events,
+        "Raised events that may wait for an instance. Results and timers always fit."
+    ),
+    variable!(
+        "LEVERET_TURN_EVENTS",
+        Count(1..=1_000_000),
+        settings.limits.turn_events,
+        "Events that one turn takes at most."
+    ),
+    variable!(
+        "LEVERET_BUNDLE_ITEMS",
+        Count(1..=10_000),
+        settings.limits.bundle_items,
+        "Items that share one message at most."
+    ),
+    variable!(
+        "LEVERET_BUNDLE_BYTES",
+        Size(KIB..=64 * MIB),
+        settings.limits.bundle_bytes,
+        "A message that has reached this size takes no further item."
+    ),
+    variable!(
+        "LEVERET_GENERATIONS",
+        Count(1..=1_000_000),
+        settings.limits.generations,
+        "Continue-as-new generations of an instance that run before others get their turn."
+    ),
+    variable!(
+        "LEVERET_CRASHES",
+        Count(1..=1000),
+        settings.limits.crashes,
+        "Redeliveries with which an activity or a turn may take its process down before it is stopped."
+    ),
+    variable!(
+        "LEVERET_DEDUP_WINDOW",
+        Time(SECOND..=YEAR),
+        settings.limits.dedup_window,
+        "How long the ID of a request or an event is remembered, so that a repetition has no effect."
+    ),
+    variable!(
+        "LEVERET_RETENTION_COMPLETED",
+        Kept,
+        settings.retention.completed,
+        "How long completed instances are kept. `off`: until they are purged."
+    ),
+    variable!(
+        "LEVERET_RETENTION_FAILED",
+        Kept,
+        settings.retention.failed,
+        "How long failed instances are kept."
+    ),
+    variable!(
+        "LEVERET_RETENTION_TERMINATED",
+        Kept,
+        settings.retention.terminated,
+        "How long terminated instances are kept."
+    ),
 ];
 
 /// Whether it looks like a URL of such a scheme, with a host. What is finer is for the client library to say.

@@ -9,7 +9,9 @@ impl Engine {
     pub(crate) async fn delete(&self, instance: &InstanceRef, execution: ExecutionId) -> Result<Deleted> {
         let keep = self.limits.dedup_window;
         loop {
-            let Some(record) = self.retrying("record", || self.store().record(instance)).await? else { return Ok(Deleted::Absent) };
+            let Some(record) = self.retrying("record", || self.store().record(instance)).await? else {
+                return Ok(Deleted::Absent);
+            };
             if record.execution != execution {
                 return Ok(Deleted::Absent);
             }
@@ -17,14 +19,17 @@ impl Engine {
                 return Ok(Deleted::Active);
             }
             self.drive_marks(instance, &record).await?;
-            let deleted = self.retrying("delete", || self.store().delete(instance, execution, keep)).await?;
+            let deleted = self
+                .retrying("delete", || self.store().delete(instance, execution, keep))
+                .await?;
             match deleted {
                 Deleted::Marked => continue,
                 Deleted::Active => return Ok(deleted),
                 // A crash here leaves entries that name nothing; their handlers, and every reader of the index, find that out.
                 Deleted::Deleted | Deleted::Absent => {
                     let keys = [check_key(instance, &record.origin.request), retention_key(execution)];
-                    self.retrying("unschedule", || self.store().unschedule(&instance.app, &keys)).await?;
+                    self.retrying("unschedule", || self.store().unschedule(&instance.app, &keys))
+                        .await?;
                     self.retrying("unindex", || self.store().unindex(instance)).await?;
                     // A new instance of the same ID may have been created and indexed in between.
                     if let Some(record) = self.retrying("record", || self.store().record(instance)).await? {

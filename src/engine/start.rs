@@ -141,7 +141,8 @@ impl Engine {
             return Ok(());
         }
         if self.is_early(&record).await? {
-            self.retrying("index", || self.store().index(&new.instance, &record)).await?;
+            self.retrying("index", || self.store().index(&new.instance, &record))
+                .await?;
             // Its check publishes it when the time has come.
             return Ok(());
         }

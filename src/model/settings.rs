@@ -71,7 +71,10 @@ impl Settings {
             return Some(format!("setting `{name}` is 0: it must be at least 1"));
         }
         if self.lanes > 256 {
-            return Some(format!("setting `lanes` is {}: 256 is the most (each lane is a queue)", self.lanes));
+            return Some(format!(
+                "setting `lanes` is {}: 256 is the most (each lane is a queue)",
+                self.lanes
+            ));
         }
         None
     }

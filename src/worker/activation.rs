@@ -11,15 +11,16 @@ use tokio::sync::SemaphorePermit;
 use tracing::{debug, warn};
 
 use super::delivery::Arrival;
+use super::homes::Successor;
 use super::runtime::Runtime;
 use super::state::{Live, OpenCalls};
 use super::turn::Opening;
-use crate::backend::{Deliver, Delivered, Loaded, Mark, Queue, Record, Result, WorkerInfo};
+use crate::backend::{Loaded, Mark, Record, Result};
 use crate::fault::fault_point;
 use crate::model::{ExecutionId, InstanceRef, Lane, MessageId, StallReason, Status};
 use crate::replay::Stuck;
 use crate::replay::history::Turn;
-use crate::wire::{Command, Item, WakeItem};
+use crate::wire::{Command, Item};
 
 /// How long an instance is left alone after its turn failed for reasons outside it.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
@@ -33,7 +34,11 @@ pub(super) fn arrive(runtime: &Arc<Runtime>, instance: &InstanceRef, arrival: Ar
 
 /// Works until nothing waits for the instance.
 async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
-    let mut guard = Abandoned { runtime: &runtime, instance: &instance, is_over: false };
+    let mut guard = Abandoned {
+        runtime: &runtime,
+        instance: &instance,
+        is_over: false,
+    };
     loop {
         let batch = runtime.mailboxes.take(&instance, runtime.settings.limits.turn_events);
         if batch.is_empty() {
@@ -41,7 +46,9 @@ async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
             guard.is_over = true;
             return;
         }
-        let Ok(permit) = runtime.turns.acquire().await else { return };
+        let Ok(permit) = runtime.turns.acquire().await else {
+            return;
+        };
         let mut activation = Activation::new(&runtime, &instance, &batch);
         let outcome = activation.run().await;
         activation.end_try().await;
@@ -85,16 +92,6 @@ pub(super) enum Step {
     Done,
 }
 
-/// Another worker that could run an instance's code.
-enum Successor {
-    /// It holds this lane.
-    Holds(Lane),
-    /// It holds none, as far as is known.
-    Waits,
-    /// There is none.
-    Nobody,
-}
-
 /// One batch of items on its way through an instance.
 pub(super) struct Activation<'a> {
     pub(super) runtime: &'a Runtime,
@@ -104,7 +101,7 @@ pub(super) struct Activation<'a> {
     /// True if one of them was delivered before.
     pub(super) is_redelivered: bool,
     /// Lanes by which they came.
-    lane: Option<Lane>,
+    pub(super) lane: Option<Lane>,
     /// True if the state was read, or confirmed by a commit, since the items came: only then may one be dropped because of it.
     pub(super) is_current: bool,
     /// Executions begun by continue-as-new in this activation.
@@ -150,7 +147,11 @@ impl<'a> Activation<'a> {
                 Step::Again => live = Some(state),
                 Step::Reload => self.is_current = false,
                 Step::Done => {
-                    if state.record.status == Status::Running && state.execution.is_some() && state.inbox.is_empty() && !self.has_parked {
+                    if state.record.status == Status::Running
+                        && state.execution.is_some()
+                        && state.inbox.is_empty()
+                        && !self.has_parked
+                    {
                         self.runtime.cache.put(self.instance.clone(), state);
                     }
                     return Ok(());
@@ -165,13 +166,17 @@ impl<'a> Activation<'a> {
         let engine = &self.runtime.engine;
         loop {
             let most = self.runtime.settings.limits.turn_events;
-            let loaded = engine.retrying("load", || engine.store().load(self.instance, 0, most)).await?;
+            let loaded = engine
+                .retrying("load", || engine.store().load(self.instance, 0, most))
+                .await?;
             let Some(loaded) = loaded else { return Ok(None) };
             // A start's mark is cleared by the first turn, which is what we are here for.
             let mut outstanding = loaded.record.clone();
             outstanding.marks.retain(|mark| matches!(mark, Mark::Turn(_)));
             let was_driven = engine.drive_marks(self.instance, &outstanding).await?;
-            let Some(more) = self.rest_of_history(&loaded).await? else { continue };
+            let Some(more) = self.rest_of_history(&loaded).await? else {
+                continue;
+            };
             let mut state = match Live::read(&loaded, &more) {
                 Ok(state) => state,
                 Err(problem) if self.without_history(&loaded, &more, &problem).await? => return Ok(None),
@@ -195,14 +200,31 @@ impl<'a> Activation<'a> {
         }
         if let Some((reason, recursive)) = self.awaited_end(record, &[]) {
             // The children that end with it are those that can be read of.
-            let turns = loaded.turns.iter().chain(more).filter_map(|bytes| Turn::decode(bytes).ok());
+            let turns = loaded
+                .turns
+                .iter()
+                .chain(more)
+                .filter_map(|bytes| Turn::decode(bytes).ok());
             let events = OpenCalls::of(turns).terminate(reason, recursive);
             let now = self.runtime.now().max(record.updated_at);
-            self.runtime.engine.commit_plain(self.instance, record, now, events).await?;
+            self.runtime
+                .engine
+                .commit_plain(self.instance, record, now, events)
+                .await?;
             return Ok(false);
         }
-        let message = format!("{problem}; was it written by a later release? Upgrade the workers of app {}", self.instance.app);
-        self.stall_record(record, Stuck { reason: StallReason::Unreadable, message }).await?;
+        let message = format!(
+            "{problem}; was it written by a later release? Upgrade the workers of app {}",
+            self.instance.app
+        );
+        self.stall_record(
+            record,
+            Stuck {
+                reason: StallReason::Unreadable,
+                message,
+            },
+        )
+        .await?;
         Ok(matches!(self.all_to_inbox().await?, Step::Done))
     }
 
@@ -220,7 +242,11 @@ impl<'a> Activation<'a> {
         let (mut more, execution, version) = (Vec::new(), loaded.record.execution, loaded.record.version);
         let mut have = loaded.turns.len() as u64;
         while have < version {
-            let page = engine.retrying("turns", || engine.store().turns(self.instance, execution, have, Loaded::TURNS)).await?;
+            let page = engine
+                .retrying("turns", || {
+                    engine.store().turns(self.instance, execution, have, Loaded::TURNS)
+                })
+                .await?;
             if page.is_empty() {
                 return Ok(None);
             }
@@ -252,30 +278,6 @@ impl<'a> Activation<'a> {
         }
     }
 
-    /// True if the instance is at home in a lane that another worker holds, and its items came by another lane.
-    fn is_elsewhere(&self, record: &Record) -> bool {
-        match (record.lane, self.lane) {
-            (Some(home), Some(came)) => home != came && !self.runtime.lanes.holds(home),
-            _ => false,
-        }
-    }
-
-    /// Sends the items on to the instance's lane.
-    async fn forward(&mut self, record: &Record) -> Result<Step> {
-        if !self.is_current {
-            return Ok(Step::Reload);
-        }
-        let Some(lane) = record.lane else { return Ok(Step::Reload) };
-        let queue = Queue::Events(self.instance.app.clone(), lane);
-        while let Some(item) = self.items.front() {
-            if !matches!(item, Item::Start(_) | Item::Probe(_)) {
-                self.runtime.engine.outbox.send(queue.clone(), item.clone()).await?;
-            }
-            self.items.pop_front();
-        }
-        Ok(Step::Done)
-    }
-
     async fn running(&mut self, state: &mut Live) -> Result<Step> {
         if state.renewal.is_some()
             && let Some((reason, recursive)) = self.awaited_end(&state.record, &state.inbox)
@@ -304,7 +306,10 @@ impl<'a> Activation<'a> {
     }
 
     async fn pending(&mut self, state: &mut Live) -> Result<Step> {
-        let is_started = self.items.iter().any(|item| matches!(item, Item::Start(start) if start.execution == state.record.execution));
+        let is_started = self
+            .items
+            .iter()
+            .any(|item| matches!(item, Item::Start(start) if start.execution == state.record.execution));
         // Whoever published the start has asked the store whether its time has come.
         if !is_started {
             if !self.is_current {
@@ -314,7 +319,9 @@ impl<'a> Activation<'a> {
             return self.all_to_inbox().await;
         }
         let Some(lane) = self.runtime.lanes.pick() else {
-            return Err(crate::backend::Error::transient("no lane is held: another worker has to take the start"));
+            return Err(crate::backend::Error::transient(
+                "no lane is held: another worker has to take the start",
+            ));
         };
         // Before the code is looked at: if it stalls, whoever wakes it must find it at home somewhere.
         state.record.lane = Some(lane);
@@ -339,7 +346,9 @@ impl<'a> Activation<'a> {
         if !is_stalled {
             // It is held already: what would hold it up to the resume is dropped. Kept, it would hold it once more after the resume.
             let rest = self.items.split_off(wanted.unwrap_or(self.items.len()));
-            self.items.retain(|item| !matches!(item, Item::Command(command) if matches!(command.command, Command::Suspend { .. })));
+            self.items.retain(
+                |item| !matches!(item, Item::Command(command) if matches!(command.command, Command::Suspend { .. })),
+            );
             wanted = wanted.map(|_| self.items.len());
             self.items.extend(rest);
         }
@@ -373,12 +382,18 @@ impl<'a> Activation<'a> {
 
     pub(super) fn means_us(&self, command: &crate::wire::CommandItem, record: &Record) -> bool {
         let parent = record.origin.parent.as_ref().map(|parent| &parent.task);
-        command.run.is_none_or(|run| run == record.run) && command.parent.as_ref().is_none_or(|wanted| parent == Some(wanted))
+        command.run.is_none_or(|run| run == record.run)
+            && command.parent.as_ref().is_none_or(|wanted| parent == Some(wanted))
     }
 
     /// Tries a stalled instance with the code that is here.
     async fn unstall(&mut self, state: &mut Live) -> Result<Step> {
-        let ours = state.record.view.stall.as_ref().is_some_and(|stall| stall.build == self.runtime.build && stall.reason.is_of_the_code());
+        let ours = state
+            .record
+            .view
+            .stall
+            .as_ref()
+            .is_some_and(|stall| stall.build == self.runtime.build && stall.reason.is_of_the_code());
         if ours {
             // This code has been tried. If a worker of another build is up, it is that one's turn.
             let (workflow, build) = (state.record.origin.workflow.clone(), self.runtime.build.clone());
@@ -393,7 +408,11 @@ impl<'a> Activation<'a> {
             return self.renew(state).await;
         }
         // One that stalled before its first turn still has its input.
-        let opening = if state.record.input.is_some() { Opening::First } else { Opening::Unstall };
+        let opening = if state.record.input.is_some() {
+            Opening::First
+        } else {
+            Opening::Unstall
+        };
         self.turn(state, Some(opening)).await
     }
 
@@ -403,7 +422,12 @@ impl<'a> Activation<'a> {
         if state.execution.is_some() {
             return Ok(None);
         }
-        let Some(code) = self.runtime.registry.find_workflow(&state.record.origin.workflow).cloned() else {
+        let Some(code) = self
+            .runtime
+            .registry
+            .find_workflow(&state.record.origin.workflow)
+            .cloned()
+        else {
             return self.homeless(state).await.map(Some);
         };
         if self.is_redelivered && self.token.is_none() {
@@ -412,7 +436,16 @@ impl<'a> Activation<'a> {
                 let message = format!(
                     "its turn was begun {tries} times and never committed: it seems to take down its worker; resume it once the cause is mended, or deploy another build"
                 );
-                return self.stall(state, Stuck { reason: StallReason::Crashed, message }).await.map(Some);
+                return self
+                    .stall(
+                        state,
+                        Stuck {
+                            reason: StallReason::Crashed,
+                            message,
+                        },
+                    )
+                    .await
+                    .map(Some);
             }
         }
         if state.renewal.is_some() {
@@ -430,13 +463,17 @@ impl<'a> Activation<'a> {
     async fn begin_try(&mut self, execution: ExecutionId) -> Result<u32> {
         let (runtime, engine) = (self.runtime, &self.runtime.engine);
         let token: MessageId = execution.derive("turn", 0).into();
-        let tries = engine.retrying("runs", || engine.store().runs(&runtime.app, &token)).await?;
+        let tries = engine
+            .retrying("runs", || engine.store().runs(&runtime.app, &token))
+            .await?;
         if tries > 0 {
             // All turns that were under way when a process died have a token. One at a time, only the deadly one gets another.
             self.suspect = runtime.suspect_turn.acquire().await.ok();
         }
         self.token = Some(token.clone());
-        engine.retrying("begin run", || engine.store().begin_run(&runtime.app, &token)).await?;
+        engine
+            .retrying("begin run", || engine.store().begin_run(&runtime.app, &token))
+            .await?;
         Ok(tries)
     }
 
@@ -445,102 +482,11 @@ impl<'a> Activation<'a> {
         let Some(token) = self.token.take() else { return };
         self.suspect = None;
         let engine = &self.runtime.engine;
-        if let Err(error) = engine.retrying("end run", || engine.store().end_run(&self.runtime.app, &token)).await {
+        if let Err(error) = engine
+            .retrying("end run", || engine.store().end_run(&self.runtime.app, &token))
+            .await
+        {
             debug!(instance = %self.instance, %error, "a turn's token was not taken away; it lapses");
         }
-    }
-
-    /// The workflow is not registered here: another live worker that knows it takes the instance over; if there is none, it stalls.
-    async fn homeless(&mut self, state: &mut Live) -> Result<Step> {
-        if !self.is_current {
-            return Ok(Step::Reload);
-        }
-        let workflow = state.record.origin.workflow.clone();
-        match self.successor(&workflow, |_| true).await? {
-            Successor::Holds(lane) => self.hand_over(state, lane).await,
-            Successor::Waits => Err(crate::backend::Error::transient(format!("a worker that knows workflow `{workflow}` holds no lane yet"))),
-            Successor::Nobody => {
-                let message = format!("workflow `{workflow}` is not registered by any live worker of app {}: start one that registers it", self.instance.app);
-                self.stall(state, Stuck { reason: StallReason::NotRegistered, message }).await
-            }
-        }
-    }
-
-    /// Who else of the app could run the workflow.
-    async fn successor(&self, workflow: &str, fits: impl Fn(&WorkerInfo) -> bool) -> Result<Successor> {
-        let engine = &self.runtime.engine;
-        let mut workers = engine.retrying("workers", || engine.store().workers(&self.runtime.app)).await?;
-        workers.retain(|worker| worker.id != self.runtime.id && worker.workflows.iter().any(|known| known == workflow) && fits(worker));
-        // A lane that we hold was another's at its last sign of life, which may have been its last.
-        let mut lanes = workers.iter().flat_map(|worker| &worker.lanes).filter(|lane| !self.runtime.lanes.holds(**lane));
-        Ok(match lanes.next() {
-            Some(lane) => Successor::Holds(*lane),
-            None if workers.is_empty() => Successor::Nobody,
-            None => Successor::Waits,
-        })
-    }
-
-    /// Makes another worker's lane the instance's home, and sends what waits there.
-    async fn hand_over(&mut self, state: &mut Live, lane: Lane) -> Result<Step> {
-        debug!(instance = %self.instance, lane, "moved to the lane of another worker, whose code may fit");
-        if state.record.status != Status::Pending && !self.move_to(state, lane).await? {
-            return Ok(Step::Reload);
-        }
-        if self.items.is_empty() {
-            self.items.push_back(Item::Wake(WakeItem { instance: self.instance.clone() }));
-        }
-        let record = Record { lane: Some(lane), ..state.record.clone() };
-        self.forward(&record).await
-    }
-
-    /// Puts everything that waits into the inbox.
-    pub(super) async fn all_to_inbox(&mut self) -> Result<Step> {
-        while let Some(item) = self.items.front() {
-            if matches!(item, Item::Start(_) | Item::Wake(_) | Item::Probe(_)) {
-                self.items.pop_front();
-                continue;
-            }
-            match self.deliver(item, false).await? {
-                Delivered::ToLane(_) => return Ok(Step::Reload),
-                Delivered::Kept { .. } => {}
-                Delivered::Full => {
-                    warn!(instance = %self.instance, kind = item.kind(), "dropped: the instance's inbox is full");
-                    self.runtime.counters.dropped("inbox is full");
-                }
-                Delivered::Over(_) | Delivered::Absent => self.runtime.counters.dropped("instance is over"),
-            }
-            self.items.pop_front();
-        }
-        Ok(Step::Done)
-    }
-
-    /// Keeps an item that is ahead of the state.
-    pub(super) async fn park(&mut self, item: &Item) -> Result<()> {
-        warn!(instance = %self.instance, kind = item.kind(), "kept: the item is about a call that the history does not have (yet); has the store lost its last commits?");
-        self.has_parked = true;
-        self.deliver(item, true).await.map(drop)
-    }
-
-    /// Puts an item into the inbox, or says where it is to go. What is parked was taken from its sender already, so it always fits.
-    pub(super) async fn deliver(&self, item: &Item, park: bool) -> Result<Delivered> {
-        let engine = &self.runtime.engine;
-        let bound = (matches!(item, Item::Event(_)) && !park).then_some(self.runtime.settings.limits.inbox_events);
-        let encoded = rmp_serde::to_vec_named(item).expect("an item holds only values that MessagePack can write");
-        let keep_absent = matches!(item, Item::Event(_)).then_some(self.runtime.settings.limits.dedup_window);
-        let deliver = Deliver { instance: self.instance.clone(), item: encoded.into(), bound, park, keep_absent };
-        engine.retrying("deliver", || engine.store().deliver(&deliver)).await
-    }
-
-    /// There is no such instance (any more). Events wait for one that may come; the rest has nobody left to care.
-    async fn without_record(&mut self) -> Result<()> {
-        while let Some(item) = self.items.pop_front() {
-            if matches!(item, Item::Event(_)) {
-                self.deliver(&item, false).await?;
-            } else if !matches!(item, Item::Probe(_)) {
-                debug!(instance = %self.instance, kind = item.kind(), "dropped: there is no such instance");
-                self.runtime.counters.dropped("no such instance");
-            }
-        }
-        Ok(())
     }
 }

@@ -29,7 +29,14 @@ struct Inner {
 
 impl ActivityContext {
     pub(super) fn new(task: TaskItem, engine: Engine, cancelled: CancellationToken) -> Self {
-        Self { inner: Arc::new(Inner { task, engine, cancelled, reported: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                task,
+                engine,
+                cancelled,
+                reported: Mutex::default(),
+            }),
+        }
     }
 
     /// The same for every attempt of the call, and for every run of an attempt: the idempotency key.
@@ -88,7 +95,10 @@ impl ActivityContext {
         let details = Payload::encode(&details)?;
         let limit = self.inner.engine.limits.payload_bytes;
         if details.len() > limit {
-            let message = format!("the progress details have {} bytes and the limit is {limit}: report less", details.len());
+            let message = format!(
+                "the progress details have {} bytes and the limit is {limit}: report less",
+                details.len()
+            );
             return Err(crate::model::Failure::new(crate::model::kinds::PAYLOAD_TOO_LARGE, message).fatal());
         }
         if !self.is_due() {
@@ -96,7 +106,13 @@ impl ActivityContext {
         }
         let caller = &self.inner.task.caller;
         let details = bytes::Bytes::copy_from_slice(details.as_bytes());
-        match self.inner.engine.store().progress(&caller.instance, caller.execution, caller.sequence, Some(details)).await {
+        match self
+            .inner
+            .engine
+            .store()
+            .progress(&caller.instance, caller.execution, caller.sequence, Some(details))
+            .await
+        {
             Ok(true) => {}
             Ok(false) => self.inner.cancelled.cancel(),
             Err(error) => debug!(%error, "progress was not stored"),
@@ -106,11 +122,19 @@ impl ActivityContext {
 
     /// True if progress was reported.
     pub(super) fn has_reported(&self) -> bool {
-        self.inner.reported.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+        self.inner
+            .reported
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_some()
     }
 
     fn is_due(&self) -> bool {
-        let interval = self.inner.task.heartbeat.map_or(Duration::from_secs(1), |heartbeat| heartbeat / 4);
+        let interval = self
+            .inner
+            .task
+            .heartbeat
+            .map_or(Duration::from_secs(1), |heartbeat| heartbeat / 4);
         let now = self.inner.engine.backend.clock().now();
         let mut reported = self.inner.reported.lock().unwrap_or_else(PoisonError::into_inner);
         if reported.is_some_and(|last| now.since(last) < interval) {

@@ -61,7 +61,13 @@ impl Worker {
     /// [`Backend::from_env`]. A bad app ID is reported when the worker starts.
     pub fn new(app: impl Into<String>, backend: Backend) -> Self {
         let settings = backend.settings().clone();
-        Self { app: app.into(), backend, registry: Registry::default(), settings, build: None }
+        Self {
+            app: app.into(),
+            backend,
+            registry: Registry::default(),
+            settings,
+            build: None,
+        }
     }
 
     /// Hosts a workflow: an async function of a [`WorkflowContext`] and the contract's input.
@@ -123,8 +129,17 @@ impl Worker {
     /// # Errors
     /// As [`run_until`](Self::run_until).
     pub async fn start(self) -> Result<RunningWorker, WorkerError> {
-        let Self { app, backend, registry, settings, build } = self;
-        let invalid = |problem: String| WorkerError::Invalid { app: app.clone(), problem };
+        let Self {
+            app,
+            backend,
+            registry,
+            settings,
+            build,
+        } = self;
+        let invalid = |problem: String| WorkerError::Invalid {
+            app: app.clone(),
+            problem,
+        };
         let app_id = AppId::new(&app).map_err(|error| invalid(error.to_string()))?;
         let build = match build {
             Some(build) => BuildId::new(build).map_err(|error| invalid(error.to_string()))?,
@@ -141,7 +156,9 @@ impl Worker {
 fn build_of_executable() -> BuildId {
     static BUILD: OnceLock<BuildId> = OnceLock::new();
     let compute = || {
-        let facts = std::env::current_exe().and_then(std::fs::metadata).and_then(|file| Ok((file.len(), file.modified()?)));
+        let facts = std::env::current_exe()
+            .and_then(std::fs::metadata)
+            .and_then(|file| Ok((file.len(), file.modified()?)));
         let text = match facts {
             Ok(facts) => format!("{facts:?}"),
             Err(_) => env!("CARGO_PKG_VERSION").to_owned(),

@@ -29,7 +29,10 @@ struct Entry {
 
 impl Cache {
     pub(super) fn new(limit: usize) -> Self {
-        Self { limit, inner: Mutex::default() }
+        Self {
+            limit,
+            inner: Mutex::default(),
+        }
     }
 
     /// Takes an instance's state out.
@@ -53,7 +56,9 @@ impl Cache {
             inner.ages.insert(age, instance.clone());
             inner.entries.insert(instance, Entry { live, age, bytes });
             while inner.bytes > self.limit {
-                let Some((_, oldest)) = inner.ages.pop_first() else { break };
+                let Some((_, oldest)) = inner.ages.pop_first() else {
+                    break;
+                };
                 if let Some(entry) = inner.entries.remove(&oldest) {
                     inner.bytes -= entry.bytes;
                     dropped.push(entry);

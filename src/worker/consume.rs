@@ -14,14 +14,24 @@ use crate::wire::{Bundle, CompletionItem, DecodeError, Item, Outcome};
 const PAUSE_BEFORE_RESUBSCRIBING: Duration = Duration::from_millis(200);
 
 /// Subscribes to a queue and hands over what comes until `until` is ready; then cancels. Returns as well when the subscription is lost, after a pause.
-pub(super) async fn consume(runtime: &Runtime, queue: &Queue, prefetch: u16, until: impl Future<Output = ()>, mut handle: impl FnMut(Delivery)) {
+pub(super) async fn consume(
+    runtime: &Runtime,
+    queue: &Queue,
+    prefetch: u16,
+    until: impl Future<Output = ()>,
+    mut handle: impl FnMut(Delivery),
+) {
     let mut consumer = match runtime.engine.broker().consume(queue, prefetch).await {
         Ok(consumer) => consumer,
         Err(error) => {
             if error.is_permanent() {
                 // Somebody removed the queue under a running worker: it is made again.
                 warn!(%queue, %error, "cannot subscribe");
-                let _ = runtime.engine.broker().declare(&runtime.app, runtime.lane_count()).await;
+                let _ = runtime
+                    .engine
+                    .broker()
+                    .declare(&runtime.app, runtime.lane_count())
+                    .await;
             }
             runtime.pause(PAUSE_BEFORE_RESUBSCRIBING * 5).await;
             return;
@@ -53,7 +63,11 @@ pub(super) async fn cancel(mut consumer: Box<dyn Consumer>, queue: &Queue) {
 
 /// Reads a bundle. What cannot be read goes among the dead, with the reason, and is acknowledged; a message of a later release is handed back, after
 /// a while, for a worker that knows it. `None`: the delivery is taken care of.
-pub(super) async fn open(runtime: &Arc<Runtime>, delivery: Delivery, origin: &Queue) -> Result<Option<(Bundle, Delivery)>> {
+pub(super) async fn open(
+    runtime: &Arc<Runtime>,
+    delivery: Delivery,
+    origin: &Queue,
+) -> Result<Option<(Bundle, Delivery)>> {
     /// How long a message of a later release is held before it is handed back.
     const HELD: Duration = Duration::from_secs(1);
     let problem = match Bundle::decode(&delivery.body) {
@@ -82,11 +96,33 @@ pub(super) async fn open(runtime: &Arc<Runtime>, delivery: Delivery, origin: &Qu
 }
 
 /// Puts the message among the dead, and tells whoever waits for an answer.
-async fn dismiss_unreadable(runtime: &Runtime, delivery: &Delivery, origin: &Queue, problem: &DecodeError) -> Result<()> {
-    runtime.bury(delivery.body.clone(), &delivery.properties, &origin.local_name(), &problem.to_string()).await?;
+async fn dismiss_unreadable(
+    runtime: &Runtime,
+    delivery: &Delivery,
+    origin: &Queue,
+    problem: &DecodeError,
+) -> Result<()> {
+    runtime
+        .bury(
+            delivery.body.clone(),
+            &delivery.properties,
+            &origin.local_name(),
+            &problem.to_string(),
+        )
+        .await?;
     if let Some((caller, lane)) = caller_of(&delivery.body) {
-        let failure = Failure::new(kinds::UNDELIVERABLE, format!("app {} could not read the task: {problem}", runtime.app)).fatal();
-        let item = CompletionItem { task: caller.task, task_execution_id: caller.task_execution_id, from: runtime.app.clone(), outcome: Outcome::Failed(failure), progressed: false };
+        let failure = Failure::new(
+            kinds::UNDELIVERABLE,
+            format!("app {} could not read the task: {problem}", runtime.app),
+        )
+        .fatal();
+        let item = CompletionItem {
+            task: caller.task,
+            task_execution_id: caller.task_execution_id,
+            from: runtime.app.clone(),
+            outcome: Outcome::Failed(failure),
+            progressed: false,
+        };
         let queue = Queue::Events(item.task.instance.app.clone(), lane);
         runtime.engine.outbox.send(queue, Item::Completion(item)).await?;
     }
@@ -113,5 +149,11 @@ fn caller_of(body: &[u8]) -> Option<(Caller, crate::model::Lane)> {
     }
     let envelope: Envelope = rmp_serde::from_slice(body).ok()?;
     let fields = envelope.items.into_iter().next()?.into_values().next()?;
-    Some((Caller { task: fields.caller, task_execution_id: fields.task_execution_id }, fields.reply_to))
+    Some((
+        Caller {
+            task: fields.caller,
+            task_execution_id: fields.task_execution_id,
+        },
+        fields.reply_to,
+    ))
 }

@@ -51,7 +51,12 @@ pub struct WorkerCounts {
 
 impl Counters {
     pub(super) fn dropped(&self, reason: &'static str) {
-        *self.dropped.lock().unwrap_or_else(PoisonError::into_inner).entry(reason).or_default() += 1;
+        *self
+            .dropped
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(reason)
+            .or_default() += 1;
     }
 
     pub(super) fn snapshot(&self) -> WorkerCounts {

@@ -19,7 +19,11 @@ struct Settlement {
 impl Ticket {
     /// A ticket for each of a message's items.
     pub(super) fn split(delivery: Delivery, items: usize) -> Vec<Ticket> {
-        let settlement = Settlement { delivery, left: AtomicUsize::new(items), is_handed_back: AtomicBool::new(false) };
+        let settlement = Settlement {
+            delivery,
+            left: AtomicUsize::new(items),
+            is_handed_back: AtomicBool::new(false),
+        };
         let settlement = Arc::new(settlement);
         (0..items).map(|_| Ticket(Some(settlement.clone()))).collect()
     }

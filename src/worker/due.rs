@@ -38,7 +38,9 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
             }
             Ok(entries) => {
                 // Beside the loop: a server that refuses one entry's message must not keep the other timers from firing.
-                let Ok(batch) = batches.clone().acquire_owned().await else { return };
+                let Ok(batch) = batches.clone().acquire_owned().await else {
+                    return;
+                };
                 let runtime = runtime.clone();
                 runtime.clone().tracker.spawn(async move {
                     handle_all(&runtime, entries).await;
@@ -83,7 +85,10 @@ async fn handle_all(runtime: &Arc<Runtime>, entries: Vec<DueEntry>) {
     // A crash before this line: the entries come again and their handlers run twice.
     fault_point("due-handled");
     let engine = &runtime.engine;
-    if let Err(error) = engine.retrying("settle due", || engine.store().settle_due(&runtime.app, &settled)).await {
+    if let Err(error) = engine
+        .retrying("settle due", || engine.store().settle_due(&runtime.app, &settled))
+        .await
+    {
         debug!(%error, "due entries were not settled; they come again");
     }
 }
@@ -104,7 +109,9 @@ async fn handle(runtime: &Arc<Runtime>, entry: &DueEntry) -> Result<Option<DueOu
         Some(Due::Retention(retention)) => retire(runtime, retention).await.map(Some),
         Some(Due::Lease(lease)) => {
             warn!(activity = %lease.task.name, caller = %lease.task.caller.instance, "a long activity's lease has lapsed; it is run again");
-            runtime.tracker.spawn(take_over(runtime.clone(), lease.task, entry.clone()));
+            runtime
+                .tracker
+                .spawn(take_over(runtime.clone(), lease.task, entry.clone()));
             Ok(None)
         }
         // A later release's, perhaps: left for it.
@@ -121,19 +128,28 @@ enum Due {
 }
 
 fn read<T: serde::de::DeserializeOwned>(entry: &DueEntry) -> Option<T> {
-    decode(&entry.payload).inspect_err(|problem| warn!(kind = ?entry.key.kind, %problem, "a due entry cannot be read")).ok()
+    decode(&entry.payload)
+        .inspect_err(|problem| warn!(kind = ?entry.key.kind, %problem, "a due entry cannot be read"))
+        .ok()
 }
 
 /// A timer is due: its instance's lane hears of it.
 async fn fire(runtime: &Runtime, timer: TimerItem) -> Result<DueOutcome> {
     let engine = &runtime.engine;
     let instance = timer.task.instance.clone();
-    let Some(record) = engine.retrying("record", || engine.store().record(&instance)).await? else { return Ok(DueOutcome::Remove) };
+    let Some(record) = engine.retrying("record", || engine.store().record(&instance)).await? else {
+        return Ok(DueOutcome::Remove);
+    };
     if record.status.is_terminal() || record.execution != timer.task.execution {
         return Ok(DueOutcome::Remove);
     }
-    let Some(lane) = record.lane else { return Ok(DueOutcome::Again(runtime.now() + CHECK_AGAIN.0)) };
-    engine.outbox.send(Queue::Events(instance.app, lane), Item::Timer(timer)).await?;
+    let Some(lane) = record.lane else {
+        return Ok(DueOutcome::Again(runtime.now() + CHECK_AGAIN.0));
+    };
+    engine
+        .outbox
+        .send(Queue::Events(instance.app, lane), Item::Timer(timer))
+        .await?;
     // The message is stored: only now may the entry go.
     Ok(DueOutcome::Remove)
 }
@@ -152,12 +168,19 @@ async fn look_at(runtime: &Arc<Runtime>, check: CheckEntry) -> Result<DueOutcome
         }
         // Whoever meant to create it is too late now, and learns so; unless it was created since we looked.
         let keep = engine.limits.dedup_window;
-        if engine.retrying("refuse", || engine.store().refuse(instance, request, keep)).await? {
+        if engine
+            .retrying("refuse", || engine.store().refuse(instance, request, keep))
+            .await?
+        {
             return Ok(DueOutcome::Remove);
         }
         let record = engine.retrying("record", || engine.store().record(instance)).await?;
         let is_there = record.is_some_and(|record| record.origin.request == *request);
-        return Ok(if is_there { DueOutcome::Again(runtime.now() + CHECK_AGAIN.0) } else { DueOutcome::Remove });
+        return Ok(if is_there {
+            DueOutcome::Again(runtime.now() + CHECK_AGAIN.0)
+        } else {
+            DueOutcome::Remove
+        });
     };
     let now = runtime.now();
     if record.status.is_terminal() {
@@ -166,7 +189,11 @@ async fn look_at(runtime: &Arc<Runtime>, check: CheckEntry) -> Result<DueOutcome
     }
     let age = now.since(record.updated_at);
     let again = now + age.clamp(CHECK_AGAIN.0, CHECK_AGAIN.1);
-    if let Some(at) = record.origin.start_at.filter(|at| *at > now && record.status == Status::Pending) {
+    if let Some(at) = record
+        .origin
+        .start_at
+        .filter(|at| *at > now && record.status == Status::Pending)
+    {
         return Ok(DueOutcome::Again(at));
     }
     // Marks of the last seconds belong to a worker that is making their effects right now. A delayed start has nobody but us.
@@ -176,8 +203,12 @@ async fn look_at(runtime: &Arc<Runtime>, check: CheckEntry) -> Result<DueOutcome
     }
     drive_children(runtime, &record).await?;
     match record.status {
-        Status::Pending if !record.marks.contains(&Mark::Start) && age >= START_AGAIN => engine.drive_start(instance, &record).await?,
-        Status::Running if is_settled && needs_a_turn(runtime, instance, &record).await? => wake(runtime, instance, &record).await?,
+        Status::Pending if !record.marks.contains(&Mark::Start) && age >= START_AGAIN => {
+            engine.drive_start(instance, &record).await?
+        }
+        Status::Running if is_settled && needs_a_turn(runtime, instance, &record).await? => {
+            wake(runtime, instance, &record).await?
+        }
         Status::Stalled if has_fitting_worker(runtime, &record).await? => wake(runtime, instance, &record).await?,
         _ => {}
     }
@@ -188,7 +219,9 @@ async fn look_at(runtime: &Arc<Runtime>, check: CheckEntry) -> Result<DueOutcome
 async fn drive_children(runtime: &Runtime, record: &Record) -> Result<()> {
     let engine = &runtime.engine;
     for waiting in &record.view.waiting.shown {
-        let WaitingFor::Child { instance, .. } = waiting else { continue };
+        let WaitingFor::Child { instance, .. } = waiting else {
+            continue;
+        };
         let child = engine.retrying("record", || engine.store().record(instance)).await?;
         if let Some(child) = child.filter(|child| child.status.is_terminal() && !child.marks.is_empty()) {
             engine.drive_marks(instance, &child).await?;
@@ -200,7 +233,9 @@ async fn drive_children(runtime: &Runtime, record: &Record) -> Result<()> {
 async fn is_marked(runtime: &Runtime, instance: &InstanceRef, execution: crate::model::ExecutionId) -> Result<bool> {
     let engine = &runtime.engine;
     let record = engine.retrying("record", || engine.store().record(instance)).await?;
-    Ok(record.is_some_and(|record| record.execution == execution && record.marks.iter().any(|mark| matches!(mark, Mark::Turn(_)))))
+    Ok(record.is_some_and(|record| {
+        record.execution == execution && record.marks.iter().any(|mark| matches!(mark, Mark::Turn(_)))
+    }))
 }
 
 /// True if something waits in the instance that no message will announce.
@@ -209,15 +244,21 @@ async fn needs_a_turn(runtime: &Runtime, instance: &InstanceRef, record: &Record
         return Ok(true);
     }
     let engine = &runtime.engine;
-    let loaded = engine.retrying("load", || engine.store().load(instance, record.version, 1)).await?;
+    let loaded = engine
+        .retrying("load", || engine.store().load(instance, record.version, 1))
+        .await?;
     Ok(loaded.is_some_and(|loaded| !loaded.inbox.is_empty()))
 }
 
 /// True if a live worker may have code that the stalled instance waits for.
 async fn has_fitting_worker(runtime: &Runtime, record: &Record) -> Result<bool> {
-    let Some(stall) = &record.view.stall else { return Ok(true) };
+    let Some(stall) = &record.view.stall else {
+        return Ok(true);
+    };
     let engine = &runtime.engine;
-    let workers = engine.retrying("workers", || engine.store().workers(&runtime.app)).await?;
+    let workers = engine
+        .retrying("workers", || engine.store().workers(&runtime.app))
+        .await?;
     Ok(workers.iter().any(|worker| {
         let knows = worker.workflows.contains(&record.origin.workflow);
         // What was not registered anywhere fits as soon as it is; what did not fit the history needs another build.
@@ -228,8 +269,14 @@ async fn has_fitting_worker(runtime: &Runtime, record: &Record) -> Result<bool> 
 async fn wake(runtime: &Runtime, instance: &InstanceRef, record: &Record) -> Result<()> {
     // One that stalled before it had a home: any lane will do.
     let lane = record.lane.unwrap_or_default();
-    let item = Item::Wake(WakeItem { instance: instance.clone() });
-    runtime.engine.outbox.send(Queue::Events(instance.app.clone(), lane), item).await
+    let item = Item::Wake(WakeItem {
+        instance: instance.clone(),
+    });
+    runtime
+        .engine
+        .outbox
+        .send(Queue::Events(instance.app.clone(), lane), item)
+        .await
 }
 
 /// An item for an app that did not exist is tried again.
@@ -240,7 +287,11 @@ async fn try_parked(runtime: &Runtime, parked: ParkedEntry) -> Result<DueOutcome
         return Ok(DueOutcome::Remove);
     }
     let queue = parked.queue();
-    if engine.retrying("depth", || engine.broker().depth(&queue)).await?.is_some() {
+    if engine
+        .retrying("depth", || engine.broker().depth(&queue))
+        .await?
+        .is_some()
+    {
         engine.outbox.send(queue, parked.item).await?;
         return Ok(DueOutcome::Remove);
     }
@@ -257,8 +308,12 @@ pub(super) fn next_try(runtime: &Runtime, since: Timestamp) -> Timestamp {
 /// True if somebody still cares for the item.
 pub(super) async fn is_wanted(runtime: &Runtime, item: &Item) -> Result<bool> {
     let engine = &runtime.engine;
-    let Some(instance) = item.instance() else { return Ok(false) };
-    let Some(record) = engine.retrying("record", || engine.store().record(instance)).await? else { return Ok(matches!(item, Item::Event(_))) };
+    let Some(instance) = item.instance() else {
+        return Ok(false);
+    };
+    let Some(record) = engine.retrying("record", || engine.store().record(instance)).await? else {
+        return Ok(matches!(item, Item::Event(_)));
+    };
     let execution = match item {
         Item::Start(start) => Some(start.execution),
         Item::Task(task) => Some(task.caller.execution),

@@ -38,12 +38,25 @@ struct Lease {
 impl Hold {
     /// A task that came in a message.
     pub(super) fn message(runtime: &Arc<Runtime>, ticket: Ticket) -> Self {
-        Self { runtime: runtime.clone(), ticket: Some(ticket), lease: None, since: runtime.now() }
+        Self {
+            runtime: runtime.clone(),
+            ticket: Some(ticket),
+            lease: None,
+            since: runtime.now(),
+        }
     }
 
     /// A task whose lease had lapsed, as the due loop has claimed it.
     pub(super) fn lease(runtime: &Arc<Runtime>, entry: DueEntry) -> Self {
-        Self { runtime: runtime.clone(), ticket: None, lease: Some(Lease { entry, renewed_at: None }), since: runtime.now() }
+        Self {
+            runtime: runtime.clone(),
+            ticket: None,
+            lease: Some(Lease {
+                entry,
+                renewed_at: None,
+            }),
+            since: runtime.now(),
+        }
     }
 
     pub(super) fn is_leased(&self) -> bool {
@@ -65,7 +78,9 @@ impl Hold {
                         cancelled.cancel();
                         return std::future::pending().await;
                     }
-                    Err(error) => warn!(activity = %run.task.name, %error, "a long activity's lease was not renewed; it may be run again"),
+                    Err(error) => {
+                        warn!(activity = %run.task.name, %error, "a long activity's lease was not renewed; it may be run again")
+                    }
                 }
             }
             runtime.engine.backend.clock().sleep(tick).await;
@@ -78,7 +93,9 @@ impl Hold {
     fn needs_renewal(&self, lease_time: Duration) -> bool {
         let now = self.runtime.now();
         match &self.lease {
-            Some(Lease { renewed_at: Some(at), .. }) => now.since(*at) >= lease_time / 3,
+            Some(Lease {
+                renewed_at: Some(at), ..
+            }) => now.since(*at) >= lease_time / 3,
             Some(Lease { renewed_at: None, .. }) => true,
             // Without a ticket the lease was lost.
             None => self.ticket.is_some() && now.since(self.since) >= lease_time,
@@ -94,9 +111,13 @@ impl Hold {
         match &mut self.lease {
             Some(lease) => {
                 let moved = [(lease.entry.clone(), DueOutcome::Again(due))];
-                engine.retrying("settle due", || engine.store().settle_due(app, &moved)).await?;
+                engine
+                    .retrying("settle due", || engine.store().settle_due(app, &moved))
+                    .await?;
                 // Only a lease that was still ours has moved.
-                let stored = engine.retrying("due entry", || engine.store().due_entry(app, &lease.entry.key)).await?;
+                let stored = engine
+                    .retrying("due entry", || engine.store().due_entry(app, &lease.entry.key))
+                    .await?;
                 if stored.is_none_or(|stored| stored.due != due) {
                     return Ok(false);
                 }
@@ -105,9 +126,20 @@ impl Hold {
             }
             none => {
                 let payload = encode(&LeaseEntry { task: run.task.clone() });
-                let entry = DueEntry { key: lease_key(&run.task.message_id()), due, payload };
-                engine.retrying("schedule", || engine.store().schedule(app, std::slice::from_ref(&entry), When::Set)).await?;
-                *none = Some(Lease { entry, renewed_at: Some(now) });
+                let entry = DueEntry {
+                    key: lease_key(&run.task.message_id()),
+                    due,
+                    payload,
+                };
+                engine
+                    .retrying("schedule", || {
+                        engine.store().schedule(app, std::slice::from_ref(&entry), When::Set)
+                    })
+                    .await?;
+                *none = Some(Lease {
+                    entry,
+                    renewed_at: Some(now),
+                });
                 // A crash before this line leaves both the lease and the message; the message's next taker finds the lease and lets it go.
                 if let Some(ticket) = self.ticket.take() {
                     ticket.done();
@@ -122,7 +154,10 @@ impl Hold {
         if let Some(lease) = self.lease.take() {
             let settled = [(lease.entry, DueOutcome::Remove)];
             let engine = &self.runtime.engine;
-            if let Err(error) = engine.retrying("settle due", || engine.store().settle_due(&self.runtime.app, &settled)).await {
+            if let Err(error) = engine
+                .retrying("settle due", || engine.store().settle_due(&self.runtime.app, &settled))
+                .await
+            {
                 debug!(%error, "a finished lease was not removed; it lapses, and its result is known then");
             }
         }
@@ -135,7 +170,13 @@ impl Hold {
     pub(super) async fn hand_back(mut self) {
         let Some(lease) = self.lease.take() else { return };
         let now = self.runtime.now();
-        if let Err(error) = self.runtime.engine.store().settle_due(&self.runtime.app, &[(lease.entry, DueOutcome::Again(now))]).await {
+        if let Err(error) = self
+            .runtime
+            .engine
+            .store()
+            .settle_due(&self.runtime.app, &[(lease.entry, DueOutcome::Again(now))])
+            .await
+        {
             debug!(%error, "a lease was not handed back; it lapses by itself");
         }
     }

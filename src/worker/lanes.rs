@@ -33,7 +33,10 @@ pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::s
             }
         };
         // The channel is bounded by the prefetch: the broker sends no more until these are settled.
-        consume(&runtime, &queue, runtime.settings.prefetch, until, |delivery| drop(sender.send(delivery))).await;
+        consume(&runtime, &queue, runtime.settings.prefetch, until, |delivery| {
+            drop(sender.send(delivery))
+        })
+        .await;
         drop(sender);
         let _ = handler.await;
         // After the handler, which believes in the lane with each message that it still has.
@@ -57,7 +60,9 @@ async fn handle_all(runtime: Arc<Runtime>, lane: Lane, mut deliveries: tokio::sy
 
 async fn handle(runtime: &Arc<Runtime>, lane: Lane, delivery: Delivery) -> crate::backend::Result<()> {
     let origin = Queue::Events(runtime.app.clone(), lane);
-    let Some((bundle, delivery)) = open(runtime, delivery, &origin).await? else { return Ok(()) };
+    let Some((bundle, delivery)) = open(runtime, delivery, &origin).await? else {
+        return Ok(());
+    };
     let is_redelivered = delivery.redelivered;
     let tickets = Ticket::split(delivery, bundle.items.len());
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {
@@ -73,7 +78,16 @@ async fn handle(runtime: &Arc<Runtime>, lane: Lane, delivery: Delivery) -> crate
                 ticket.done();
             }
             item => match item.instance().filter(|instance| instance.app == runtime.app).cloned() {
-                Some(instance) => arrive(runtime, &instance, Arrival { item, ticket, is_redelivered, lane: Some(lane) }),
+                Some(instance) => arrive(
+                    runtime,
+                    &instance,
+                    Arrival {
+                        item,
+                        ticket,
+                        is_redelivered,
+                        lane: Some(lane),
+                    },
+                ),
                 None => {
                     bury_item(runtime, &item, "the item is for an instance of another app").await?;
                     ticket.done();
@@ -87,7 +101,12 @@ async fn handle(runtime: &Arc<Runtime>, lane: Lane, delivery: Delivery) -> crate
 /// Sends something to the lane, so that whoever is active in it notices.
 pub(super) async fn probe(runtime: Arc<Runtime>, lane: Lane) {
     let item = Item::Probe(ProbeItem { worker: runtime.id });
-    if let Err(error) = runtime.engine.outbox.send(Queue::Events(runtime.app.clone(), lane), item).await {
+    if let Err(error) = runtime
+        .engine
+        .outbox
+        .send(Queue::Events(runtime.app.clone(), lane), item)
+        .await
+    {
         debug!(lane, %error, "no probe was sent");
     }
 }
@@ -101,7 +120,9 @@ impl Lanes {
     pub(super) fn start(runtime: &Arc<Runtime>, count: u16) -> Self {
         let give_up: Vec<Arc<tokio::sync::Notify>> = (0..count).map(|_| Arc::default()).collect();
         for (lane, notify) in give_up.iter().enumerate() {
-            runtime.tracker.spawn(run(runtime.clone(), lane as Lane, notify.clone()));
+            runtime
+                .tracker
+                .spawn(run(runtime.clone(), lane as Lane, notify.clone()));
         }
         Self { give_up }
     }
@@ -110,11 +131,20 @@ impl Lanes {
     pub(super) fn balance(&self, runtime: &Runtime, workers: &[WorkerInfo]) {
         let held = runtime.lanes.all();
         let share = self.give_up.len().div_ceil(workers.len().max(1));
-        let kept = if is_to_make_room(runtime.id, workers) { share.min(held.len().saturating_sub(1)) } else { share };
+        let kept = if is_to_make_room(runtime.id, workers) {
+            share.min(held.len().saturating_sub(1))
+        } else {
+            share
+        };
         if held.len() <= kept {
             return;
         }
-        info!(held = held.len(), kept, workers = workers.len(), "giving up lanes that other workers can take");
+        info!(
+            held = held.len(),
+            kept,
+            workers = workers.len(),
+            "giving up lanes that other workers can take"
+        );
         for lane in held.into_iter().skip(kept) {
             if let Some(notify) = self.give_up.get(usize::from(lane)) {
                 notify.notify_one();
@@ -135,11 +165,20 @@ impl Lanes {
 /// True if this worker is the one to make room: a build holds no lane at all, and ours holds more lanes than any other. Instances that only the code
 /// of that build fits would wait for ever.
 fn is_to_make_room(id: WorkerId, workers: &[WorkerInfo]) -> bool {
-    let lanes_of = |build: &BuildId| workers.iter().filter(|worker| worker.build == *build).map(|worker| worker.lanes.len()).sum::<usize>();
+    let lanes_of = |build: &BuildId| {
+        workers
+            .iter()
+            .filter(|worker| worker.build == *build)
+            .map(|worker| worker.lanes.len())
+            .sum::<usize>()
+    };
     if workers.iter().all(|worker| lanes_of(&worker.build) > 0) {
         return false;
     }
     // All workers read the same heartbeats, so they agree who it is.
-    let richest = workers.iter().filter(|worker| !worker.lanes.is_empty()).max_by_key(|worker| (lanes_of(&worker.build), worker.lanes.len(), worker.id));
+    let richest = workers
+        .iter()
+        .filter(|worker| !worker.lanes.is_empty())
+        .max_by_key(|worker| (lanes_of(&worker.build), worker.lanes.len(), worker.id));
     richest.is_some_and(|worker| worker.id == id && lanes_of(&worker.build) > 1)
 }

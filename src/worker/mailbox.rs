@@ -29,7 +29,9 @@ impl Mailboxes {
     /// Takes what waits, at most so many. Nothing means that the caller's work is over and the next arrival begins anew.
     pub(super) fn take(&self, instance: &InstanceRef, most: usize) -> Vec<Arrival> {
         let mut boxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(waiting) = boxes.get_mut(instance) else { return Vec::new() };
+        let Some(waiting) = boxes.get_mut(instance) else {
+            return Vec::new();
+        };
         let taken: Vec<_> = waiting.drain(..most.min(waiting.len())).collect();
         if taken.is_empty() {
             boxes.remove(instance);

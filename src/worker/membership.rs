@@ -25,7 +25,11 @@ pub(super) async fn run(runtime: Arc<Runtime>, lanes: Lanes, started_at: Timesta
                     known = ids;
                 }
                 lanes.balance(&runtime, &workers);
-                let mut held: Vec<_> = workers.iter().filter(|worker| worker.id != runtime.id).flat_map(|worker| worker.lanes.clone()).collect();
+                let mut held: Vec<_> = workers
+                    .iter()
+                    .filter(|worker| worker.id != runtime.id)
+                    .flat_map(|worker| worker.lanes.clone())
+                    .collect();
                 held.extend(runtime.lanes.all());
                 lanes.probe_missing(&runtime, &held, &runtime.draining);
             }
@@ -58,24 +62,52 @@ pub(super) async fn beat(runtime: &Runtime, started_at: Timestamp) -> crate::bac
 
 /// A build that registers has every stalled instance looked at: it may be the code that they wait for.
 pub(super) async fn wake_stalled(runtime: Arc<Runtime>) {
-    let filter = IndexFilter { app: runtime.app.clone(), statuses: vec![Status::Stalled], created_from: None, created_before: None };
+    let filter = IndexFilter {
+        app: runtime.app.clone(),
+        statuses: vec![Status::Stalled],
+        created_from: None,
+        created_before: None,
+    };
     let engine = &runtime.engine;
     let mut after: Option<String> = None;
     loop {
-        let page = match engine.retrying("list", || engine.store().list(&filter, after.as_deref(), 200)).await {
+        let page = match engine
+            .retrying("list", || engine.store().list(&filter, after.as_deref(), 200))
+            .await
+        {
             Ok(page) => page,
             Err(error) => {
                 warn!(%error, "stalled instances were not looked up; their checks come within minutes");
                 return;
             }
         };
-        let checks: Vec<_> = page.instances.iter().filter(|(_, record)| record.status == Status::Stalled).map(|(instance, record)| {
-            let request = &record.origin.request;
-            let parent = record.origin.parent.as_ref().map(|parent| parent.task.clone());
-            let payload = encode(&CheckEntry { instance: instance.clone(), request: request.clone(), parent });
-            DueEntry { key: check_key(instance, request), due: runtime.now(), payload }
-        }).collect();
-        if !checks.is_empty() && engine.retrying("schedule", || engine.store().schedule(&runtime.app, &checks, When::Sooner)).await.is_err() {
+        let checks: Vec<_> = page
+            .instances
+            .iter()
+            .filter(|(_, record)| record.status == Status::Stalled)
+            .map(|(instance, record)| {
+                let request = &record.origin.request;
+                let parent = record.origin.parent.as_ref().map(|parent| parent.task.clone());
+                let payload = encode(&CheckEntry {
+                    instance: instance.clone(),
+                    request: request.clone(),
+                    parent,
+                });
+                DueEntry {
+                    key: check_key(instance, request),
+                    due: runtime.now(),
+                    payload,
+                }
+            })
+            .collect();
+        if !checks.is_empty()
+            && engine
+                .retrying("schedule", || {
+                    engine.store().schedule(&runtime.app, &checks, When::Sooner)
+                })
+                .await
+                .is_err()
+        {
             return;
         }
         after = page.next;

@@ -56,7 +56,13 @@ impl Registry {
         F: Fn(WorkflowContext, I) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<O, E>> + Send + 'static,
     {
-        if !self.check("workflow", app, contract.app(), contract.name(), self.workflows.contains_key(contract.name())) {
+        if !self.check(
+            "workflow",
+            app,
+            contract.app(),
+            contract.name(),
+            self.workflows.contains_key(contract.name()),
+        ) {
             return;
         }
         let code = Typed(move |ctx: WorkflowContext, input: Payload| -> CodeFuture {
@@ -74,7 +80,13 @@ impl Registry {
         F: Fn(ActivityContext, I) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<O, E>> + Send + 'static,
     {
-        if !self.check("activity", app, contract.app(), contract.name(), self.activities.contains_key(contract.name())) {
+        if !self.check(
+            "activity",
+            app,
+            contract.app(),
+            contract.name(),
+            self.activities.contains_key(contract.name()),
+        ) {
             return;
         }
         let code = Typed(move |ctx: ActivityContext, input: Payload| -> ActivityFuture {

@@ -57,7 +57,9 @@ impl Run {
     async fn work(&self, is_leased: bool, cancelled: &CancellationToken) -> Result<()> {
         let runtime = &self.runtime;
         let engine = &runtime.engine;
-        let Some(code) = runtime.registry.find_activity(&self.task.name).cloned() else { return self.pass_on().await };
+        let Some(code) = runtime.registry.find_activity(&self.task.name).cloned() else {
+            return self.pass_on().await;
+        };
         let mut suspect = None;
         if self.is_redelivered {
             if !is_leased && self.has_live_lease().await? {
@@ -69,7 +71,9 @@ impl Run {
                 return self.end_run().await;
             }
             let item = self.task.message_id();
-            let runs = engine.retrying("runs", || engine.store().runs(&runtime.app, &item)).await?;
+            let runs = engine
+                .retrying("runs", || engine.store().runs(&runtime.app, &item))
+                .await?;
             if runs >= runtime.settings.limits.crashes {
                 return self.give_up(runs).await;
             }
@@ -80,18 +84,28 @@ impl Run {
             }
         }
         // Waiting for a slot has no limit: the broker holds the rest, and a slot comes free when a body ends.
-        let Ok(slot) = runtime.slots.clone().acquire_owned().await else { return Ok(()) };
+        let Ok(slot) = runtime.slots.clone().acquire_owned().await else {
+            return Ok(());
+        };
         if self.is_unwanted().await? {
             runtime.counters.dropped("nobody waits for the task");
             return self.end_run().await;
         }
         if self.is_redelivered {
             let item = self.task.message_id();
-            engine.retrying("begin run", || engine.store().begin_run(&runtime.app, &item)).await?;
+            engine
+                .retrying("begin run", || engine.store().begin_run(&runtime.app, &item))
+                .await?;
         }
         if self.task.claimed {
             let caller = &self.task.caller;
-            let claim = engine.retrying("claim", || engine.store().claim(&caller.instance, caller.execution, caller.sequence)).await?;
+            let claim = engine
+                .retrying("claim", || {
+                    engine
+                        .store()
+                        .claim(&caller.instance, caller.execution, caller.sequence)
+                })
+                .await?;
             if claim == Claim::Closed {
                 runtime.counters.dropped("the call is over");
                 return self.end_run().await;
@@ -117,7 +131,10 @@ impl Run {
     async fn has_live_lease(&self) -> Result<bool> {
         let engine = &self.runtime.engine;
         let key = lease_key(&self.task.message_id());
-        Ok(engine.retrying("due entry", || engine.store().due_entry(&self.runtime.app, &key)).await?.is_some())
+        Ok(engine
+            .retrying("due entry", || engine.store().due_entry(&self.runtime.app, &key))
+            .await?
+            .is_some())
     }
 
     /// True if the caller's execution is over. Young tasks are not asked about.
@@ -127,7 +144,9 @@ impl Run {
         }
         let engine = &self.runtime.engine;
         let caller = &self.task.caller;
-        let record = engine.retrying("record", || engine.store().record(&caller.instance)).await?;
+        let record = engine
+            .retrying("record", || engine.store().record(&caller.instance))
+            .await?;
         Ok(record.is_none_or(|record| record.status.is_terminal() || record.execution != caller.execution))
     }
 
@@ -135,22 +154,37 @@ impl Run {
     async fn is_settled(&self) -> Result<bool> {
         let engine = &self.runtime.engine;
         let caller = &self.task.caller;
-        let Some(record) = engine.retrying("record", || engine.store().record(&caller.instance)).await? else { return Ok(true) };
+        let Some(record) = engine
+            .retrying("record", || engine.store().record(&caller.instance))
+            .await?
+        else {
+            return Ok(true);
+        };
         let waiting = &record.view.waiting;
-        let is_open = |entry: &WaitingFor| matches!(entry, WaitingFor::Activity { sequence, .. } if *sequence == caller.sequence);
+        let is_open =
+            |entry: &WaitingFor| matches!(entry, WaitingFor::Activity { sequence, .. } if *sequence == caller.sequence);
         if waiting.shown.len() == waiting.total {
             return Ok(!waiting.shown.iter().any(is_open));
         }
         // The record names only the first few calls; the history names them all.
         let mut after = 0;
         loop {
-            let page = engine.retrying("turns", || engine.store().turns(&caller.instance, caller.execution, after, Loaded::TURNS)).await?;
+            let page = engine
+                .retrying("turns", || {
+                    engine
+                        .store()
+                        .turns(&caller.instance, caller.execution, after, Loaded::TURNS)
+                })
+                .await?;
             if page.is_empty() {
                 return Ok(false);
             }
             after += page.len() as u64;
             let turns = page.iter().filter_map(|bytes| Turn::decode(bytes).ok());
-            if turns.flat_map(|turn| turn.events).any(|event| event.settles_call(caller.sequence)) {
+            if turns
+                .flat_map(|turn| turn.events)
+                .any(|event| event.settles_call(caller.sequence))
+            {
                 return Ok(true);
             }
         }
@@ -160,23 +194,43 @@ impl Run {
     async fn pass_on(&self) -> Result<()> {
         let runtime = &self.runtime;
         let engine = &runtime.engine;
-        let workers = engine.retrying("workers", || engine.store().workers(&runtime.app)).await?;
-        if workers.iter().any(|worker| worker.id != runtime.id && worker.activities.contains(&self.task.name)) {
+        let workers = engine
+            .retrying("workers", || engine.store().workers(&runtime.app))
+            .await?;
+        if workers
+            .iter()
+            .any(|worker| worker.id != runtime.id && worker.activities.contains(&self.task.name))
+        {
             runtime.pause(PASS_ON_AFTER).await;
-            let task = TaskItem { misses: self.task.misses + 1, ..self.task.clone() };
-            return engine.outbox.send(Queue::Activities(runtime.app.clone()), Item::Task(task)).await;
+            let task = TaskItem {
+                misses: self.task.misses + 1,
+                ..self.task.clone()
+            };
+            return engine
+                .outbox
+                .send(Queue::Activities(runtime.app.clone()), Item::Task(task))
+                .await;
         }
-        let message = format!("activity `{}` is not registered by any live worker of app {}", self.task.name, runtime.app);
-        self.answer(Err(Failure::new(kinds::ACTIVITY_NOT_REGISTERED, message)), false).await
+        let message = format!(
+            "activity `{}` is not registered by any live worker of app {}",
+            self.task.name, runtime.app
+        );
+        self.answer(Err(Failure::new(kinds::ACTIVITY_NOT_REGISTERED, message)), false)
+            .await
     }
 
     /// It has taken down its process too often.
     async fn give_up(&self, runs: u32) -> Result<()> {
-        let message = format!("the activity was begun {} times and its process died each time; the task is among the dead letters of app {}", runs + 1, self.runtime.app);
+        let message = format!(
+            "the activity was begun {} times and its process died each time; the task is among the dead letters of app {}",
+            runs + 1,
+            self.runtime.app
+        );
         warn!(activity = %self.task.name, caller = %self.task.caller.instance, "{message}");
         bury_item(&self.runtime, &Item::Task(self.task.clone()), &message).await?;
         // A crash here: it is counted once more and ends here again.
-        self.answer(Err(Failure::new(kinds::ACTIVITY_CRASHED, message).fatal()), true).await?;
+        self.answer(Err(Failure::new(kinds::ACTIVITY_CRASHED, message).fatal()), true)
+            .await?;
         self.end_run().await
     }
 
@@ -186,7 +240,9 @@ impl Run {
         }
         let engine = &self.runtime.engine;
         let item = self.task.message_id();
-        engine.retrying("end run", || engine.store().end_run(&self.runtime.app, &item)).await
+        engine
+            .retrying("end run", || engine.store().end_run(&self.runtime.app, &item))
+            .await
     }
 
     /// Sends the result to where the caller is at home; returns when the broker has stored it.
@@ -215,6 +271,9 @@ impl Run {
 async fn body(future: super::registry::ActivityFuture) -> Result<Payload, Failure> {
     match AssertUnwindSafe(future).catch_unwind().await {
         Ok(result) => result,
-        Err(panic) => Err(Failure::new(kinds::PANIC, format!("the activity panicked: {}", panic_text(panic.as_ref())))),
+        Err(panic) => Err(Failure::new(
+            kinds::PANIC,
+            format!("the activity panicked: {}", panic_text(panic.as_ref())),
+        )),
     }
 }

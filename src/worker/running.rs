@@ -28,10 +28,22 @@ pub struct RunningWorker {
 }
 
 impl RunningWorker {
-    pub(super) async fn start(app: AppId, build: BuildId, backend: Backend, registry: Registry, settings: Settings) -> Result<Self, WorkerError> {
+    pub(super) async fn start(
+        app: AppId,
+        build: BuildId,
+        backend: Backend,
+        registry: Registry,
+        settings: Settings,
+    ) -> Result<Self, WorkerError> {
         let tracker = TaskTracker::new();
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
-        let engine = Engine::new(backend, settings.limits.clone(), settings.retention.clone(), tracker.clone(), stop);
+        let engine = Engine::new(
+            backend,
+            settings.limits.clone(),
+            settings.retention.clone(),
+            tracker.clone(),
+            stop,
+        );
         let runtime = Arc::new(Runtime {
             id: WorkerId::generate(),
             build,
@@ -53,7 +65,11 @@ impl RunningWorker {
             engine,
             settings,
         });
-        let mut running = Self { runtime: runtime.clone(), has_started: Arc::default(), probes: None };
+        let mut running = Self {
+            runtime: runtime.clone(),
+            has_started: Arc::default(),
+            probes: None,
+        };
         if let Some(address) = runtime.settings.http {
             let joined = http::join(&running, address).map_err(|error| WorkerError::Invalid {
                 app: runtime.app.to_string(),
@@ -69,21 +85,29 @@ impl RunningWorker {
         let runtime = &self.runtime;
         let (engine, app) = (&runtime.engine, &runtime.app);
         let wanted = runtime.settings.lanes;
-        let lanes = engine.retrying("adopt app", || engine.store().adopt_app(app, wanted)).await?;
+        let lanes = engine
+            .retrying("adopt app", || engine.store().adopt_app(app, wanted))
+            .await?;
         if lanes != wanted {
             warn!(%app, lanes, wanted, "the app has another number of lanes since its first start; the setting is ignored");
         }
         runtime.lane_count.store(lanes, Ordering::Relaxed);
-        engine.retrying("declare", || engine.broker().declare(app, lanes)).await?;
+        engine
+            .retrying("declare", || engine.broker().declare(app, lanes))
+            .await?;
         engine.retrying("time", || runtime.measure_clock()).await?;
         for warning in engine.retrying("warnings", || engine.store().warnings()).await? {
             warn!("{warning}");
         }
         let started_at = runtime.now();
         // Before anything is taken: others must know what we know.
-        engine.retrying("beat", || membership::beat(runtime, started_at)).await?;
+        engine
+            .retrying("beat", || membership::beat(runtime, started_at))
+            .await?;
         let lanes = Lanes::start(runtime, lanes);
-        runtime.tracker.spawn(membership::run(runtime.clone(), lanes, started_at));
+        runtime
+            .tracker
+            .spawn(membership::run(runtime.clone(), lanes, started_at));
         runtime.tracker.spawn(membership::wake_stalled(runtime.clone()));
         runtime.tracker.spawn(starts::run(runtime.clone()));
         runtime.tracker.spawn(activities::run(runtime.clone()));

@@ -67,7 +67,8 @@ impl Runtime {
         // In this order our time is never behind the store's, whatever the reply took: a due time that we compute is late by that much, never early.
         let here = self.engine.backend.clock().now();
         let there = self.engine.store().now().await?;
-        self.clock_offset.store(there.as_millis() as i64 - here.as_millis() as i64, Ordering::Relaxed);
+        self.clock_offset
+            .store(there.as_millis() as i64 - here.as_millis() as i64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -80,17 +81,38 @@ impl Runtime {
     }
 
     /// Puts a message that cannot be processed into the app's dead queue, with the reason and its origin beside it.
-    pub(super) async fn bury(&self, body: bytes::Bytes, properties: &Properties, origin: &str, reason: &str) -> Result<()> {
+    pub(super) async fn bury(
+        &self,
+        body: bytes::Bytes,
+        properties: &Properties,
+        origin: &str,
+        reason: &str,
+    ) -> Result<()> {
         let mut headers = vec![
             ("leveret-reason".to_owned(), reason.to_owned()),
             ("leveret-origin".to_owned(), origin.to_owned()),
             ("leveret-at".to_owned(), self.now().as_millis().to_string()),
         ];
-        headers.extend(properties.headers.iter().filter(|(name, _)| !name.starts_with("leveret-")).cloned());
-        let properties = Properties { headers, ..properties.clone() };
-        let message = Message { queue: Queue::Dead(self.app.clone()), body, properties };
+        headers.extend(
+            properties
+                .headers
+                .iter()
+                .filter(|(name, _)| !name.starts_with("leveret-"))
+                .cloned(),
+        );
+        let properties = Properties {
+            headers,
+            ..properties.clone()
+        };
+        let message = Message {
+            queue: Queue::Dead(self.app.clone()),
+            body,
+            properties,
+        };
         self.counters.dead.add();
-        self.engine.retrying("publish", || self.engine.broker().publish(message.clone())).await
+        self.engine
+            .retrying("publish", || self.engine.broker().publish(message.clone()))
+            .await
     }
 }
 
@@ -103,7 +125,11 @@ pub(super) struct HeldLanes {
 
 impl Default for HeldLanes {
     fn default() -> Self {
-        Self { held: Mutex::default(), changed: watch::Sender::new(0), next: Default::default() }
+        Self {
+            held: Mutex::default(),
+            changed: watch::Sender::new(0),
+            next: Default::default(),
+        }
     }
 }
 
@@ -125,7 +151,12 @@ impl HeldLanes {
     }
 
     pub(super) fn all(&self) -> Vec<Lane> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+        self.held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .copied()
+            .collect()
     }
 
     /// A lane for a new instance: each in turn.

@@ -42,7 +42,11 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
 
 async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
     let is_bundle = delivery.properties.content_type.as_deref() == Some(crate::backend::BUNDLE_TYPE);
-    let outcome = if is_bundle { take_bundle(&runtime, delivery).await } else { take_raw(&runtime, delivery).await };
+    let outcome = if is_bundle {
+        take_bundle(&runtime, delivery).await
+    } else {
+        take_raw(&runtime, delivery).await
+    };
     if let Err(error) = outcome
         && !runtime.draining.is_cancelled()
     {
@@ -52,7 +56,9 @@ async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
 
 async fn take_bundle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
     let origin = Queue::Workflows(runtime.app.clone());
-    let Some((bundle, delivery)) = open(runtime, delivery, &origin).await? else { return Ok(()) };
+    let Some((bundle, delivery)) = open(runtime, delivery, &origin).await? else {
+        return Ok(());
+    };
     let is_redelivered = delivery.redelivered;
     let tickets = Ticket::split(delivery, bundle.items.len());
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {
@@ -70,8 +76,13 @@ async fn take_bundle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
 /// Puts one item that is in the wrong place among the dead.
 pub(super) async fn bury_item(runtime: &Runtime, item: &Item, reason: &str) -> Result<()> {
     let body = Bundle::new(vec![item.clone()]).encode();
-    let properties = Properties { content_type: Some(crate::backend::BUNDLE_TYPE.into()), ..Default::default() };
-    runtime.bury(body, &properties, &format!("{} item", item.kind()), reason).await
+    let properties = Properties {
+        content_type: Some(crate::backend::BUNDLE_TYPE.into()),
+        ..Default::default()
+    };
+    runtime
+        .bury(body, &properties, &format!("{} item", item.kind()), reason)
+        .await
 }
 
 async fn begin(runtime: &Arc<Runtime>, start: StartItem, ticket: Ticket, is_redelivered: bool) -> Result<()> {
@@ -81,28 +92,56 @@ async fn begin(runtime: &Arc<Runtime>, start: StartItem, ticket: Ticket, is_rede
         return Ok(());
     }
     let instance = start.instance.clone();
-    arrive(runtime, &instance, Arrival { item: Item::Start(start), ticket, is_redelivered, lane: None });
+    arrive(
+        runtime,
+        &instance,
+        Arrival {
+            item: Item::Start(start),
+            ticket,
+            is_redelivered,
+            lane: None,
+        },
+    );
     Ok(())
 }
 
 /// The workflow is not registered here: a live worker that knows it gets the start; if there is none, the instance fails and says so.
 async fn unknown(runtime: &Arc<Runtime>, mut start: StartItem) -> Result<()> {
     let engine = &runtime.engine;
-    let workers = engine.retrying("workers", || engine.store().workers(&runtime.app)).await?;
-    if workers.iter().any(|worker| worker.id != runtime.id && worker.workflows.contains(&start.workflow)) {
+    let workers = engine
+        .retrying("workers", || engine.store().workers(&runtime.app))
+        .await?;
+    if workers
+        .iter()
+        .any(|worker| worker.id != runtime.id && worker.workflows.contains(&start.workflow))
+    {
         runtime.pause(PASS_ON_AFTER).await;
         start.misses += 1;
-        return engine.outbox.send(Queue::Workflows(runtime.app.clone()), Item::Start(start)).await;
+        return engine
+            .outbox
+            .send(Queue::Workflows(runtime.app.clone()), Item::Start(start))
+            .await;
     }
     loop {
-        let Some(record) = engine.retrying("record", || engine.store().record(&start.instance)).await? else { return Ok(()) };
+        let Some(record) = engine
+            .retrying("record", || engine.store().record(&start.instance))
+            .await?
+        else {
+            return Ok(());
+        };
         if record.execution != start.execution || record.status != Status::Pending {
             engine.drive_marks(&start.instance, &record).await?;
             return Ok(());
         }
-        let message = format!("workflow `{}` is not registered by any live worker of app {}", start.workflow, runtime.app);
+        let message = format!(
+            "workflow `{}` is not registered by any live worker of app {}",
+            start.workflow, runtime.app
+        );
         let failure = Failure::new(kinds::WORKFLOW_NOT_REGISTERED, message).at(&runtime.app);
-        if engine.end_early(&start.instance, &record, EarlyEnd::Failed(failure)).await? {
+        if engine
+            .end_early(&start.instance, &record, EarlyEnd::Failed(failure))
+            .await?
+        {
             return Ok(());
         }
     }
@@ -127,26 +166,49 @@ async fn take_raw(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
 /// Creates the instance as a client would. Its start is published then: whoever takes that one runs the first turn. The inner error says why it cannot
 /// be started, with the field that is wrong.
 async fn create_raw(runtime: &Arc<Runtime>, body: &[u8], properties: &Properties) -> Result<Result<(), String>> {
-    let decoded = RawStart::decode(body, properties.content_type.as_deref(), properties.message_id.as_deref());
+    let decoded = RawStart::decode(
+        body,
+        properties.content_type.as_deref(),
+        properties.message_id.as_deref(),
+    );
     let (raw, id, mut request) = match decoded {
         Ok(decoded) => decoded,
         Err(problem) => return Ok(Err(problem.to_string())),
     };
     let limit = runtime.settings.limits.payload_bytes;
     if raw.input.len() > limit {
-        let problem = format!("has {} bytes and the limit is {limit}: raise LEVERET_PAYLOAD_BYTES or pass a reference", raw.input.len());
-        return Ok(Err(DecodeError::Field { field: "input", problem }.to_string()));
+        let problem = format!(
+            "has {} bytes and the limit is {limit}: raise LEVERET_PAYLOAD_BYTES or pass a reference",
+            raw.input.len()
+        );
+        return Ok(Err(DecodeError::Field {
+            field: "input",
+            problem,
+        }
+        .to_string()));
     }
     let instance = InstanceRef::new(runtime.app.clone(), id);
     loop {
-        let root = NewInstance::root(instance.clone(), raw.workflow.clone(), raw.input.clone(), request.clone());
-        let new = NewInstance { start_at: raw.start_at, tags: raw.tags.clone(), ..root };
+        let root = NewInstance::root(
+            instance.clone(),
+            raw.workflow.clone(),
+            raw.input.clone(),
+            request.clone(),
+        );
+        let new = NewInstance {
+            start_at: raw.start_at,
+            tags: raw.tags.clone(),
+            ..root
+        };
         match runtime.engine.begin(&new).await? {
             Created::Created | Created::Repeated { .. } => break,
             // We were so slow that the check gave up on us. All takers of this message go on to the same next request.
             Created::Refused => request = next_request(&request),
             Created::Exists(occupant) => {
-                return Ok(Err(format!("field `instance_id`: instance {instance} exists already and is {}", occupant.status)));
+                return Ok(Err(format!(
+                    "field `instance_id`: instance {instance} exists already and is {}",
+                    occupant.status
+                )));
             }
         }
     }

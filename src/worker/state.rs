@@ -33,7 +33,11 @@ pub(super) struct Renewal {
 impl Renewal {
     pub(super) fn from_event(event: &HistoryEvent) -> Option<Self> {
         match event {
-            HistoryEvent::ContinuedAsNew { input, carried, seen } => Some(Self { input: input.clone(), carried: carried.clone(), seen: seen.clone() }),
+            HistoryEvent::ContinuedAsNew { input, carried, seen } => Some(Self {
+                input: input.clone(),
+                carried: carried.clone(),
+                seen: seen.clone(),
+            }),
             _ => None,
         }
     }
@@ -45,15 +49,32 @@ impl Live {
     /// # Errors
     /// The text says what cannot be read.
     pub(super) fn read(loaded: &Loaded, more: &[bytes::Bytes]) -> Result<Self, String> {
-        let turns = loaded.turns.iter().chain(more).map(|bytes| Turn::decode(bytes)).collect::<Result<Vec<_>, _>>()?;
+        let turns = loaded
+            .turns
+            .iter()
+            .chain(more)
+            .map(|bytes| Turn::decode(bytes))
+            .collect::<Result<Vec<_>, _>>()?;
         let inbox = loaded
             .inbox
             .iter()
-            .map(|bytes| rmp_serde::from_slice(bytes).map_err(|error| format!("an item in the inbox cannot be read: {error}")))
+            .map(|bytes| {
+                rmp_serde::from_slice(bytes).map_err(|error| format!("an item in the inbox cannot be read: {error}"))
+            })
             .collect::<Result<_, _>>()?;
         // A turn without events (a stall, a move to another lane) may stand after it.
-        let renewal = turns.iter().rev().find_map(|turn| turn.events.last()).and_then(Renewal::from_event);
-        Ok(Self { record: loaded.record.clone(), execution: None, turns, inbox, renewal })
+        let renewal = turns
+            .iter()
+            .rev()
+            .find_map(|turn| turn.events.last())
+            .and_then(Renewal::from_event);
+        Ok(Self {
+            record: loaded.record.clone(),
+            execution: None,
+            turns,
+            inbox,
+            renewal,
+        })
     }
 
     /// Runs the code through the stored turns, if that has not happened yet.
@@ -105,9 +126,21 @@ impl OpenCalls {
             HistoryEvent::TaskScheduled { sequence, limits, .. } if !limits.is_empty() => {
                 self.due.insert(*sequence, ());
             }
-            HistoryEvent::ChildScheduled { sequence, instance, limits, detached, .. } => {
+            HistoryEvent::ChildScheduled {
+                sequence,
+                instance,
+                limits,
+                detached,
+                ..
+            } => {
                 if !detached {
-                    self.children.insert(*sequence, ChildRef { instance: instance.clone(), sequence: *sequence });
+                    self.children.insert(
+                        *sequence,
+                        ChildRef {
+                            instance: instance.clone(),
+                            sequence: *sequence,
+                        },
+                    );
                 }
                 if !limits.is_empty() {
                     self.due.insert(*sequence, ());
@@ -131,9 +164,21 @@ impl OpenCalls {
 
     /// The events that end the execution.
     pub(super) fn terminate(self, reason: String, recursive: bool) -> Vec<HistoryEvent> {
-        let children = if recursive { self.children.into_values().collect() } else { Vec::new() };
-        let mut events = vec![HistoryEvent::ExecutionTerminated { reason, recursive, children }];
-        events.extend(self.due.into_keys().map(|sequence| HistoryEvent::TimerCancelled { sequence }));
+        let children = if recursive {
+            self.children.into_values().collect()
+        } else {
+            Vec::new()
+        };
+        let mut events = vec![HistoryEvent::ExecutionTerminated {
+            reason,
+            recursive,
+            children,
+        }];
+        events.extend(
+            self.due
+                .into_keys()
+                .map(|sequence| HistoryEvent::TimerCancelled { sequence }),
+        );
         events
     }
 }

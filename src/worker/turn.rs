@@ -1,18 +1,16 @@
 //! A turn: events applied, code run, history committed, effects made.
 
-use std::time::Duration;
-
 use tracing::{debug, warn};
 
 use super::activation::{Activation, Step};
 use super::state::{Live, Renewal};
-use crate::backend::{ClaimVerdict, Commit, Committed, DueEntry, Mark, Queue, Record, Result, Stall, When};
-use crate::engine::{claim_terms, effects_of, ended_by, started, timer_key};
+use crate::backend::{Commit, Committed, Mark, Queue, Record, Result};
+use crate::engine::{claim_terms, effects_of, ended_by, started};
 use crate::fault::fault_point;
-use crate::model::{CommitId, ExecutionId, Failure, InstanceRef, Payload, Sequence, Status, Timestamp, kinds};
-use crate::replay::history::{ChildRef, HistoryEvent, TimeLimits, Turn};
+use crate::model::{CommitId, ExecutionId, Payload, Sequence, Status, Timestamp, kinds};
+use crate::replay::history::{HistoryEvent, Turn};
 use crate::replay::{Execution, Intake, Stuck};
-use crate::wire::{Item, Outcome, TaskRef, TimerItem, WakeItem};
+use crate::wire::{Item, Outcome, WakeItem};
 
 /// How a turn begins, if not with what waits.
 pub(super) enum Opening {
@@ -27,9 +25,9 @@ pub(super) enum Opening {
 }
 
 /// What a turn has gathered before its commit.
-struct Draft {
-    now: Timestamp,
-    execution_id: ExecutionId,
+pub(super) struct Draft {
+    pub(super) now: Timestamp,
+    pub(super) execution_id: ExecutionId,
     next_execution: Option<ExecutionId>,
     events: Vec<HistoryEvent>,
     inbox_taken: usize,
@@ -47,7 +45,9 @@ struct Draft {
 impl Activation<'_> {
     /// Runs one turn on what waits.
     pub(super) async fn turn(&mut self, state: &mut Live, opening: Option<Opening>) -> Result<Step> {
-        let Some(mut execution) = state.execution.take() else { return Ok(Step::Reload) };
+        let Some(mut execution) = state.execution.take() else {
+            return Ok(Step::Reload);
+        };
         // The record's times never go back, even if the clock of the store's new primary does.
         let now = self.runtime.now().max(state.record.updated_at);
         let mut draft = Draft {
@@ -74,12 +74,22 @@ impl Activation<'_> {
     }
 
     /// Applies what waits, one event after the other.
-    async fn draw_up(&mut self, state: &mut Live, execution: &mut Execution, draft: &mut Draft, opening: Option<Opening>) -> Result<Result<(), Stuck>> {
+    async fn draw_up(
+        &mut self,
+        state: &mut Live,
+        execution: &mut Execution,
+        draft: &mut Draft,
+        opening: Option<Opening>,
+    ) -> Result<Result<(), Stuck>> {
         if let Err(stuck) = execution.begin_turn(draft.now) {
             return Ok(Err(stuck));
         }
         let first = match opening {
-            Some(Opening::First) => Some(started(&state.record, state.record.input.clone().unwrap_or_else(Payload::null), state.record.run)),
+            Some(Opening::First) => Some(started(
+                &state.record,
+                state.record.input.clone().unwrap_or_else(Payload::null),
+                state.record.run,
+            )),
             Some(Opening::Renewed(renewal)) => Some(HistoryEvent::ExecutionStarted {
                 workflow: state.record.origin.workflow.clone(),
                 input: renewal.input,
@@ -115,7 +125,10 @@ impl Activation<'_> {
         }
         while let Some(item) = self.items.get(draft.consumed).cloned() {
             let was_suspended = draft.is_suspended;
-            if execution.is_over() || draft.events.len() >= self.runtime.settings.limits.turn_events || (was_suspended && draft.consumed > 0) {
+            if execution.is_over()
+                || draft.events.len() >= self.runtime.settings.limits.turn_events
+                || (was_suspended && draft.consumed > 0)
+            {
                 break;
             }
             match self.take_in(&state.record, execution, draft, &item).await? {
@@ -133,12 +146,26 @@ impl Activation<'_> {
     }
 
     /// Applies one item. False if it is ahead of the state.
-    async fn take_in(&self, record: &Record, execution: &mut Execution, draft: &mut Draft, item: &Item) -> Result<Result<bool, Stuck>> {
+    async fn take_in(
+        &self,
+        record: &Record,
+        execution: &mut Execution,
+        draft: &mut Draft,
+        item: &Item,
+    ) -> Result<Result<bool, Stuck>> {
         let intake = execution.examine(item);
         let event = match intake {
             Intake::Accept(event) => Some(event),
             Intake::Deadline(sequence) => self.settle_deadline(draft, sequence, item).await?,
-            Intake::ChildDeadline { sequence, child, limits, since } => self.settle_child_deadline(draft, sequence, child, limits, since, item).await?,
+            Intake::ChildDeadline {
+                sequence,
+                child,
+                limits,
+                since,
+            } => {
+                self.settle_child_deadline(draft, sequence, child, limits, since, item)
+                    .await?
+            }
             Intake::Seen => {
                 if !matches!(item, Item::Wake(_) | Item::Start(_) | Item::Probe(_)) {
                     draft.dropped.push("already in history");
@@ -153,7 +180,9 @@ impl Activation<'_> {
         };
         let Some(event) = event else { return Ok(Ok(true)) };
         if let Item::Completion(completion) = item {
-            if matches!(&completion.outcome, Outcome::Failed(failure) if failure.kind == kinds::APP_NOT_FOUND) && self.resend(record, completion.task.sequence).await? {
+            if matches!(&completion.outcome, Outcome::Failed(failure) if failure.kind == kinds::APP_NOT_FOUND)
+                && self.resend(record, completion.task.sequence).await?
+            {
                 draft.dropped.push("app not found, but it is there");
                 return Ok(Ok(true));
             }
@@ -170,103 +199,13 @@ impl Activation<'_> {
         Ok(execution.advance(event, &mut draft.events).map(|()| true))
     }
 
-    /// A time limit of an activity call is due. Its claim decides, once; `None` if the call goes on or is over.
-    async fn settle_deadline(&self, draft: &Draft, sequence: Sequence, item: &Item) -> Result<Option<HistoryEvent>> {
-        let engine = &self.runtime.engine;
-        let execution = draft.execution_id;
-        let verdict = engine.retrying("settle claim", || engine.store().settle_claim(self.instance, execution, sequence)).await?;
-        let failure = match verdict {
-            ClaimVerdict::NotStarted => Failure::new(kinds::TARGET_UNAVAILABLE, "the call did not start within its schedule-to-start time; its body will not run"),
-            ClaimVerdict::TimedOut => Failure::new(kinds::TIMED_OUT, "the attempt started and did not finish within its timeout"),
-            ClaimVerdict::HeartbeatMissed => Failure::new(kinds::HEARTBEAT_MISSED, "the attempt started and then did not report progress in time"),
-            ClaimVerdict::Again(due) => {
-                self.look_again(execution, sequence, due, item).await?;
-                return Ok(None);
-            }
-            ClaimVerdict::Closed => return Ok(None),
-        };
-        Ok(Some(HistoryEvent::TaskFailed { sequence, failure }))
-    }
-
-    /// A time limit of a child call is due: what the child's record says decides.
-    async fn settle_child_deadline(&self, draft: &Draft, sequence: Sequence, child: InstanceRef, limits: TimeLimits, since: Timestamp, item: &Item) -> Result<Option<HistoryEvent>> {
-        /// How long a child may take to come into being before its limits are looked at again.
-        const SOON: Duration = Duration::from_millis(500);
-        /// The longest wait between two looks at a child that has not started.
-        const SELDOM: Duration = Duration::from_secs(30);
-        let engine = &self.runtime.engine;
-        let task = TaskRef { instance: self.instance.clone(), execution: draft.execution_id, sequence };
-        let record = engine.retrying("record", || engine.store().record(&child)).await?;
-        let ours = record.filter(|record| record.origin.parent.as_ref().is_some_and(|parent| parent.task == task));
-        let Some(record) = ours else {
-            self.look_again(draft.execution_id, sequence, draft.now + SOON, item).await?;
-            return Ok(None);
-        };
-        let again = match (record.view.started_at, limits.schedule_to_start, limits.timeout) {
-            _ if record.status.is_terminal() => {
-                // Its end is on its way to us, unless whoever ended it died first; its own app may never come.
-                engine.drive_marks(&child, &record).await?;
-                return Ok(None);
-            }
-            (None, Some(limit), _) if draft.now >= since + limit => {
-                let failure = Failure::new(kinds::TARGET_UNAVAILABLE, "the child did not start within its schedule-to-start time; it will not run");
-                // If it has begun after all, it goes on. Its end, either way, is the answer to this call.
-                engine.end_early(&child, &record, crate::engine::EarlyEnd::Failed(failure)).await?;
-                draft.now + SOON
-            }
-            (None, Some(limit), _) => since + limit,
-            (None, None, _) => draft.now + (draft.now.since(since) / 4).clamp(SOON, SELDOM),
-            (Some(started), _, Some(limit)) if draft.now >= started + limit => {
-                let failure = Failure::new(kinds::TIMED_OUT, format!("child {child} did not finish within its timeout and is terminated"));
-                return Ok(Some(HistoryEvent::ChildFailed { sequence, failure, terminate: Some(ChildRef { instance: child, sequence }) }));
-            }
-            (Some(started), _, Some(limit)) => started + limit,
-            (Some(_), _, None) => return Ok(None),
-        };
-        self.look_again(draft.execution_id, sequence, again, item).await?;
-        Ok(None)
-    }
-
-    async fn look_again(&self, execution: ExecutionId, sequence: Sequence, due: Timestamp, item: &Item) -> Result<()> {
-        let Item::Timer(timer) = item else { return Ok(()) };
-        let payload = rmp_serde::to_vec_named::<TimerItem>(timer).expect("a timer item can be written").into();
-        let entry = DueEntry { key: timer_key(execution, sequence), due, payload };
-        let engine = &self.runtime.engine;
-        engine.retrying("schedule", || engine.store().schedule(&self.instance.app, std::slice::from_ref(&entry), When::Set)).await
-    }
-
-    /// Somebody says that a call's app does not exist. If we find its queue, the app has come meanwhile: the task is sent again. True if it was.
-    async fn resend(&self, record: &Record, sequence: Sequence) -> Result<bool> {
-        let engine = &self.runtime.engine;
-        let execution = record.execution;
-        let mut after = 0;
-        loop {
-            let page = engine.retrying("turns", || engine.store().turns(self.instance, execution, after, 100)).await?;
-            if page.is_empty() {
-                return Ok(false);
-            }
-            after += page.len() as u64;
-            for turn in page.iter().filter_map(|bytes| Turn::decode(bytes).ok()) {
-                for effect in effects_of(self.instance, execution, record.lane, record.origin.parent.as_ref(), &turn) {
-                    let crate::engine::Effect::Send(queue, item) = effect else { continue };
-                    if !matches!(&*item, Item::Task(task) if task.caller.sequence == sequence) {
-                        continue;
-                    }
-                    if engine.retrying("depth", || engine.broker().depth(&queue)).await?.is_none() {
-                        return Ok(false);
-                    }
-                    engine.outbox.send(queue, *item).await?;
-                    return Ok(true);
-                }
-            }
-        }
-    }
-
     /// Nothing that waits has changed anything. Before it is dropped for that, the state must be known to be current.
     async fn settle_without_commit(&mut self, state: &mut Live, execution: Execution, draft: Draft) -> Result<Step> {
         if !self.is_current {
             let engine = &self.runtime.engine;
-            let record = engine.retrying("record", || engine.store().record(self.instance)).await?;
+            let record = engine
+                .retrying("record", || engine.store().record(self.instance))
+                .await?;
             match record {
                 Some(record) if record.guard() == state.record.guard() && record.status == state.record.status => {
                     // What another worker may have left unmade is made before our messages are let go.
@@ -298,10 +237,26 @@ impl Activation<'_> {
     }
 
     async fn commit(&mut self, state: &mut Live, execution: Execution, draft: Draft) -> Result<Step> {
-        let Draft { now, next_execution, events, inbox_taken, inbox_kept, consumed, ahead, claims_closed, dropped, is_suspended, .. } = draft;
+        let Draft {
+            now,
+            next_execution,
+            events,
+            inbox_taken,
+            inbox_kept,
+            consumed,
+            ahead,
+            claims_closed,
+            dropped,
+            is_suspended,
+            ..
+        } = draft;
         let record = &state.record;
         let turn = Turn {
-            version: if next_execution.is_some() { 1 } else { record.version + 1 },
+            version: if next_execution.is_some() {
+                1
+            } else {
+                record.version + 1
+            },
             commit: CommitId::generate(),
             at: now,
             build: Some(self.runtime.build.clone()),
@@ -324,7 +279,13 @@ impl Activation<'_> {
         view.history_events += turn.events.len() as u64;
         view.history_bytes += encoded.len() as u64;
         let execution_id = next_execution.unwrap_or(record.execution);
-        let effects = effects_of(self.instance, execution_id, record.lane, record.origin.parent.as_ref(), &turn);
+        let effects = effects_of(
+            self.instance,
+            execution_id,
+            record.lane,
+            record.origin.parent.as_ref(),
+            &turn,
+        );
         let mut marks = Vec::new();
         if !effects.is_empty() {
             marks.push(Mark::Turn(turn.version));
@@ -356,7 +317,11 @@ impl Activation<'_> {
             inbox_taken,
             inbox_kept: inbox_kept.iter().map(encode_item).collect(),
             marks: marks.clone(),
-            cleared: if record.marks.contains(&Mark::Start) { vec![Mark::Start] } else { Vec::new() },
+            cleared: if record.marks.contains(&Mark::Start) {
+                vec![Mark::Start]
+            } else {
+                Vec::new()
+            },
             claims_opened: claims_opened(&turn),
             claims_closed,
         };
@@ -381,7 +346,13 @@ impl Activation<'_> {
         // A crash here: the effects are made again, which changes nothing.
         fault_point("turn-effects-made");
         if marks.contains(&Mark::Turn(turn.version)) {
-            engine.retrying("clear mark", || engine.store().clear_mark(self.instance, execution_id, Mark::Turn(turn.version))).await?;
+            engine
+                .retrying("clear mark", || {
+                    engine
+                        .store()
+                        .clear_mark(self.instance, execution_id, Mark::Turn(turn.version))
+                })
+                .await?;
         }
         state.record.marks.retain(|mark| *mark != Mark::Turn(turn.version));
         fault_point("turn-mark-cleared");
@@ -423,14 +394,34 @@ impl Activation<'_> {
                 self.items.pop_front();
             }
             let lane = state.record.lane.unwrap_or_default();
-            let wake = Item::Wake(WakeItem { instance: self.instance.clone() });
-            self.runtime.engine.outbox.send(Queue::Events(self.instance.app.clone(), lane), wake).await?;
+            let wake = Item::Wake(WakeItem {
+                instance: self.instance.clone(),
+            });
+            self.runtime
+                .engine
+                .outbox
+                .send(Queue::Events(self.instance.app.clone(), lane), wake)
+                .await?;
             return Ok(Step::Done);
         }
         self.generations += 1;
-        let Some(renewal) = state.renewal.take() else { return Ok(Step::Reload) };
-        let Some(code) = self.runtime.registry.find_workflow(&state.record.origin.workflow).cloned() else { return Ok(Step::Reload) };
-        state.execution = Some(Execution::new(self.instance.clone(), state.record.execution.next(), code, &self.runtime.settings.limits));
+        let Some(renewal) = state.renewal.take() else {
+            return Ok(Step::Reload);
+        };
+        let Some(code) = self
+            .runtime
+            .registry
+            .find_workflow(&state.record.origin.workflow)
+            .cloned()
+        else {
+            return Ok(Step::Reload);
+        };
+        state.execution = Some(Execution::new(
+            self.instance.clone(),
+            state.record.execution.next(),
+            code,
+            &self.runtime.settings.limits,
+        ));
         self.turn(state, Some(Opening::Renewed(renewal))).await
     }
 
@@ -440,86 +431,34 @@ impl Activation<'_> {
             return Ok(Step::Reload);
         }
         let events = state.open_calls().terminate(reason, recursive);
-        let applied = self.runtime.engine.commit_plain(self.instance, &state.record, self.runtime.now().max(state.record.updated_at), events).await?;
+        let applied = self
+            .runtime
+            .engine
+            .commit_plain(
+                self.instance,
+                &state.record,
+                self.runtime.now().max(state.record.updated_at),
+                events,
+            )
+            .await?;
         if applied {
             self.runtime.counters.turns.add();
         }
         Ok(Step::Reload)
     }
-
-    /// Moves the instance to another lane.
-    pub(super) async fn move_to(&mut self, state: &mut Live, lane: crate::model::Lane) -> Result<bool> {
-        let commit = self.empty_commit(&state.record, state.record.status, Some(lane), state.record.view.clone());
-        self.commit_empty(commit).await
-    }
-
-    /// Marks the instance as stalled; nothing of it is lost. If it stalls here as it did before, nothing is written.
-    pub(super) async fn stall(&mut self, state: &mut Live, stuck: Stuck) -> Result<Step> {
-        // The commit's guard sees to it that no stale state stalls an instance.
-        self.stall_record(&state.record, stuck).await
-    }
-
-    pub(super) async fn stall_record(&mut self, record: &Record, stuck: Stuck) -> Result<Step> {
-        let known = record.view.stall.as_ref().filter(|_| record.status == Status::Stalled);
-        if known.is_some_and(|stall| stall.build == self.runtime.build && stall.reason == stuck.reason) {
-            return Ok(Step::Reload);
-        }
-        warn!(instance = %self.instance, reason = %stuck.reason, "the instance is stalled: {}", stuck.message);
-        let mut view = record.view.clone();
-        let since = self.runtime.now();
-        view.stall = Some(Stall { reason: stuck.reason, message: stuck.message, build: self.runtime.build.clone(), since });
-        let commit = self.empty_commit(record, Status::Stalled, record.lane.or_else(|| self.runtime.lanes.pick()), view);
-        if self.commit_empty(commit).await? {
-            let engine = &self.runtime.engine;
-            if let Some(record) = engine.retrying("record", || engine.store().record(self.instance)).await? {
-                engine.retrying("index", || engine.store().index(self.instance, &record)).await?;
-            }
-        }
-        Ok(Step::Reload)
-    }
-
-    fn empty_commit(&self, record: &Record, status: Status, lane: Option<crate::model::Lane>, view: crate::backend::View) -> Commit {
-        let turn = Turn {
-            version: record.version + 1,
-            commit: CommitId::generate(),
-            at: self.runtime.now().max(record.updated_at),
-            build: Some(self.runtime.build.clone()),
-            events: Vec::new(),
-        };
-        Commit {
-            instance: self.instance.clone(),
-            guard: record.guard(),
-            id: turn.commit,
-            turn: turn.encode(),
-            next_execution: None,
-            status,
-            lane,
-            view,
-            outcome: None,
-            drop_input: false,
-            inbox_taken: 0,
-            inbox_kept: Vec::new(),
-            marks: Vec::new(),
-            cleared: Vec::new(),
-            claims_opened: Vec::new(),
-            claims_closed: Vec::new(),
-        }
-    }
-
-    async fn commit_empty(&self, commit: Commit) -> Result<bool> {
-        let engine = &self.runtime.engine;
-        let committed = engine.retrying("commit", || engine.store().commit(&commit)).await?;
-        Ok(matches!(committed, Committed::Applied { .. }))
-    }
 }
 
 fn encode_item(item: &Item) -> bytes::Bytes {
-    rmp_serde::to_vec_named(item).expect("an item holds only values that MessagePack can write").into()
+    rmp_serde::to_vec_named(item)
+        .expect("an item holds only values that MessagePack can write")
+        .into()
 }
 
 fn claims_opened(turn: &Turn) -> Vec<(Sequence, crate::backend::ClaimTerms)> {
     let open = turn.events.iter().filter_map(|event| match event {
-        HistoryEvent::TaskScheduled { sequence, limits, .. } if !limits.is_empty() => Some((*sequence, claim_terms(limits, turn.at))),
+        HistoryEvent::TaskScheduled { sequence, limits, .. } if !limits.is_empty() => {
+            Some((*sequence, claim_terms(limits, turn.at)))
+        }
         _ => None,
     });
     open.collect()
@@ -536,9 +475,10 @@ fn applied(record: &mut Record, commit: &Commit, now: Timestamp) {
     record.outcome.clone_from(&commit.outcome);
     record.input = None;
     record.updated_at = now;
-    record.tries = 0;
     let is_renewed = commit.next_execution.is_some();
-    record.marks.retain(|mark| !commit.cleared.contains(mark) && (!is_renewed || *mark != Mark::Run));
+    record
+        .marks
+        .retain(|mark| !commit.cleared.contains(mark) && (!is_renewed || *mark != Mark::Run));
     record.marks.extend(&commit.marks);
     if commit.status.is_terminal() {
         record.ended_at = Some(now);

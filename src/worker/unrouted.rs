@@ -17,10 +17,16 @@ use crate::wire::{CompletionItem, Item, Outcome, StartItem};
 /// Takes unrouted messages until the worker drains.
 pub(super) async fn run(runtime: Arc<Runtime>) {
     while !runtime.draining.is_cancelled() {
-        consume(&runtime, &Queue::Unrouted, runtime.settings.prefetch, runtime.draining.cancelled(), |delivery| {
-            let work = take(runtime.clone(), delivery);
-            runtime.tracker.spawn(work);
-        })
+        consume(
+            &runtime,
+            &Queue::Unrouted,
+            runtime.settings.prefetch,
+            runtime.draining.cancelled(),
+            |delivery| {
+                let work = take(runtime.clone(), delivery);
+                runtime.tracker.spawn(work);
+            },
+        )
         .await;
     }
 }
@@ -33,15 +39,29 @@ async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
 
 async fn handle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
     let Some(target) = delivery.routed_to.clone() else {
-        return dismiss(runtime, delivery, "unrouted", "the routing key names no queue of this namespace").await;
+        return dismiss(
+            runtime,
+            delivery,
+            "unrouted",
+            "the routing key names no queue of this namespace",
+        )
+        .await;
     };
     if delivery.properties.content_type.as_deref() != Some(BUNDLE_TYPE) {
         let reason = format!("queue {target} does not exist: no worker of the app has ever started");
         return dismiss(runtime, delivery, &target.local_name(), &reason).await;
     }
-    let Some((bundle, delivery)) = open(runtime, delivery, &Queue::Unrouted).await? else { return Ok(()) };
+    let Some((bundle, delivery)) = open(runtime, delivery, &Queue::Unrouted).await? else {
+        return Ok(());
+    };
     let Some(app) = target.app().cloned() else {
-        return dismiss(runtime, delivery, "unrouted", "the message was sent to the unrouted queue itself").await;
+        return dismiss(
+            runtime,
+            delivery,
+            "unrouted",
+            "the message was sent to the unrouted queue itself",
+        )
+        .await;
     };
     let tickets = Ticket::split(delivery, bundle.items.len());
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {
@@ -54,8 +74,14 @@ async fn handle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
 
 /// Puts a message that is nobody's among the dead.
 async fn dismiss(runtime: &Runtime, delivery: Delivery, origin: &str, reason: &str) -> Result<()> {
-    let buried = runtime.bury(delivery.body.clone(), &delivery.properties, origin, reason).await;
-    if buried.is_ok() { delivery.ack() } else { delivery.requeue() }
+    let buried = runtime
+        .bury(delivery.body.clone(), &delivery.properties, origin, reason)
+        .await;
+    if buried.is_ok() {
+        delivery.ack()
+    } else {
+        delivery.requeue()
+    }
     buried
 }
 
@@ -73,26 +99,39 @@ async fn answer_or_park(runtime: &Arc<Runtime>, item: Item, target: &Queue, app:
             // An answer that is itself unrouted comes back here as a completion, which is never answered.
             runtime.engine.outbox.send(queue, Item::Completion(answer)).await
         }
-        Item::Start(start) if start.parent.as_ref().is_some_and(|parent| parent.retried) => fail_start(runtime, start, app).await,
+        Item::Start(start) if start.parent.as_ref().is_some_and(|parent| parent.retried) => {
+            fail_start(runtime, start, app).await
+        }
         Item::Probe(_) => Ok(()),
         item => park(runtime, item, target, app).await,
     }
 }
 
 fn not_found(app: &AppId) -> Failure {
-    Failure::new(kinds::APP_NOT_FOUND, format!("app `{app}` does not exist: no worker of it has ever started in this namespace; is the name right?"))
+    Failure::new(
+        kinds::APP_NOT_FOUND,
+        format!("app `{app}` does not exist: no worker of it has ever started in this namespace; is the name right?"),
+    )
 }
 
 /// The child's record ends first, and its end is the answer.
 async fn fail_start(runtime: &Runtime, start: StartItem, app: &AppId) -> Result<()> {
     let engine = &runtime.engine;
     loop {
-        let Some(record) = engine.retrying("record", || engine.store().record(&start.instance)).await? else { return Ok(()) };
+        let Some(record) = engine
+            .retrying("record", || engine.store().record(&start.instance))
+            .await?
+        else {
+            return Ok(());
+        };
         if record.execution != start.execution || record.status != Status::Pending {
             engine.drive_marks(&start.instance, &record).await?;
             return Ok(());
         }
-        if engine.end_early(&start.instance, &record, EarlyEnd::Failed(not_found(app))).await? {
+        if engine
+            .end_early(&start.instance, &record, EarlyEnd::Failed(not_found(app)))
+            .await?
+        {
             return Ok(());
         }
     }
@@ -106,7 +145,9 @@ async fn park(runtime: &Runtime, item: Item, target: &Queue, app: &AppId) -> Res
     }
     let owner = match &item {
         Item::Task(task) => task.caller.instance.app.clone(),
-        Item::Start(StartItem { parent: Some(parent), .. }) => parent.task.instance.app.clone(),
+        Item::Start(StartItem {
+            parent: Some(parent), ..
+        }) => parent.task.instance.app.clone(),
         _ => runtime.app.clone(),
     };
     let id: MessageId = match &item {
@@ -122,10 +163,23 @@ async fn park(runtime: &Runtime, item: Item, target: &Queue, app: &AppId) -> Res
     };
     let since = runtime.now();
     info!(%app, kind = item.kind(), instance = item.instance().map(tracing::field::display), "waiting for an app that does not exist (yet)");
-    let parked = ParkedEntry { item, app: app.clone(), lane, since };
-    let entry = DueEntry { key: parked_key(&id), due: next_try(runtime, since), payload: encode(&parked) };
+    let parked = ParkedEntry {
+        item,
+        app: app.clone(),
+        lane,
+        since,
+    };
+    let entry = DueEntry {
+        key: parked_key(&id),
+        due: next_try(runtime, since),
+        payload: encode(&parked),
+    };
     let engine = &runtime.engine;
-    let result = engine.retrying("schedule", || engine.store().schedule(&owner, std::slice::from_ref(&entry), When::Set)).await;
+    let result = engine
+        .retrying("schedule", || {
+            engine.store().schedule(&owner, std::slice::from_ref(&entry), When::Set)
+        })
+        .await;
     if let Err(error) = &result {
         warn!(%error, "an unrouted item was not kept; its message is handed back");
     }

@@ -55,7 +55,6 @@ macro_rules! store_suite {
             a_mark_stays_until_it_is_cleared,
             continue_as_new_replaces_the_history,
             continue_as_new_waits_for_the_marks,
-            tries_count_up_until_a_commit,
             the_time_of_change_grows_with_every_commit,
             // load
             a_load_pages_through_the_turns,

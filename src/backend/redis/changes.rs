@@ -1,4 +1,4 @@
-//! What changes an instance while it lives: commits, marks, tries and the inbox.
+//! What changes an instance while it lives: commits, marks and the inbox.
 
 use super::record;
 use super::reply::Reply;
@@ -65,14 +65,6 @@ impl RedisStore {
             .arg(mark.to_string());
         let left = call.send(&self.links).await?.optional_bytes()?.unwrap_or_default();
         Ok(left.split(|byte| *byte == b' ').filter(|mark| !mark.is_empty()).count())
-    }
-
-    pub(super) async fn count_one_try(&self, instance: &InstanceRef, execution: ExecutionId) -> Result<u32> {
-        let call = script::COUNT_TRY
-            .on(&[&self.keys.instance(instance).meta()])
-            .arg(execution.to_string());
-        let tries = call.send(&self.links).await?.number()?;
-        Ok(u32::try_from(tries).unwrap_or(u32::MAX))
     }
 
     pub(super) async fn deliver_item(&self, deliver: &Deliver) -> Result<Delivered> {

@@ -225,11 +225,17 @@ impl RedisStore {
     }
 
     pub(super) async fn tokens(&self, app: &AppId, item: &MessageId) -> Result<u32> {
-        let count = self.links.send("GET", cmd("GET").arg(self.keys.tokens(app, item))).await?;
+        let count = self
+            .links
+            .send("GET", cmd("GET").arg(self.keys.tokens(app, item)))
+            .await?;
         let Some(count) = Reply::new("GET", count).optional_bytes()? else {
             return Ok(0);
         };
-        Ok(std::str::from_utf8(&count).ok().and_then(|text| text.parse().ok()).unwrap_or(u32::MAX))
+        Ok(std::str::from_utf8(&count)
+            .ok()
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(u32::MAX))
     }
 
     pub(super) async fn add_token(&self, app: &AppId, item: &MessageId) -> Result<u32> {

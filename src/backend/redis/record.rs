@@ -106,7 +106,6 @@ pub(super) fn read(instance: &InstanceRef, meta: Reply) -> Result<Option<Record>
         outcome: fields.blob("outcome")?,
         updated_at: Timestamp::from_millis(required!(text, "updated")),
         ended_at: fields.text("ended")?.map(Timestamp::from_millis),
-        tries: fields.text("tries")?.unwrap_or_default(),
         marks,
     }))
 }

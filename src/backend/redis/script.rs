@@ -33,7 +33,6 @@ scripts! {
     CLAIM_DUE = "claim_due";
     CLEAR_MARK = "clear_mark";
     COMMIT = "commit";
-    COUNT_TRY = "count_try";
     CREATE = "create";
     DELETE = "delete";
     DELIVER = "deliver";

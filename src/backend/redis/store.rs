@@ -115,10 +115,6 @@ impl Store for RedisStore {
         self.refuse_request(instance, request, keep).await
     }
 
-    async fn count_try(&self, instance: &InstanceRef, execution: ExecutionId) -> Result<u32> {
-        self.count_one_try(instance, execution).await
-    }
-
     async fn delete(&self, instance: &InstanceRef, execution: ExecutionId, keep: Duration) -> Result<Deleted> {
         self.delete_instance(instance, execution, keep).await
     }

@@ -136,8 +136,6 @@ pub struct Record {
     pub updated_at: Timestamp,
     /// When it ended.
     pub ended_at: Option<Timestamp>,
-    /// Redelivered turns since the last commit.
-    pub tries: u32,
     /// Effects that may be outstanding, in order.
     pub marks: Vec<Mark>,
 }

@@ -1,4 +1,4 @@
-//! Commits, marks and tries.
+//! Commits and marks.
 
 use leveret::backend::{Claim, ClaimTerms, Commit, Committed, Guard, Mark, Stall, View};
 use leveret::{BuildId, CommitId, ExecutionId, StallReason, Status, Timestamp, WaitingFor, WaitingView};
@@ -277,22 +277,6 @@ pub(crate) async fn continue_as_new_waits_for_the_marks(store: Fresh) {
     };
     let (after, _) = apply(&store, &next).await;
     assert_eq!((after.version, after.marks), (1, vec![]));
-}
-
-pub(crate) async fn tries_count_up_until_a_commit(store: Fresh) {
-    let instance = instance("a");
-    let before = running(&store, &instance).await;
-    for count in 1..=3 {
-        assert_eq!(store.count_try(&instance, before.execution).await.unwrap(), count);
-    }
-    assert_eq!(store.count_try(&instance, ExecutionId::generate()).await.unwrap(), 0);
-    assert_eq!(record(&store, &instance).await.tries, 3);
-    let (after, _) = apply(&store, &turn(&instance, before.guard())).await;
-    assert_eq!(after.tries, 0);
-    assert_eq!(store.count_try(&instance, before.execution).await.unwrap(), 1);
-    let absent = super::fixture::instance("b");
-    assert_eq!(store.count_try(&absent, before.execution).await.unwrap(), 0);
-    assert_eq!(store.record(&absent).await.unwrap(), None);
 }
 
 pub(crate) async fn the_time_of_change_grows_with_every_commit(store: Fresh) {

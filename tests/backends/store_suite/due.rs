@@ -281,6 +281,7 @@ pub(crate) async fn run_tokens_count_until_they_are_taken_away(store: Fresh) {
     let (here, there) = (app("one"), app("two"));
     let item = MessageId::new("a:{b}/%").unwrap();
     for count in 1..=3 {
+        assert_eq!(store.runs(&here, &item).await.unwrap(), count - 1);
         assert_eq!(store.begin_run(&here, &item).await.unwrap(), count);
     }
     assert_eq!(store.begin_run(&there, &item).await.unwrap(), 1);

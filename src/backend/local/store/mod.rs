@@ -167,12 +167,6 @@ impl Store for LocalStore {
             .await
     }
 
-    async fn count_try(&self, instance: &InstanceRef, execution: ExecutionId) -> Result<u32> {
-        let instance = instance.clone();
-        self.write(move |to, namespace, _| records::count_try(to, namespace, &instance, execution))
-            .await
-    }
-
     async fn delete(&self, instance: &InstanceRef, execution: ExecutionId, keep: Duration) -> Result<Deleted> {
         let wake = self.wake(instance, |done| *done == Deleted::Deleted);
         let instance = instance.clone();

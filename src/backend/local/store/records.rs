@@ -62,7 +62,6 @@ pub(super) fn create(
         outcome: None,
         updated_at: now,
         ended_at: None,
-        tries: 0,
         marks: vec![Mark::Start],
     };
     to.put_as(key(namespace, instance), &record);
@@ -165,7 +164,6 @@ fn apply(record: &mut Record, commit: &Commit, now: Timestamp) {
     // Whoever orders records by it can tell two commits of one millisecond apart.
     record.updated_at = now.max(record.updated_at + Duration::from_millis(1));
     record.ended_at = commit.status.is_terminal().then_some(record.updated_at);
-    record.tries = 0;
     record.marks.extend(&commit.marks);
     record.marks.sort_unstable();
     record.marks.dedup();
@@ -220,23 +218,6 @@ pub(super) fn deliver(
         Ok(Delivered::Kept { status })
     } else {
         Ok(Delivered::Full)
-    }
-}
-
-/// See [`Store::count_try`](crate::backend::Store::count_try).
-pub(super) fn count_try(
-    to: &mut Transaction<'_>,
-    namespace: &Namespace,
-    instance: &InstanceRef,
-    execution: ExecutionId,
-) -> Result<u32> {
-    match read(to, namespace, instance)? {
-        Some(mut record) if record.execution == execution => {
-            record.tries = record.tries.saturating_add(1);
-            to.put_as(key(namespace, instance), &record);
-            Ok(record.tries)
-        }
-        _ => Ok(0),
     }
 }
 

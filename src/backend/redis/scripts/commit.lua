@@ -44,7 +44,7 @@ end
 if ARGV[9] == '1' then ended = updated end
 redis.call('RPUSH', KEYS[2], ARGV[7])
 redis.call('HSET', KEYS[1], 'execution', execution, 'version', ARGV[6], 'commit', ARGV[4], 'status', ARGV[8], 'lane', ARGV[10], 'view', ARGV[11],
-  'marks', marks, 'tries', '0', 'updated', updated, 'ended', ended)
+  'marks', marks, 'updated', updated, 'ended', ended)
 if ARGV[12] ~= '' then redis.call('HSET', KEYS[1], 'outcome', ARGV[12]) end
 if ARGV[13] == '1' then redis.call('HDEL', KEYS[1], 'input') end
 

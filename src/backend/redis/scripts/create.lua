@@ -21,7 +21,7 @@ if old[1] then
   now = math.max(now, tonumber(old[5]) + 1)
 end
 redis.call('HSET', KEYS[1], 'execution', ARGV[1], 'run', ARGV[2], 'request', ARGV[3], 'origin', ARGV[4], 'input', ARGV[5], 'view', ARGV[6],
-  'version', '0', 'commit', '', 'status', 'Pending', 'lane', '', 'marks', 'start', 'tries', '0', 'updated', string.format('%.0f', now),
+  'version', '0', 'commit', '', 'status', 'Pending', 'lane', '', 'marks', 'start', 'updated', string.format('%.0f', now),
   'ended', '')
 redis.call('SET', KEYS[5], ARGV[1] .. ' ' .. ARGV[2])
 -- What waited for the instance has found it. (Not before the first write: a full Redis refuses a script at a write that needs memory, and only while

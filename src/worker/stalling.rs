@@ -1,0 +1,86 @@
+//! Stalls: an instance whose code cannot go on here is marked as such, with the reason, and waits.
+
+use tracing::warn;
+
+use super::activation::{Activation, Step};
+use super::state::Live;
+use crate::backend::{Commit, Committed, Record, Result, Stall, View};
+use crate::model::{CommitId, Lane, Status};
+use crate::replay::Stuck;
+use crate::replay::history::Turn;
+
+impl Activation<'_> {
+    /// Marks the instance as stalled; nothing of it is lost. If it stalls here as it did before, nothing is written.
+    pub(super) async fn stall(&mut self, state: &mut Live, stuck: Stuck) -> Result<Step> {
+        // The commit's guard sees to it that no stale state stalls an instance.
+        self.stall_record(&state.record, stuck).await
+    }
+
+    pub(super) async fn stall_record(&mut self, record: &Record, stuck: Stuck) -> Result<Step> {
+        let known = record.view.stall.as_ref().filter(|_| record.status == Status::Stalled);
+        if known.is_some_and(|stall| stall.build == self.runtime.build && stall.reason == stuck.reason) {
+            return Ok(Step::Reload);
+        }
+        warn!(instance = %self.instance, reason = %stuck.reason, "the instance is stalled: {}", stuck.message);
+        let mut view = record.view.clone();
+        let since = self.runtime.now();
+        view.stall = Some(Stall {
+            reason: stuck.reason,
+            message: stuck.message,
+            build: self.runtime.build.clone(),
+            since,
+        });
+        let commit = self.empty_commit(
+            record,
+            Status::Stalled,
+            record.lane.or_else(|| self.runtime.lanes.pick()),
+            view,
+        );
+        if self.commit_empty(commit).await? {
+            let engine = &self.runtime.engine;
+            if let Some(record) = engine
+                .retrying("record", || engine.store().record(self.instance))
+                .await?
+            {
+                engine
+                    .retrying("index", || engine.store().index(self.instance, &record))
+                    .await?;
+            }
+        }
+        Ok(Step::Reload)
+    }
+
+    pub(super) fn empty_commit(&self, record: &Record, status: Status, lane: Option<Lane>, view: View) -> Commit {
+        let turn = Turn {
+            version: record.version + 1,
+            commit: CommitId::generate(),
+            at: self.runtime.now().max(record.updated_at),
+            build: Some(self.runtime.build.clone()),
+            events: Vec::new(),
+        };
+        Commit {
+            instance: self.instance.clone(),
+            guard: record.guard(),
+            id: turn.commit,
+            turn: turn.encode(),
+            next_execution: None,
+            status,
+            lane,
+            view,
+            outcome: None,
+            drop_input: false,
+            inbox_taken: 0,
+            inbox_kept: Vec::new(),
+            marks: Vec::new(),
+            cleared: Vec::new(),
+            claims_opened: Vec::new(),
+            claims_closed: Vec::new(),
+        }
+    }
+
+    pub(super) async fn commit_empty(&self, commit: Commit) -> Result<bool> {
+        let engine = &self.runtime.engine;
+        let committed = engine.retrying("commit", || engine.store().commit(&commit)).await?;
+        Ok(matches!(committed, Committed::Applied { .. }))
+    }
+}
