@@ -3,13 +3,16 @@
 use std::path::{Path, PathBuf};
 
 /// Each layer and the layers that it may import besides itself.
-const LAYERS: [(&str, &[&str]); 7] = [
+const LAYERS: [(&str, &[&str]); 10] = [
+    ("fault", &[]),
+    ("probes", &[]),
     ("model", &[]),
+    ("config", &["model"]),
     ("wire", &["model"]),
-    ("backend", &["model", "wire"]),
+    ("backend", &["model", "config", "wire", "probes"]),
     ("replay", &["model", "wire"]),
-    ("engine", &["model", "wire", "backend", "replay"]),
-    ("worker", &["model", "wire", "backend", "replay", "engine"]),
+    ("engine", &["model", "wire", "backend", "replay", "fault"]),
+    ("worker", &["model", "wire", "backend", "replay", "engine", "fault", "probes"]),
     ("client", &["model", "wire", "backend", "replay", "engine"]),
 ];
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use leveret::Namespace;
 use leveret::backend::{Backend, RabbitMq, RabbitMqConfig, RedisConfig, RedisStore, SystemClock};
 
-use crate::harness::Harness;
+use crate::harness::{Harness, until};
 
 fn fresh_namespace() -> Namespace {
     Namespace::new(format!("t{}", uuid::Uuid::now_v7().simple())).expect("a valid namespace")
@@ -254,7 +254,9 @@ mod servers {
             let backends = std::mem::take(&mut *self.0.lock().unwrap());
             for backend in backends {
                 for app in backend.store().apps().await.expect("Redis") {
-                    backend.broker().remove(&app.id, app.lanes).await.expect("RabbitMQ");
+                    // Workers that are still stopping may just then lose a consumer, and their channel with it.
+                    let remove = async || backend.broker().remove(&app.id, app.lanes).await.ok();
+                    until("the queues to be removed", remove).await;
                 }
             }
         }
