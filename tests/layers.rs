@@ -12,7 +12,10 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("backend", &["model", "config", "wire", "probes"]),
     ("replay", &["model", "wire"]),
     ("engine", &["model", "wire", "backend", "replay", "fault"]),
-    ("worker", &["model", "wire", "backend", "replay", "engine", "fault", "probes"]),
+    (
+        "worker",
+        &["model", "wire", "backend", "replay", "engine", "fault", "probes"],
+    ),
     ("client", &["model", "wire", "backend", "replay", "engine"]),
 ];
 

@@ -316,6 +316,10 @@ impl<'a> Activation<'a> {
                 return Ok(Step::Reload);
             }
             // A start of another execution is of no use; other things wait in the inbox for the first turn.
+            if self.items.iter().any(|item| matches!(item, Item::Completion(_))) {
+                // It had called somebody, so it had begun: the store has lost its turns (see the guarantees), and its start is gone from the queue.
+                self.runtime.engine.drive_start(self.instance, &state.record).await?;
+            }
             return self.all_to_inbox().await;
         }
         let Some(lane) = self.runtime.lanes.pick() else {

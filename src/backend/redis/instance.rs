@@ -87,8 +87,8 @@ impl RedisStore {
         let keys = self.keys.instance(instance);
         let call = script::LOAD
             .on(&[&keys.meta(), &keys.history(), &keys.inbox()])
-            .arg(after.min(i64::MAX as u64))
-            .arg(after.saturating_add(Loaded::TURNS as u64 - 1))
+            .arg(position(after))
+            .arg(position(after.saturating_add(Loaded::TURNS as u64 - 1)))
             .arg(inbox);
         let mut parts = call.send(&self.links).await?.items()?.into_iter();
         let (Some(meta), Some(turns), Some(inbox)) = (parts.next(), parts.next(), parts.next()) else {
@@ -118,8 +118,8 @@ impl RedisStore {
         let call = script::TURNS
             .on(&[&keys.meta(), &keys.history()])
             .arg(execution.to_string())
-            .arg(after.min(i64::MAX as u64))
-            .arg(last);
+            .arg(position(after))
+            .arg(position(last));
         call.send(&self.links).await?.list()
     }
 
@@ -196,4 +196,9 @@ fn repeated(receipt: Reply) -> Result<Created> {
         })
     });
     parsed.map_or_else(|| Reply::strange("create", &receipt), Ok)
+}
+
+/// A place in a list, as Redis takes it: a signed number of 64 bits.
+fn position(turn: u64) -> u64 {
+    turn.min(i64::MAX as u64)
 }
