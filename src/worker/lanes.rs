@@ -7,7 +7,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::activation::arrive;
@@ -153,7 +152,7 @@ impl Lanes {
     }
 
     /// Probes the lanes that nobody is known to hold.
-    pub(super) fn probe_missing(&self, runtime: &Arc<Runtime>, known: &[Lane], _stop: &CancellationToken) {
+    pub(super) fn probe_missing(&self, runtime: &Arc<Runtime>, known: &[Lane]) {
         for lane in 0..self.give_up.len() as Lane {
             if !known.contains(&lane) {
                 runtime.tracker.spawn(probe(runtime.clone(), lane));

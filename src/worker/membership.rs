@@ -31,7 +31,7 @@ pub(super) async fn run(runtime: Arc<Runtime>, lanes: Lanes, started_at: Timesta
                     .flat_map(|worker| worker.lanes.clone())
                     .collect();
                 held.extend(runtime.lanes.all());
-                lanes.probe_missing(&runtime, &held, &runtime.draining);
+                lanes.probe_missing(&runtime, &held);
             }
             Err(error) => debug!(%error, "the app's workers are not known"),
         }
