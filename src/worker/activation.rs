@@ -59,11 +59,14 @@ async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
                 batch.into_iter().for_each(|arrival| arrival.ticket.done());
             }
             Err(error) => {
-                // The messages go back to the broker; the marks of what was committed are driven when they come again.
+                // The messages go back to the broker, along with those behind them, so that events keep their order; the marks of what was committed
+                // are driven when they come again.
                 if !runtime.draining.is_cancelled() {
                     warn!(%instance, %error, "a turn could not be finished; its messages are handed back");
                     runtime.pause(PAUSE_AFTER_ERROR).await;
                 }
+                drop(batch);
+                drop(runtime.mailboxes.take(&instance, usize::MAX));
             }
         }
     }

@@ -13,14 +13,28 @@ use crate::wire::{Bundle, CompletionItem, DecodeError, Item, Outcome};
 
 const PAUSE_BEFORE_RESUBSCRIBING: Duration = Duration::from_millis(200);
 
-/// Subscribes to a queue and hands over what comes until `until` is ready; then cancels. Returns as well when the subscription is lost, after a pause.
+/// Subscribes to a queue and hands over what comes until `until` is ready; then cancels: nothing more comes, and what came can still be settled. Returns
+/// as well when the subscription is lost, after a pause.
 pub(super) async fn consume(
     runtime: &Runtime,
     queue: &Queue,
     prefetch: u16,
     until: impl Future<Output = ()>,
-    mut handle: impl FnMut(Delivery),
+    handle: impl FnMut(Delivery),
 ) {
+    if let Some(consumer) = consume_and_keep(runtime, queue, prefetch, until, handle).await {
+        cancel(consumer, queue).await;
+    }
+}
+
+/// The same, but gives the subscription back as it is, with what was handed over and what came meanwhile. `None`: it is lost, and the pause is over.
+pub(super) async fn consume_and_keep(
+    runtime: &Runtime,
+    queue: &Queue,
+    prefetch: u16,
+    until: impl Future<Output = ()>,
+    mut handle: impl FnMut(Delivery),
+) -> Option<Box<dyn Consumer>> {
     let mut consumer = match runtime.engine.broker().consume(queue, prefetch).await {
         Ok(consumer) => consumer,
         Err(error) => {
@@ -34,16 +48,13 @@ pub(super) async fn consume(
                     .await;
             }
             runtime.pause(PAUSE_BEFORE_RESUBSCRIBING * 5).await;
-            return;
+            return None;
         }
     };
     tokio::pin!(until);
     loop {
         tokio::select! {
-            () = &mut until => {
-                cancel(consumer, queue).await;
-                return;
-            }
+            () = &mut until => return Some(consumer),
             delivery = consumer.next() => match delivery {
                 Some(delivery) => handle(delivery),
                 None => break,
@@ -52,6 +63,7 @@ pub(super) async fn consume(
     }
     debug!(%queue, "the subscription ended; subscribing again");
     runtime.pause(PAUSE_BEFORE_RESUBSCRIBING).await;
+    None
 }
 
 /// Ends a subscription. What was delivered can still be settled.

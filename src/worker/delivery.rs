@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
 use crate::backend::Delivery;
 use crate::model::Lane;
 use crate::wire::Item;
@@ -14,15 +16,27 @@ struct Settlement {
     delivery: Delivery,
     left: AtomicUsize,
     is_handed_back: AtomicBool,
+    /// Dropped when the message is settled, for whoever waits for that.
+    _in_hand: Option<TaskTrackerToken>,
 }
 
 impl Ticket {
     /// A ticket for each of a message's items.
     pub(super) fn split(delivery: Delivery, items: usize) -> Vec<Ticket> {
+        Self::split_with(delivery, items, None)
+    }
+
+    /// The same; the token lives until the message is settled.
+    pub(super) fn split_held(delivery: Delivery, items: usize, in_hand: TaskTrackerToken) -> Vec<Ticket> {
+        Self::split_with(delivery, items, Some(in_hand))
+    }
+
+    fn split_with(delivery: Delivery, items: usize, in_hand: Option<TaskTrackerToken>) -> Vec<Ticket> {
         let settlement = Settlement {
             delivery,
             left: AtomicUsize::new(items),
             is_handed_back: AtomicBool::new(false),
+            _in_hand: in_hand,
         };
         let settlement = Arc::new(settlement);
         (0..items).map(|_| Ticket(Some(settlement.clone()))).collect()

@@ -3,14 +3,19 @@
 //! Every worker subscribes to every lane; the broker lets one of them be active and hands over when it goes. AMQP does not tell a consumer that it is
 //! active, so a worker learns it from what arrives, and sends probes so that something does. To balance, a worker with more than its share cancels
 //! some and subscribes again, last in line. All of this is for speed: a wrong belief about a lane costs time, nothing else (I1 guards the state).
+//!
+//! A lane is let go with nothing in hand: what is under way ends first, and the rest goes back as one, in its order and before anybody else is active.
+//! That keeps the order of an instance's events when its lane moves.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, info};
 
 use super::activation::arrive;
-use super::consume::{consume, open};
+use super::consume::{consume_and_keep, open};
 use super::delivery::{Arrival, Ticket};
 use super::runtime::Runtime;
 use super::starts::bury_item;
@@ -23,7 +28,10 @@ pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::s
     let queue = Queue::Events(runtime.app.clone(), lane);
     while !runtime.draining.is_cancelled() {
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
-        let handler = runtime.tracker.spawn(handle_all(runtime.clone(), lane, receiver));
+        let in_hand = TaskTracker::new();
+        let handler = runtime
+            .tracker
+            .spawn(handle_all(runtime.clone(), lane, receiver, in_hand.clone()));
         runtime.tracker.spawn(probe(runtime.clone(), lane));
         let until = async {
             tokio::select! {
@@ -32,12 +40,22 @@ pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::s
             }
         };
         // The channel is bounded by the prefetch: the broker sends no more until these are settled.
-        consume(&runtime, &queue, runtime.settings.prefetch, until, |delivery| {
+        let consumer = consume_and_keep(&runtime, &queue, runtime.settings.prefetch, until, |delivery| {
             drop(sender.send(delivery))
         })
         .await;
         drop(sender);
         let _ = handler.await;
+        if let Some(consumer) = consumer {
+            in_hand.close();
+            tokio::select! {
+                () = in_hand.wait() => {}
+                () = runtime.engine.backend.clock().sleep(runtime.settings.shutdown_grace) => {}
+                () = runtime.engine.stop.cancelled() => {}
+            }
+            // Not cancelled: that would make another worker active before what came meanwhile is back in the queue.
+            drop(consumer);
+        }
         // After the handler, which believes in the lane with each message that it still has.
         runtime.lanes.set(lane, false);
         // Back in line only when others had the chance to be first.
@@ -46,24 +64,34 @@ pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::s
 }
 
 /// Opens a lane's messages in their order.
-async fn handle_all(runtime: Arc<Runtime>, lane: Lane, mut deliveries: tokio::sync::mpsc::UnboundedReceiver<Delivery>) {
+async fn handle_all(
+    runtime: Arc<Runtime>,
+    lane: Lane,
+    mut deliveries: tokio::sync::mpsc::UnboundedReceiver<Delivery>,
+    in_hand: TaskTracker,
+) {
     while let Some(delivery) = deliveries.recv().await {
         if !runtime.draining.is_cancelled() {
             runtime.lanes.set(lane, true);
         }
-        if let Err(error) = handle(&runtime, lane, delivery).await {
+        if let Err(error) = handle(&runtime, lane, delivery, in_hand.token()).await {
             debug!(lane, %error, "a message of the lane is handed back");
         }
     }
 }
 
-async fn handle(runtime: &Arc<Runtime>, lane: Lane, delivery: Delivery) -> crate::backend::Result<()> {
+async fn handle(
+    runtime: &Arc<Runtime>,
+    lane: Lane,
+    delivery: Delivery,
+    in_hand: TaskTrackerToken,
+) -> crate::backend::Result<()> {
     let origin = Queue::Events(runtime.app.clone(), lane);
     let Some((bundle, delivery)) = open(runtime, delivery, &origin).await? else {
         return Ok(());
     };
     let is_redelivered = delivery.redelivered;
-    let tickets = Ticket::split(delivery, bundle.items.len());
+    let tickets = Ticket::split_held(delivery, bundle.items.len(), in_hand);
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {
         match item {
             Item::Probe(probe) => {
