@@ -447,7 +447,6 @@ impl Machine {
                     attempt,
                     since,
                     limits,
-                    retried,
                 };
                 (
                     HistoryEvent::ChildScheduled {

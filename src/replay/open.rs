@@ -47,7 +47,6 @@ pub(super) enum Open {
         attempt: u32,
         since: Timestamp,
         limits: TimeLimits,
-        retried: bool,
     },
     Timer {
         due: Timestamp,

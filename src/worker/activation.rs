@@ -1,7 +1,8 @@
 //! Activations: an instance's turns, from the first item that waits for it to the last.
 //!
 //! A turn is: take what waits, run the code on it, commit, make the effects, clear the mark, and only then let go of the messages. At each gap a line
-//! says what a crash there costs. [`super::turn`] holds what happens between loading and committing.
+//! says what a crash there costs. [`super::turn`] holds what happens between loading and
+//! committing, [`super::commit`] the rest.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

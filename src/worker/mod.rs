@@ -8,6 +8,7 @@ mod activities;
 mod activity;
 mod builder;
 mod cache;
+mod commit;
 mod consume;
 mod counters;
 mod deadlines;

@@ -1,14 +1,11 @@
-//! A turn: events applied, code run, history committed, effects made.
-
-use tracing::{debug, warn};
+//! A turn up to its commit: events applied, code run. [`super::commit`] is the rest.
 
 use super::activation::{Activation, Step};
 use super::state::{Live, Renewal};
-use crate::backend::{Commit, Committed, Mark, Queue, Record, Result};
-use crate::engine::{claim_terms, effects_of, ended_by, started};
-use crate::fault::fault_point;
-use crate::model::{CommitId, ExecutionId, Payload, Sequence, Status, Timestamp, kinds};
-use crate::replay::history::{HistoryEvent, Turn};
+use crate::backend::{Queue, Record, Result};
+use crate::engine::started;
+use crate::model::{ExecutionId, Payload, Sequence, Status, Timestamp, kinds};
+use crate::replay::history::HistoryEvent;
 use crate::replay::{Execution, Intake, Stuck};
 use crate::wire::{Item, Outcome, WakeItem};
 
@@ -28,17 +25,17 @@ pub(super) enum Opening {
 pub(super) struct Draft {
     pub(super) now: Timestamp,
     pub(super) execution_id: ExecutionId,
-    next_execution: Option<ExecutionId>,
-    events: Vec<HistoryEvent>,
-    inbox_taken: usize,
-    inbox_kept: Vec<Item>,
+    pub(super) next_execution: Option<ExecutionId>,
+    pub(super) events: Vec<HistoryEvent>,
+    pub(super) inbox_taken: usize,
+    pub(super) inbox_kept: Vec<Item>,
     /// Items of the activation that this turn has dealt with.
-    consumed: usize,
+    pub(super) consumed: usize,
     /// Of these, the ones that are ahead of the state.
-    ahead: Vec<Item>,
-    claims_closed: Vec<Sequence>,
-    dropped: Vec<&'static str>,
-    is_suspended: bool,
+    pub(super) ahead: Vec<Item>,
+    pub(super) claims_closed: Vec<Sequence>,
+    pub(super) dropped: Vec<&'static str>,
+    pub(super) is_suspended: bool,
     must_commit: bool,
 }
 
@@ -223,165 +220,6 @@ impl Activation<'_> {
         Ok(if self.items.is_empty() { Step::Done } else { Step::Again })
     }
 
-    /// Lets go of the items that a turn has dealt with, on a state that is known to be current.
-    async fn finish(&mut self, consumed: usize, ahead: Vec<Item>, dropped: Vec<&'static str>) -> Result<()> {
-        for item in ahead {
-            self.park(&item).await?;
-        }
-        self.items.drain(..consumed);
-        for reason in dropped {
-            debug!(instance = %self.instance, reason, "item dropped");
-            self.runtime.counters.dropped(reason);
-        }
-        Ok(())
-    }
-
-    async fn commit(&mut self, state: &mut Live, execution: Execution, draft: Draft) -> Result<Step> {
-        let Draft {
-            now,
-            next_execution,
-            events,
-            inbox_taken,
-            inbox_kept,
-            consumed,
-            ahead,
-            claims_closed,
-            dropped,
-            is_suspended,
-            ..
-        } = draft;
-        let record = &state.record;
-        let turn = Turn {
-            version: if next_execution.is_some() {
-                1
-            } else {
-                record.version + 1
-            },
-            commit: CommitId::generate(),
-            at: now,
-            build: Some(self.runtime.build.clone()),
-            events,
-        };
-        let ended = turn.events.iter().find_map(ended_by);
-        let renewal = turn.events.last().and_then(Renewal::from_event);
-        let encoded = turn.encode();
-        let mut view = record.view.clone();
-        if next_execution.is_some() {
-            view.generation += 1;
-            view.history_events = 0;
-            view.history_bytes = 0;
-        }
-        view.started_at.get_or_insert(now);
-        view.custom_status = execution.custom_status().or(view.custom_status);
-        view.waiting = execution.waiting();
-        view.stall = None;
-        self.warn_of_size(view.history_events, turn.events.len());
-        view.history_events += turn.events.len() as u64;
-        view.history_bytes += encoded.len() as u64;
-        let execution_id = next_execution.unwrap_or(record.execution);
-        let effects = effects_of(
-            self.instance,
-            execution_id,
-            record.lane,
-            record.origin.parent.as_ref(),
-            &turn,
-        );
-        let mut marks = Vec::new();
-        if !effects.is_empty() {
-            marks.push(Mark::Turn(turn.version));
-        }
-        if renewal.is_some() {
-            marks.push(Mark::Run);
-        }
-        let mut claims_closed = claims_closed;
-        claims_closed.extend(turn.events.iter().filter_map(|event| match event {
-            HistoryEvent::TimerCancelled { sequence } => Some(*sequence),
-            _ => None,
-        }));
-        let status = match &ended {
-            Some((status, _)) => *status,
-            None if is_suspended => Status::Suspended,
-            None => Status::Running,
-        };
-        let commit = Commit {
-            instance: self.instance.clone(),
-            guard: record.guard(),
-            id: turn.commit,
-            turn: encoded,
-            next_execution,
-            status,
-            lane: record.lane,
-            view: view.clone(),
-            outcome: ended.map(|(_, outcome)| outcome),
-            drop_input: true,
-            inbox_taken,
-            inbox_kept: inbox_kept.iter().map(encode_item).collect(),
-            marks: marks.clone(),
-            cleared: if record.marks.contains(&Mark::Start) {
-                vec![Mark::Start]
-            } else {
-                Vec::new()
-            },
-            claims_opened: claims_opened(&turn),
-            claims_closed,
-        };
-        let engine = &self.runtime.engine;
-        // A crash before this line costs nothing: the messages come again.
-        fault_point("turn-drawn-up");
-        let committed = engine.retrying("commit", || engine.store().commit(&commit)).await?;
-        let inbox_left = match committed {
-            Committed::Applied { inbox_left } => inbox_left,
-            Committed::Conflict | Committed::Absent => {
-                self.runtime.counters.conflicts.add();
-                debug!(instance = %self.instance, version = turn.version, "another worker was quicker; reading the state again");
-                return Ok(Step::Reload);
-            }
-        };
-        self.runtime.counters.turns.add();
-        self.is_current = true;
-        applied(&mut state.record, &commit, now);
-        // A crash here: the turn is in the history and marked; whoever sees the instance next makes its effects.
-        fault_point("turn-committed");
-        engine.make(self.instance, &state.record, effects).await?;
-        // A crash here: the effects are made again, which changes nothing.
-        fault_point("turn-effects-made");
-        if marks.contains(&Mark::Turn(turn.version)) {
-            engine
-                .retrying("clear mark", || {
-                    engine
-                        .store()
-                        .clear_mark(self.instance, execution_id, Mark::Turn(turn.version))
-                })
-                .await?;
-        }
-        state.record.marks.retain(|mark| *mark != Mark::Turn(turn.version));
-        fault_point("turn-mark-cleared");
-        if status.is_terminal() {
-            engine.forget_check(self.instance, &state.record).await?;
-        }
-        // A crash here: the messages come again and are found in the history.
-        self.finish(consumed, ahead, dropped).await?;
-        debug!(instance = %self.instance, version = turn.version, events = turn.events.len(), %status, "turn committed");
-        state.renewal = renewal;
-        state.execution = (!execution.is_over()).then_some(execution);
-        // They stand at the front of the stored inbox again: the next turn reads them first, so that nothing overtakes them.
-        state.inbox = inbox_kept;
-        let has_unread = inbox_left > state.inbox.len() && !status.is_terminal();
-        Ok(match status {
-            _ if has_unread && status != Status::Suspended => Step::Reload,
-            _ if state.renewal.is_some() => Step::Again,
-            _ if self.items.is_empty() => Step::Done,
-            _ => Step::Again,
-        })
-    }
-
-    fn warn_of_size(&self, before: u64, added: usize) {
-        let limit = self.runtime.settings.limits.history_events;
-        if before < limit && before + added as u64 >= limit {
-            warn!(instance = %self.instance, events = limit, "the history grows long; consider continue-as-new");
-        }
-    }
-
     /// Begins the next execution after continue-as-new.
     pub(super) async fn renew(&mut self, state: &mut Live) -> Result<Step> {
         if self.generations >= self.runtime.settings.limits.generations {
@@ -445,42 +283,5 @@ impl Activation<'_> {
             self.runtime.counters.turns.add();
         }
         Ok(Step::Reload)
-    }
-}
-
-fn encode_item(item: &Item) -> bytes::Bytes {
-    rmp_serde::to_vec_named(item)
-        .expect("an item holds only values that MessagePack can write")
-        .into()
-}
-
-fn claims_opened(turn: &Turn) -> Vec<(Sequence, crate::backend::ClaimTerms)> {
-    let open = turn.events.iter().filter_map(|event| match event {
-        HistoryEvent::TaskScheduled { sequence, limits, .. } if !limits.is_empty() => {
-            Some((*sequence, claim_terms(limits, turn.at)))
-        }
-        _ => None,
-    });
-    open.collect()
-}
-
-/// What a commit has made of the record.
-fn applied(record: &mut Record, commit: &Commit, now: Timestamp) {
-    record.execution = commit.execution();
-    record.version = commit.version();
-    record.commit = Some(commit.id);
-    record.status = commit.status;
-    record.lane = commit.lane;
-    record.view = commit.view.clone();
-    record.outcome.clone_from(&commit.outcome);
-    record.input = None;
-    record.updated_at = now;
-    let is_renewed = commit.next_execution.is_some();
-    record
-        .marks
-        .retain(|mark| !commit.cleared.contains(mark) && (!is_renewed || *mark != Mark::Run));
-    record.marks.extend(&commit.marks);
-    if commit.status.is_terminal() {
-        record.ended_at = Some(now);
     }
 }
