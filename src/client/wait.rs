@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
-use uuid::Uuid;
 
 use super::{Client, Error};
 use crate::backend::{Record, Watch};
-use crate::model::{Failure, InstanceRef, Payload, RunId, Status, Timestamp, kinds};
+use crate::model::{Failure, InstanceRef, Payload, RunId, Status, Timestamp, kinds, random};
 use crate::wire::Outcome;
 
 /// Whatever wakes us may be lost, so the record is read again this often, less up to a quarter.
@@ -116,6 +115,7 @@ async fn output(client: &Client, instance: &InstanceRef, mut run: Option<RunId>)
             }
         }
         tokio::select! {
+            biased;
             () = watch.changed() => {}
             () = client.clock().sleep(jittered(READ_AGAIN)) => {}
         }
@@ -174,6 +174,7 @@ pub(super) async fn settled(
 
 async fn look_again(client: &Client, watch: &mut dyn Watch, pause: Duration) {
     tokio::select! {
+        biased;
         () = watch.changed() => {}
         () = client.clock().sleep(pause) => {}
     }
@@ -181,6 +182,6 @@ async fn look_again(client: &Client, watch: &mut dyn Watch, pause: Duration) {
 
 /// Up to a quarter less, so that many who wait for one instance do not read it in step.
 fn jittered(longest: Duration) -> Duration {
-    let random = f64::from(Uuid::new_v4().as_bytes()[0]) / 256.0;
+    let random = f64::from(random::new_uuid().as_bytes()[15]) / 256.0;
     longest.mul_f64(1.0 - random / 4.0)
 }

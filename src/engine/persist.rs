@@ -40,8 +40,9 @@ where
             warn!(operation = what, tries, %error, "a server did not answer; trying again");
         }
         tokio::select! {
-            () = clock.sleep(wait) => {}
+            biased;
             () = stop.cancelled() => return Err(error),
+            () = clock.sleep(wait) => {}
         }
         wait = (wait * 2).min(LONGEST_WAIT);
     }

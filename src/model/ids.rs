@@ -10,6 +10,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use super::random;
+
 /// An id that does not have the form it must have; the text names the value and the rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what} {value:?} {rule}")]
@@ -214,14 +216,14 @@ impl InstanceId {
 
     /// A new, random ID (uuid version 7, so that IDs sort by creation).
     pub fn generate() -> Self {
-        Self(Uuid::now_v7().simple().to_string().into())
+        Self(random::new_uuid().simple().to_string().into())
     }
 }
 
 impl MessageId {
     /// A new, random ID.
     pub fn generate() -> Self {
-        Self(Uuid::now_v7().simple().to_string().into())
+        Self(random::new_uuid().simple().to_string().into())
     }
 }
 
@@ -242,7 +244,7 @@ macro_rules! uuid_id {
         impl $name {
             /// A new, random ID (uuid version 7).
             pub fn generate() -> Self {
-                Self(Uuid::now_v7())
+                Self(random::new_uuid())
             }
 
             /// The uuid itself.

@@ -9,6 +9,7 @@ mod ids;
 mod limits;
 mod payload;
 mod queue_type;
+pub(crate) mod random;
 mod retention;
 mod retry;
 mod settings;

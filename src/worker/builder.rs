@@ -116,6 +116,7 @@ impl Worker {
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), WorkerError> {
         tokio::pin!(shutdown);
         let running = tokio::select! {
+            biased;
             running = self.start() => running?,
             () = &mut shutdown => return Ok(()),
         };

@@ -54,6 +54,7 @@ pub(super) async fn consume_and_keep(
     tokio::pin!(until);
     loop {
         tokio::select! {
+            biased;
             () = &mut until => return Some(consumer),
             delivery = consumer.next() => match delivery {
                 Some(delivery) => handle(delivery),

@@ -65,6 +65,7 @@ async fn handle_all(runtime: &Arc<Runtime>, entries: Vec<DueEntry>) {
     let handled = futures_util::future::join_all(entries.into_iter().map(|entry| async {
         let clock = runtime.engine.backend.clock();
         let handled = tokio::select! {
+            biased;
             handled = handle(runtime, &entry) => handled,
             // Somebody else may have it by now.
             () = clock.sleep(CLAIM) => Err(Error::transient("its claim is over")),

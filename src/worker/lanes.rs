@@ -35,6 +35,7 @@ pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::s
         runtime.tracker.spawn(probe(runtime.clone(), lane));
         let until = async {
             tokio::select! {
+                biased;
                 () = give_up.notified() => {}
                 () = runtime.draining.cancelled() => {}
             }
@@ -49,6 +50,7 @@ pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::s
         if let Some(consumer) = consumer {
             in_hand.close();
             tokio::select! {
+                biased;
                 () = in_hand.wait() => {}
                 () = runtime.engine.backend.clock().sleep(runtime.settings.shutdown_grace) => {}
                 () = runtime.engine.stop.cancelled() => {}

@@ -37,6 +37,7 @@ impl Run {
         let cancelled = self.runtime.cancel_activities.child_token();
         let is_leased = hold.is_leased();
         let outcome = tokio::select! {
+            biased;
             outcome = self.work(is_leased, &cancelled) => outcome,
             () = hold.keep(&self, &cancelled) => Ok(()),
             () = self.runtime.engine.stop.cancelled() => Err(Error::transient("the worker stops")),

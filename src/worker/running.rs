@@ -160,6 +160,7 @@ impl RunningWorker {
         runtime.tracker.close();
         let clock = runtime.engine.backend.clock().clone();
         tokio::select! {
+            biased;
             () = runtime.tracker.wait() => {}
             () = clock.sleep(runtime.settings.shutdown_grace) => {
                 warn!("the grace is over; what still runs is handed back");
@@ -167,6 +168,7 @@ impl RunningWorker {
         }
         runtime.engine.stop.cancel();
         tokio::select! {
+            biased;
             () = runtime.tracker.wait() => {}
             () = clock.sleep(LAST) => warn!("some tasks did not end"),
         }

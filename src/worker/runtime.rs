@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -75,8 +75,9 @@ impl Runtime {
     /// Waits, but not past the beginning of the end. False if the worker is stopping.
     pub(super) async fn pause(&self, duration: Duration) -> bool {
         tokio::select! {
-            () = self.engine.backend.clock().sleep(duration) => true,
+            biased;
             () = self.draining.cancelled() => false,
+            () = self.engine.backend.clock().sleep(duration) => true,
         }
     }
 
@@ -117,33 +118,22 @@ impl Runtime {
 }
 
 /// See [`Runtime::lanes`].
+#[derive(Default)]
 pub(super) struct HeldLanes {
     held: Mutex<BTreeSet<Lane>>,
-    changed: watch::Sender<usize>,
+    changed: Notify,
     next: std::sync::atomic::AtomicUsize,
-}
-
-impl Default for HeldLanes {
-    fn default() -> Self {
-        Self {
-            held: Mutex::default(),
-            changed: watch::Sender::new(0),
-            next: Default::default(),
-        }
-    }
 }
 
 impl HeldLanes {
     pub(super) fn set(&self, lane: Lane, is_held: bool) {
-        let count = {
+        let has_changed = {
             let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            let has_changed = if is_held { held.insert(lane) } else { held.remove(&lane) };
-            if !has_changed {
-                return;
-            }
-            held.len()
+            if is_held { held.insert(lane) } else { held.remove(&lane) }
         };
-        self.changed.send_replace(count);
+        if has_changed {
+            self.changed.notify_waiters();
+        }
     }
 
     pub(super) fn holds(&self, lane: Lane) -> bool {
@@ -168,8 +158,15 @@ impl HeldLanes {
 
     /// Returns when the number of held lanes is one that the predicate accepts.
     pub(super) async fn wait_until(&self, accepts: impl Fn(usize) -> bool) {
-        let mut changed = self.changed.subscribe();
-        // The sender lives as long as we do.
-        let _ = changed.wait_for(|count| accepts(*count)).await;
+        loop {
+            // Registered before looking, so that no change in between is missed.
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if accepts(self.held.lock().unwrap_or_else(PoisonError::into_inner).len()) {
+                return;
+            }
+            changed.await;
+        }
     }
 }

@@ -23,11 +23,13 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
     let queue = Queue::Workflows(runtime.app.clone());
     while !runtime.draining.is_cancelled() {
         tokio::select! {
+            biased;
             () = runtime.lanes.wait_until(|held| held > 0) => {}
             () = runtime.draining.cancelled() => return,
         }
         let until = async {
             tokio::select! {
+                biased;
                 () = runtime.lanes.wait_until(|held| held == 0) => {}
                 () = runtime.draining.cancelled() => {}
             }
