@@ -8,6 +8,8 @@ mod fault;
 mod model;
 mod probes;
 pub mod replay;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod wire;
 mod worker;
 

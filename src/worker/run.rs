@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::ActivityContext;
 use super::hold::Hold;
@@ -64,11 +64,11 @@ impl Run {
         let mut suspect = None;
         if self.is_redelivered {
             if !is_leased && self.has_live_lease().await? {
-                runtime.counters.dropped("the task is leased");
+                self.drop_for("the task is leased");
                 return Ok(());
             }
             if self.is_settled().await? {
-                runtime.counters.dropped("already in history");
+                self.drop_for("already in history");
                 return self.end_run().await;
             }
             let item = self.task.message_id();
@@ -89,7 +89,7 @@ impl Run {
             return Ok(());
         };
         if self.is_unwanted().await? {
-            runtime.counters.dropped("nobody waits for the task");
+            self.drop_for("nobody waits for the task");
             return self.end_run().await;
         }
         if self.is_redelivered {
@@ -108,7 +108,7 @@ impl Run {
                 })
                 .await?;
             if claim == Claim::Closed {
-                runtime.counters.dropped("the call is over");
+                self.drop_for("the call is over");
                 return self.end_run().await;
             }
         }
@@ -117,6 +117,7 @@ impl Run {
         let ctx = ActivityContext::new(self.task.clone(), engine.clone(), cancelled.clone());
         let result = body(code.begin(ctx.clone(), self.task.input.clone())).await;
         fault_point("activity-ended");
+        debug!(activity = %self.task.name, caller = %self.task.caller.instance, sequence = self.task.caller.sequence, attempt = self.task.attempt, failed = result.is_err(), "activity ended");
         if result.is_err() && runtime.draining.is_cancelled() {
             // It may have failed only because its token fired: another worker runs it.
             return Err(Error::transient("the worker stops"));
@@ -127,6 +128,11 @@ impl Run {
         self.answer(result, ctx.has_reported() || self.is_redelivered).await?;
         fault_point("activity-answered");
         Ok(())
+    }
+
+    fn drop_for(&self, reason: &'static str) {
+        debug!(activity = %self.task.name, caller = %self.task.caller.instance, sequence = self.task.caller.sequence, reason, "task dropped");
+        self.runtime.counters.dropped(reason);
     }
 
     async fn has_live_lease(&self) -> Result<bool> {

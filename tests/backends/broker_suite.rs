@@ -10,6 +10,7 @@
 use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -34,6 +35,7 @@ macro_rules! broker_suite {
             an_event_queue_has_one_active_consumer_and_the_next_takes_over
             a_dropped_active_consumer_hands_its_messages_to_the_next
             competing_consumers_take_no_more_than_their_prefetch
+            no_competing_consumer_is_left_without_messages
             an_acknowledgement_past_a_gap_frees_its_place
             a_long_gap_frees_every_place_behind_it
             a_cancelled_consumer_hands_back_what_it_did_not_hand_out
@@ -349,6 +351,41 @@ pub(crate) async fn competing_consumers_take_no_more_than_their_prefetch(broker:
     one.ack();
     assert_eq!(take(&mut greedy, 1).await, ["4"]);
     two.ack();
+}
+
+pub(crate) async fn no_competing_consumer_is_left_without_messages(broker: Arc<dyn Broker>) {
+    let (activities, _) = with_orders(&broker).await;
+    let counts = [AtomicUsize::new(0), AtomicUsize::new(0)];
+    let consumers = [
+        consume(&broker, &activities, 10).await,
+        consume(&broker, &activities, 10).await,
+    ];
+    let takers = join_all(consumers.into_iter().zip(&counts).map(async |(mut consumer, count)| {
+        loop {
+            next(&mut consumer).await.ack();
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }));
+    let feeder = async {
+        // One at a time, so that whoever takes one has no more than the other.
+        for number in 1..=50 {
+            publish(&broker, &activities, &["message"]).await;
+            let taken = async {
+                while counts.iter().map(|count| count.load(Ordering::Relaxed)).sum::<usize>() < number {
+                    tokio::task::yield_now().await;
+                }
+            };
+            soon("a message to be taken", taken).await;
+        }
+    };
+    tokio::select! {
+        _ = takers => {}
+        () = feeder => {}
+    }
+    assert!(
+        counts.iter().all(|count| count.load(Ordering::Relaxed) > 0),
+        "{counts:?}"
+    );
 }
 
 pub(crate) async fn an_acknowledgement_past_a_gap_frees_its_place(broker: Arc<dyn Broker>) {

@@ -24,6 +24,8 @@ struct Settle {
 /// One step of [`LocalConsumer::next`].
 enum Step {
     Deliver(Delivery),
+    /// There is something to take, and it is others' turn if they want it.
+    LetOthersGo,
     /// This note has to be durable first.
     Mark(u64),
     Wait,
@@ -45,17 +47,22 @@ impl LocalConsumer {
 impl Consumer for LocalConsumer {
     async fn next(&mut self) -> Option<Delivery> {
         let live = Arc::clone(&self.settle.live);
+        let mut has_let_others_go = false;
         loop {
             // Registered before looking, so that nothing that happens in between is missed.
             let changed = live.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
             let step = match self.settle.shared.engine.catch_up().await {
-                Ok(()) => self.settle.step(),
+                Ok(()) => self.settle.step(has_let_others_go),
                 Err(error) => Err(error),
             };
             match step {
                 Ok(Step::Deliver(delivery)) => return Some(delivery),
+                Ok(Step::LetOthersGo) => {
+                    tokio::task::yield_now().await;
+                    has_let_others_go = true;
+                }
                 // No timeout: an idle queue waits as long as it is idle.
                 Ok(Step::Wait) => changed.await,
                 Ok(Step::Mark(before)) => {
@@ -87,7 +94,7 @@ impl Drop for LocalConsumer {
 }
 
 impl Settle {
-    fn step(self: &Arc<Self>) -> Result<Step> {
+    fn step(self: &Arc<Self>, has_let_others_go: bool) -> Result<Step> {
         let LiveQueue { namespace, queue, .. } = &*self.live;
         let engine = &self.shared.engine;
         let mut leases = self.live.leases();
@@ -107,6 +114,9 @@ impl Settle {
                 },
             }
         };
+        if !has_let_others_go && leases.goes_last(self.id) {
+            return Ok(Step::LetOthersGo);
+        }
         if let Some(before) = leases.mark_needed(position) {
             return Ok(Step::Mark(before));
         }

@@ -24,6 +24,8 @@ pub(super) struct Leases {
     /// In order of subscription.
     subscriptions: Vec<Subscription>,
     last_id: SubscriptionId,
+    /// Who took the last message.
+    last_taker: SubscriptionId,
 }
 
 #[derive(Debug)]
@@ -79,6 +81,7 @@ impl Leases {
             marked: delivered,
             subscriptions: Vec::new(),
             last_id: 0,
+            last_taker: 0,
         }
     }
 
@@ -104,6 +107,11 @@ impl Leases {
     pub(super) fn is_full(&self, id: SubscriptionId) -> bool {
         let own = self.subscriptions.iter().find(|one| one.id == id);
         own.is_some_and(Subscription::is_full)
+    }
+
+    /// True if the subscription took the last message and others compete with it: it lets them go first, or they might never get any.
+    pub(super) fn goes_last(&self, id: SubscriptionId) -> bool {
+        self.last_taker == id && !self.single_active && self.consumers() > 1
     }
 
     /// What the subscription may take now.
@@ -143,6 +151,7 @@ impl Leases {
     pub(super) fn lease(&mut self, id: SubscriptionId, position: u64) -> Option<(u64, bool)> {
         let returned = self.returned.remove(&position);
         self.cursor = self.cursor.max(position + 1);
+        self.last_taker = id;
         let own = self.subscriptions.iter_mut().find(|one| one.id == id)?;
         own.last_tag += 1;
         own.unsettled.insert(own.last_tag, position);

@@ -1,0 +1,255 @@
+//! What has to hold after every step: I1 to I4, looked at from the outside, in the servers' true state.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use leveret::backend::{Commit, Committed, Created, Record};
+use leveret::replay::history::{HistoryEvent, Turn};
+use leveret::testing::{Observed, World};
+use leveret::wire::{Bundle, Item, TaskRef};
+use leveret::{ExecutionId, InstanceRef, MessageId, RunId, Sequence};
+
+/// Watches a world. The first thing that is wrong stays.
+#[derive(Clone, Default)]
+pub(crate) struct Watcher(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    wrong: Option<String>,
+    known: BTreeSet<InstanceRef>,
+    histories: BTreeMap<InstanceRef, History>,
+    /// Calls and timers that have their end in a history.
+    settled: BTreeSet<(ExecutionId, Sequence)>,
+    /// Events that a run has seen.
+    raised: BTreeSet<(RunId, MessageId)>,
+    /// Results that were published.
+    answered: BTreeSet<(ExecutionId, Sequence)>,
+    turns: u64,
+}
+
+/// What an instance's history was when it was last looked at.
+struct History {
+    execution: ExecutionId,
+    turns: Vec<Bytes>,
+    is_over: bool,
+}
+
+impl Watcher {
+    pub(crate) fn watch(&self, world: &World) {
+        let state = self.0.clone();
+        world.observe(move |world, observed| {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            if state.wrong.is_none()
+                && let Err(wrong) = state.look(world, observed)
+            {
+                state.wrong = Some(wrong);
+            }
+        });
+    }
+
+    /// What was wrong first.
+    pub(crate) fn wrong(&self) -> Option<String> {
+        self.lock().wrong.clone()
+    }
+
+    /// Every instance that was ever created.
+    pub(crate) fn known(&self) -> Vec<InstanceRef> {
+        self.lock().known.iter().cloned().collect()
+    }
+
+    /// Turns committed.
+    pub(crate) fn turns(&self) -> u64 {
+        self.lock().turns
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The answer of a server that never waits.
+pub(crate) fn at_once<T>(future: impl Future<Output = leveret::backend::Result<T>>) -> T {
+    tokio::task::unconstrained(future)
+        .now_or_never()
+        .expect("the servers of a simulation never wait")
+        .expect("the servers of a simulation do not fail")
+}
+
+impl State {
+    fn look(&mut self, world: &World, observed: &Observed<'_>) -> Result<(), String> {
+        match observed {
+            Observed::Create { create, result } => {
+                if matches!(result, Created::Created) {
+                    self.known.insert(create.instance.clone());
+                }
+                self.nothing_is_forgotten(world)
+            }
+            Observed::Commit {
+                commit,
+                result: Committed::Applied { .. },
+            } => {
+                self.history_grows(world, commit)?;
+                self.nothing_is_forgotten(world)
+            }
+            Observed::Request { name } if ["unschedule", "settle_due", "clear_mark", "delete"].contains(name) => {
+                self.nothing_is_forgotten(world)
+            }
+            Observed::Published { body, .. } => {
+                for item in items(body) {
+                    if let Item::Completion(completion) = item {
+                        self.answered
+                            .insert((completion.task.execution, completion.task.sequence));
+                    }
+                }
+                Ok(())
+            }
+            Observed::Acknowledged { body, .. } => {
+                let items = items(body);
+                items.iter().try_for_each(|item| self.is_dealt_with(world, item))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// I1: a history only grows, by one turn a commit, and never after its end. I3: everything counts once.
+    fn history_grows(&mut self, world: &World, commit: &Commit) -> Result<(), String> {
+        let instance = &commit.instance;
+        let store = world.servers().store();
+        let Some(record) = at_once(store.record(instance)) else {
+            return Err(format!("I1: {instance} has a commit and no record"));
+        };
+        let turns = at_once(store.turns(instance, record.execution, 0, usize::MAX));
+        let (known, was_over) = match self.histories.get(instance) {
+            Some(history) if history.execution == record.execution => (&history.turns[..], history.is_over),
+            _ => (&[][..], false),
+        };
+        if !turns.starts_with(known) || turns.len() as u64 != record.version {
+            return Err(format!("I1: the history of {instance} has changed behind its end"));
+        }
+        let news = turns.get(known.len()..).unwrap_or_default().to_vec();
+        if news.len() > 1 {
+            return Err(format!("I1: {instance} got {} turns in one commit", news.len()));
+        }
+        if was_over && !news.is_empty() {
+            return Err(format!("I1: {instance} got a turn after its end"));
+        }
+        self.turns += news.len() as u64;
+        for turn in &news {
+            let turn = Turn::decode(turn).map_err(|problem| format!("I1: {instance}: {problem}"))?;
+            self.counts_once(instance, &record, &turn)?;
+        }
+        self.histories.insert(
+            instance.clone(),
+            History {
+                execution: record.execution,
+                turns,
+                is_over: record.status.is_terminal(),
+            },
+        );
+        Ok(())
+    }
+
+    fn counts_once(&mut self, instance: &InstanceRef, record: &Record, turn: &Turn) -> Result<(), String> {
+        for event in &turn.events {
+            if let Some(sequence) = settles(event)
+                && !self.settled.insert((record.execution, sequence))
+            {
+                return Err(format!("I3: call {sequence} of {instance} has ended twice"));
+            }
+            if let HistoryEvent::EventRaised { message_id, .. } = event
+                && !self.raised.insert((record.run, message_id.clone()))
+            {
+                return Err(format!("I3: event {message_id} was raised twice in {instance}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// I4: whoever is not over, or has something to be made yet, is looked at again.
+    fn nothing_is_forgotten(&mut self, world: &World) -> Result<(), String> {
+        for instance in &self.known {
+            let Some(record) = at_once(world.servers().store().record(instance)) else {
+                continue;
+            };
+            if record.status.is_terminal() && record.marks.is_empty() {
+                continue;
+            }
+            if !at_once(world.has_check(instance, &record)) {
+                return Err(format!(
+                    "I4: {instance} is {} with marks {:?}, and nothing looks at it again",
+                    record.status, record.marks
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// I2: what is acknowledged has had its effect.
+    fn is_dealt_with(&self, world: &World, item: &Item) -> Result<(), String> {
+        let store = world.servers().store();
+        let live = |instance: &InstanceRef, execution: Option<ExecutionId>| {
+            let record = at_once(store.record(instance))?;
+            let is_meant = execution.is_none_or(|execution| execution == record.execution);
+            (is_meant && !record.status.is_terminal()).then_some(record)
+        };
+        let is_kept = |instance: &InstanceRef| {
+            let inbox = at_once(store.load(instance, 0, usize::MAX)).map_or_else(Vec::new, |loaded| loaded.inbox);
+            inbox
+                .iter()
+                .any(|kept| rmp_serde::from_slice::<Item>(kept).is_ok_and(|kept| kept == *item))
+        };
+        let is_settled = |task: &TaskRef| self.settled.contains(&(task.execution, task.sequence));
+        match item {
+            Item::Completion(completion) => {
+                let task = &completion.task;
+                if live(&task.instance, Some(task.execution)).is_some() && !is_settled(task) && !is_kept(&task.instance)
+                {
+                    return Err(format!(
+                        "I2: the result of call {} of {} was acknowledged and is lost",
+                        task.sequence, task.instance
+                    ));
+                }
+            }
+            Item::Event(event) => {
+                if let Some(record) = live(&event.instance, None)
+                    && !self.raised.contains(&(record.run, event.message_id.clone()))
+                    && !is_kept(&event.instance)
+                {
+                    return Err(format!(
+                        "I2: event {} for {} was acknowledged and is lost",
+                        event.message_id, event.instance
+                    ));
+                }
+            }
+            Item::Start(start) => {
+                if let Some(record) = live(&start.instance, Some(start.execution))
+                    && record.status == leveret::Status::Pending
+                {
+                    return Err(format!(
+                        "I2: the start of {} was acknowledged and it is pending",
+                        start.instance
+                    ));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn items(body: &[u8]) -> Vec<Item> {
+    Bundle::decode(body).map_or_else(|_| Vec::new(), |bundle| bundle.items)
+}
+
+fn settles(event: &HistoryEvent) -> Option<Sequence> {
+    match event {
+        HistoryEvent::TaskCompleted { sequence, .. }
+        | HistoryEvent::TaskFailed { sequence, .. }
+        | HistoryEvent::ChildCompleted { sequence, .. }
+        | HistoryEvent::ChildFailed { sequence, .. }
+        | HistoryEvent::TimerFired { sequence } => Some(*sequence),
+        _ => None,
+    }
+}

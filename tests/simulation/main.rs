@@ -1,0 +1,74 @@
+//! The whole system, simulated: thousands of seeds, each a world of its own in which everything goes wrong.
+//!
+//! `LEVERET_SEEDS=100000 cargo test --release --all-features --test simulation many` plays that many; `LEVERET_SEED=17` plays that one alone.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod code;
+mod invariants;
+mod model;
+mod plan;
+mod scenario;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use scenario::{Script, play};
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is {text:?}, and has to be a number")),
+    )
+}
+
+/// Plays a seed, and says how to play it again if it fails.
+fn play_seed(seed: u64) -> u64 {
+    let script = Script::draw(seed);
+    match std::panic::catch_unwind(|| play(&script)) {
+        Ok(Ok(turns)) => turns,
+        Ok(Err(wrong)) => panic!("seed {seed}: {wrong}\n{}", again(seed)),
+        Err(_) => panic!("seed {seed} panicked\n{}", again(seed)),
+    }
+}
+
+fn again(seed: u64) -> String {
+    format!("play it again: LEVERET_SEED={seed} cargo test --release --all-features --test simulation many")
+}
+
+#[test]
+fn many_seeds_lose_nothing() {
+    if let Some(seed) = number("LEVERET_SEED") {
+        // RUST_LOG=leveret=debug shows what workers and clients say.
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_ansi(false)
+            .init();
+        println!("{:#?}", Script::draw(seed));
+        play_seed(seed);
+        return;
+    }
+    let seeds = number("LEVERET_SEEDS").unwrap_or(300);
+    let first = number("LEVERET_FIRST_SEED").unwrap_or(1);
+    let (next, turns, began) = (AtomicU64::new(first), AtomicU64::new(0), Instant::now());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= first + seeds {
+                        return;
+                    }
+                    turns.fetch_add(play_seed(seed), Ordering::Relaxed);
+                    let done = seed - first + 1;
+                    if done.is_multiple_of(1000) {
+                        println!("{done} of {seeds} seeds in {:?}", began.elapsed());
+                    }
+                }
+            });
+        }
+    });
+    println!("{seeds} seeds, {} turns, in {:?}", turns.into_inner(), began.elapsed());
+}

@@ -1,0 +1,298 @@
+//! Workflows as data: what a generated workflow does, step by step, and how such data is drawn from a seed.
+
+use serde::{Deserialize, Serialize};
+
+/// The apps of the simulated world, and one that does not exist.
+pub(crate) const APPS: [&str; 3] = ["orders", "payments", "shipping"];
+pub(crate) const NO_APP: &str = "nowhere";
+
+/// What a workflow does. Its steps run one after the other; then it begins anew, fails, or returns what it has seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    pub(crate) steps: Vec<Step>,
+    /// How often it continues as new before it ends.
+    pub(crate) rounds: u32,
+    /// True if it fails at the end.
+    pub(crate) fails: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Step {
+    Call(CallPlan),
+    All(Vec<CallPlan>),
+    Child(ChildPlan),
+    /// A child that nobody waits for.
+    Detached(ChildPlan),
+    Timer {
+        millis: u64,
+    },
+    Event {
+        name: String,
+        within: Option<u64>,
+    },
+    Race {
+        call: CallPlan,
+        millis: u64,
+    },
+    /// Raises an event on another instance, which does not wait for it.
+    Raise {
+        app: String,
+        id: String,
+        value: u64,
+    },
+    Status(u64),
+    Patched,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CallPlan {
+    pub(crate) app: String,
+    /// Names the step: unique in the script, so that the bodies that run can be told apart.
+    pub(crate) key: String,
+    pub(crate) value: u64,
+    /// The first attempt that succeeds; 0: none does, and the failure is fatal.
+    pub(crate) succeeds_from: u32,
+    /// Attempts that the policy allows; 1: no policy.
+    pub(crate) attempts: u32,
+    /// How long the body takes.
+    pub(crate) millis: u64,
+    pub(crate) timeout: Option<u64>,
+    pub(crate) schedule_to_start: Option<u64>,
+    /// True if only the newer build registers the activity.
+    pub(crate) is_new: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ChildPlan {
+    pub(crate) app: String,
+    pub(crate) id: Option<String>,
+    pub(crate) plan: Plan,
+    pub(crate) attempts: u32,
+}
+
+/// What a step came to.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Seen {
+    Value(u64),
+    /// The failure's kind.
+    Failed(String),
+    Many(Vec<Seen>),
+    Child(Vec<Seen>),
+    Event(Option<u64>),
+    /// The race's winner: the call's result, or none if the timer was first.
+    Race(Option<Box<Seen>>),
+    Nothing,
+}
+
+/// One round's input.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Round {
+    pub(crate) plan: Plan,
+    pub(crate) round: u32,
+    pub(crate) seen: Vec<Seen>,
+}
+
+impl Plan {
+    pub(crate) fn begin(self) -> Round {
+        Round {
+            plan: self,
+            round: 0,
+            seen: Vec::new(),
+        }
+    }
+}
+
+/// Names and values differ from round to round.
+pub(crate) fn event_name(name: &str, round: u32) -> String {
+    format!("{name}/{round}")
+}
+
+pub(crate) fn event_value(name: &str) -> u64 {
+    name.bytes().map(u64::from).sum()
+}
+
+pub(crate) fn result_of(value: u64, round: u32) -> u64 {
+    value * 3 + u64::from(round)
+}
+
+/// An instance that a client starts, and everything the client does to it. Lives follow each other under one instance ID.
+#[derive(Clone, Debug)]
+pub(crate) struct Root {
+    pub(crate) app: String,
+    pub(crate) id: String,
+    pub(crate) lives: Vec<Life>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Life {
+    pub(crate) plan: Plan,
+    /// When it is started, in milliseconds after the life before.
+    pub(crate) at: u64,
+    /// True if the first who starts it dies in the middle.
+    pub(crate) is_abandoned_once: bool,
+    /// Events to be raised, on itself or on its children, each at a time counted from the start; some come before it.
+    pub(crate) raises: Vec<Raised>,
+    /// Commands, at times counted from the start.
+    pub(crate) commands: Vec<(u64, Command)>,
+    /// True if it is purged when it is over.
+    pub(crate) is_purged: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Raised {
+    pub(crate) at: u64,
+    pub(crate) app: String,
+    pub(crate) id: String,
+    pub(crate) name: String,
+    /// How often it is sent, with one message ID.
+    pub(crate) times: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Command {
+    Suspend,
+    Resume,
+    Terminate,
+}
+
+/// Draws roots from a seed.
+pub(crate) struct Generator<'a> {
+    pub(crate) rng: &'a mut fastrand::Rng,
+    /// Keys handed out.
+    pub(crate) keys: u32,
+}
+
+impl Generator<'_> {
+    pub(crate) fn root(&mut self, number: usize) -> Root {
+        let app = self.app();
+        let id = format!("root-{number}");
+        let lives = 1 + self.rng.usize(..5) / 3;
+        let lives = (0..lives).map(|_| self.life(&app, &id)).collect();
+        Root { app, id, lives }
+    }
+
+    fn life(&mut self, app: &str, id: &str) -> Life {
+        let mut raises = Vec::new();
+        let plan = self.plan(app, Some(id), 2, &mut raises);
+        let mut commands = Vec::new();
+        if self.one_in(5) {
+            let at = self.rng.u64(..8_000);
+            commands.push((at, Command::Suspend));
+            commands.push((at + self.rng.u64(..6_000), Command::Resume));
+        }
+        if self.one_in(5) {
+            commands.push((self.rng.u64(..10_000), Command::Terminate));
+        }
+        commands.sort_by_key(|(at, _)| *at);
+        Life {
+            plan,
+            at: self.rng.u64(..3_000),
+            is_abandoned_once: self.one_in(6),
+            raises,
+            commands,
+            is_purged: self.one_in(3),
+        }
+    }
+
+    /// A plan for an instance; only one whose ID is known can wait for events from outside.
+    fn plan(&mut self, app: &str, id: Option<&str>, depth: u32, raises: &mut Vec<Raised>) -> Plan {
+        let rounds = if self.one_in(5) { 1 + self.rng.u32(..3) } else { 0 };
+        let count = 1 + self.rng.usize(..4);
+        let steps = (0..count).map(|_| self.step(app, id, rounds, depth, raises)).collect();
+        Plan {
+            steps,
+            rounds,
+            fails: self.one_in(10),
+        }
+    }
+
+    fn step(&mut self, app: &str, id: Option<&str>, rounds: u32, depth: u32, raises: &mut Vec<Raised>) -> Step {
+        match self.rng.u32(..20) {
+            0..=5 => Step::Call(self.call()),
+            6..=7 => {
+                let calls = (0..2 + self.rng.usize(..4)).map(|_| self.call()).collect();
+                Step::All(calls)
+            }
+            8..=9 if depth > 0 && rounds == 0 => Step::Child(self.child(depth, raises)),
+            10 if depth > 0 && rounds == 0 => Step::Detached(self.child(depth, raises)),
+            11..=12 => Step::Timer {
+                millis: self.rng.u64(..5_000),
+            },
+            13..=15 if id.is_some() => {
+                let name = self.key();
+                let id = id.unwrap_or_default();
+                let within = self.one_in(3).then(|| self.rng.u64(..4_000));
+                for round in 0..=rounds {
+                    raises.push(Raised {
+                        at: self.rng.u64(..8_000),
+                        app: app.into(),
+                        id: id.into(),
+                        name: event_name(&name, round),
+                        times: 1 + self.rng.u32(..3) / 2,
+                    });
+                }
+                Step::Event { name, within }
+            }
+            16 => Step::Race {
+                call: self.call(),
+                millis: self.rng.u64(..3_000),
+            },
+            17 => Step::Raise {
+                app: self.app(),
+                id: format!("root-{}", self.rng.u32(..8)),
+                value: self.rng.u64(..1000),
+            },
+            18 => Step::Status(self.rng.u64(..1000)),
+            19 => Step::Patched,
+            _ => Step::Call(self.call()),
+        }
+    }
+
+    fn call(&mut self) -> CallPlan {
+        let is_hopeless = self.one_in(12);
+        let goes_nowhere = self.one_in(25);
+        let attempts = if goes_nowhere || self.one_in(3) {
+            2 + self.rng.u32(..3)
+        } else {
+            1
+        };
+        CallPlan {
+            app: if goes_nowhere { NO_APP.into() } else { self.app() },
+            key: self.key(),
+            value: self.rng.u64(..1000),
+            succeeds_from: if is_hopeless { 0 } else { 1 + self.rng.u32(..8) / 6 },
+            attempts,
+            millis: if self.one_in(4) { self.rng.u64(..2_000) } else { 0 },
+            timeout: self.one_in(10).then(|| 500 + self.rng.u64(..4_000)),
+            schedule_to_start: self.one_in(10).then(|| 500 + self.rng.u64(..4_000)),
+            is_new: self.one_in(6),
+        }
+    }
+
+    fn child(&mut self, depth: u32, raises: &mut Vec<Raised>) -> ChildPlan {
+        let app = self.app();
+        let id = self.one_in(2).then(|| format!("child-{}", self.key()));
+        let plan = self.plan(&app, id.as_deref(), depth - 1, raises);
+        // An event that the first attempt has taken is not there for the second.
+        let is_repeatable = !plan.steps.iter().any(|step| matches!(step, Step::Event { .. }));
+        ChildPlan {
+            attempts: if is_repeatable && self.one_in(4) { 2 } else { 1 },
+            app,
+            id,
+            plan,
+        }
+    }
+
+    fn app(&mut self) -> String {
+        APPS[self.rng.usize(..APPS.len())].into()
+    }
+
+    fn key(&mut self) -> String {
+        self.keys += 1;
+        format!("k{}", self.keys)
+    }
+
+    fn one_in(&mut self, count: u32) -> bool {
+        self.rng.u32(..count) == 0
+    }
+}
