@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::history::CarriedEvent;
-use super::machine::SlotId;
+use super::slots::SlotId;
 use crate::model::Timestamp;
 
 /// One name's queue. Either nobody waits or nothing is kept.

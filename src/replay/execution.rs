@@ -67,7 +67,7 @@ impl Execution {
             let mut machine = self.shared.lock();
             machine.is_replaying = true;
             machine.now = turn.at;
-            machine.note_recorded(&turn.events);
+            machine.answers.learn(&turn.events);
         }
         for event in &turn.events {
             if event.is_arrived() {
@@ -165,7 +165,7 @@ impl Execution {
     /// How often code has looked at something that it waits on.
     #[cfg(test)]
     pub(super) fn looks(&self) -> u64 {
-        self.shared.lock().looks
+        self.shared.lock().slots.looks
     }
 
     pub(super) fn machine(&self) -> &Shared {
@@ -190,7 +190,7 @@ impl Execution {
         let wakers = {
             let mut machine = self.shared.lock();
             machine.apply(event);
-            machine.take_wakers()
+            machine.slots.take_wakers()
         };
         if let HistoryEvent::ExecutionStarted { input, .. } = event {
             let (code, input) = (self.code.clone(), input.clone());
@@ -215,12 +215,12 @@ impl Execution {
             let result = match polled {
                 Ok(Poll::Pending) => {
                     // Code can fill what other code waits on: an event goes from a wait that was dropped to the next.
-                    let wakers = self.shared.lock().take_wakers();
+                    let wakers = self.shared.lock().slots.take_wakers();
                     wakers.into_iter().for_each(Waker::wake);
                     if self.waker.woken.load(Ordering::Acquire) {
                         continue;
                     }
-                    return if self.shared.lock().is_waiting() {
+                    return if self.shared.lock().slots.is_waiting() {
                         Ok(())
                     } else {
                         Err(self.foreign())
