@@ -68,7 +68,7 @@ impl Machine {
 
     /// Takes the call out of what is open, and its deadline out of the due-set.
     fn close(&mut self, sequence: Sequence) -> Option<SlotId> {
-        let (slot, open) = self.open.remove(&sequence)?;
+        let (slot, open) = self.open.remove(sequence)?;
         if open.has_deadline() {
             self.decided.push_back(HistoryEvent::TimerCancelled { sequence });
         }
@@ -103,7 +103,7 @@ impl Machine {
     }
 
     fn fired(&mut self, sequence: Sequence) {
-        let Some((Some(slot), Open::Timer { purpose, .. })) = self.open.remove(&sequence) else {
+        let Some((Some(slot), Open::Timer { purpose, .. })) = self.open.remove(sequence) else {
             return;
         };
         match purpose {

@@ -12,10 +12,7 @@ use super::context::WorkflowContext;
 use super::handle::Shared;
 use super::history::{HistoryEvent, Refused, Turn};
 use super::machine::Machine;
-use super::open::Open;
-use crate::model::{
-    ExecutionId, Failure, InstanceRef, Limits, Payload, Result, StallReason, Timestamp, WaitingFor, WaitingView, kinds,
-};
+use crate::model::{ExecutionId, Failure, InstanceRef, Limits, Payload, Result, StallReason, Timestamp, kinds};
 
 /// The future of a workflow's code.
 pub type CodeFuture = Pin<Box<dyn Future<Output = Result<Payload>> + Send>>;
@@ -137,29 +134,6 @@ impl Execution {
     /// Rough size in memory, in bytes.
     pub fn weight(&self) -> usize {
         self.shared.lock().weight()
-    }
-
-    /// What the code waits for.
-    pub fn waiting(&self) -> WaitingView {
-        if self.is_over {
-            return WaitingView::default();
-        }
-        let machine = self.shared.lock();
-        let awaited = machine.events.awaited();
-        let total = machine.open.len() + awaited.iter().map(|(_, _, waiters)| waiters).sum::<usize>();
-        let open = machine
-            .open
-            .iter()
-            .filter(|(_, (slot, _))| slot.is_some())
-            .map(|(sequence, (_, open))| show(*sequence, open));
-        let events = awaited.iter().map(|(name, since, _)| WaitingFor::Event {
-            name: (*name).to_owned(),
-            since: *since,
-        });
-        WaitingView {
-            total,
-            shown: events.chain(open).take(WaitingView::SHOWN).collect(),
-        }
     }
 
     /// How often code has looked at something that it waits on.
@@ -309,49 +283,6 @@ impl Execution {
 impl Drop for Execution {
     fn drop(&mut self) {
         self.drop_code();
-    }
-}
-
-fn show(sequence: u64, open: &Open) -> WaitingFor {
-    use super::history::TimerPurpose;
-    match open.clone() {
-        Open::Activity {
-            app,
-            name,
-            attempt,
-            since,
-            ..
-        } => WaitingFor::Activity {
-            sequence,
-            app,
-            name,
-            attempt,
-            since,
-        },
-        Open::Child {
-            instance,
-            workflow,
-            attempt,
-            since,
-            ..
-        } => WaitingFor::Child {
-            sequence,
-            instance,
-            workflow,
-            attempt,
-            since,
-        },
-        Open::Timer {
-            due,
-            purpose: TimerPurpose::Retry { app, name, attempt },
-        } => WaitingFor::Retry {
-            sequence,
-            app,
-            name,
-            attempt,
-            due,
-        },
-        Open::Timer { due, .. } => WaitingFor::Timer { sequence, due },
     }
 }
 

@@ -102,8 +102,8 @@ fn known<'m>(machine: &'m Machine, task: &TaskRef) -> Result<&'m Open, Intake> {
     if task.execution != machine.identity.execution {
         return Err(Intake::Stray("another execution"));
     }
-    match machine.open.get(&task.sequence) {
-        Some((_, open)) => Ok(open),
+    match machine.open.get(task.sequence) {
+        Some(open) => Ok(open),
         None if task.sequence < machine.next_sequence => Err(Intake::Seen),
         None => Err(Intake::Ahead),
     }

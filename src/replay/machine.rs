@@ -10,9 +10,9 @@ use std::time::Duration;
 use super::answers::Answers;
 use super::events::EventQueue;
 use super::history::{CarriedEvent, ChildRef, HistoryEvent};
-use super::open::Open;
+use super::open::{Open, OpenSet};
 use super::seen::Seen;
-use super::slots::{SlotId, Slots};
+use super::slots::Slots;
 use crate::model::{ExecutionId, InstanceRef, MessageId, Payload, RunId, Sequence, Timestamp};
 use crate::wire::ParentLink;
 
@@ -37,8 +37,8 @@ pub(super) struct Machine {
     pub(super) is_closed: bool,
     /// Decisions that are not in the history yet (live) or not compared with it yet (replay).
     pub(super) decided: VecDeque<HistoryEvent>,
-    /// Calls and timers that are not over, with the slot that waits for them; none for a call that the code has given up.
-    pub(super) open: BTreeMap<Sequence, (Option<SlotId>, Open)>,
+    /// Calls and timers that are not over.
+    pub(super) open: OpenSet,
     pub(super) slots: Slots,
     pub(super) events: EventQueue,
     pub(super) seen: Seen,
@@ -74,7 +74,7 @@ impl Machine {
             is_replaying: true,
             is_closed: false,
             decided: VecDeque::new(),
-            open: BTreeMap::new(),
+            open: OpenSet::default(),
             slots: Slots::default(),
             events: EventQueue::default(),
             seen: Seen::new(dedup_window),
@@ -94,21 +94,15 @@ impl Machine {
 
     /// A replayed decision stands in the history as `recorded`: its due time is the one that counts.
     pub(super) fn confirm(&mut self, recorded: &HistoryEvent) {
-        if let HistoryEvent::TimerCreated {
-            sequence,
-            due: recorded,
-            ..
-        } = recorded
-            && let Some((_, Open::Timer { due, .. })) = self.open.get_mut(sequence)
-        {
-            *due = *recorded;
+        if let HistoryEvent::TimerCreated { sequence, due, .. } = recorded {
+            self.open.set_due(*sequence, *due);
         }
     }
 
     /// The execution ends: nothing that is open has a due-set entry any more. Gives the children that are still open.
     pub(super) fn wind_up(&mut self) -> Vec<ChildRef> {
         let mut children = Vec::new();
-        for (sequence, (_, open)) in std::mem::take(&mut self.open) {
+        for (sequence, open) in self.open.take() {
             match open {
                 Open::Activity { limited: false, .. } => continue,
                 Open::Child { instance, limits, .. } => {

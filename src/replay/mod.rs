@@ -25,6 +25,7 @@ mod seen;
 mod slots;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub use calls::{Call, Child, EventWait, Timer};
 pub use combinators::{All, Either, First, all, first, race};

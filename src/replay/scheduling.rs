@@ -137,10 +137,9 @@ impl Machine {
             _ => {}
         }
         let Some(sequence) = open else { return };
-        match self.open.get_mut(&sequence) {
-            Some((_, Open::Timer { .. })) => self.cancel_timer(sequence),
-            Some((owner, _)) => *owner = None,
-            None => {}
+        match self.open.get(sequence) {
+            Some(Open::Timer { .. }) => self.cancel_timer(sequence),
+            _ => self.open.give_up(sequence),
         }
     }
 
@@ -242,7 +241,7 @@ impl Machine {
             }
         };
         self.decided.push_back(event);
-        self.open.insert(sequence, (Some(slot), open));
+        self.open.insert(sequence, slot, open);
         if plan.retry.is_none() {
             plan.input = Payload::null();
         }
@@ -259,13 +258,13 @@ impl Machine {
             due,
             purpose: purpose.clone(),
         });
-        self.open.insert(sequence, (Some(slot), Open::Timer { due, purpose }));
+        self.open.insert(sequence, slot, Open::Timer { due, purpose });
         self.slots.at(slot).open = Some(sequence);
     }
 
     /// Nobody is interested in the timer any more.
     pub(super) fn cancel_timer(&mut self, sequence: Sequence) {
-        self.open.remove(&sequence);
+        self.open.remove(sequence);
         self.decided.push_back(HistoryEvent::TimerCancelled { sequence });
     }
 }

@@ -78,6 +78,11 @@ impl Slots {
         self.slots.entry(id).or_default()
     }
 
+    /// What is open for it.
+    pub(super) fn open_for(&self, id: SlotId) -> Option<Sequence> {
+        self.slots.get(&id)?.open
+    }
+
     /// Fills a slot; nothing is open for it any more.
     pub(super) fn fill(&mut self, id: SlotId, filling: Filling) {
         self.fillings += 1;
