@@ -7,7 +7,8 @@ use super::{AppId, InstanceRef, Sequence, Timestamp};
 /// What an instance waits for: the first few, and how many there are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WaitingView {
-    /// How many things are open in all: those listed, those beyond, and those that were given up.
+    /// How many things are open in all: those listed, those beyond, and those that were given up. Where it is the length of the list, nothing is missing
+    /// there.
     pub total: usize,
     /// How many of them are calls that the code does not wait for any more. They go on, and are not listed.
     #[serde(default)]
