@@ -1,7 +1,7 @@
 //! How runs end, and ending one that has not begun.
 
+use super::Engine;
 use super::effects::{effects_of, started, terminated};
-use super::{Engine, check_key};
 use crate::backend::{Commit, Committed, Mark, Record, Result};
 use crate::fault::fault_point;
 use crate::model::{CommitId, Failure, InstanceRef, Payload, Status};
@@ -104,7 +104,6 @@ impl Engine {
         }
         // A crash here: the turn is marked, and the instance's check makes its effects.
         fault_point("ending-committed");
-        let request = &record.origin.request;
         let stored = self.retrying("record", || self.store().record(instance)).await?;
         let Some(record) = stored.filter(|stored| stored.execution == commit.execution()) else {
             // Whoever replaced or deleted it has made its effects first.
@@ -124,12 +123,9 @@ impl Engine {
                 .clear_mark(instance, commit.execution(), Mark::Turn(turn.version))
         })
         .await?;
-        if status.is_terminal() {
-            let key = check_key(instance, request);
-            self.retrying("unschedule", || {
-                self.store().unschedule(&instance.app, std::slice::from_ref(&key))
-            })
-            .await?;
+        // Only an earlier turn that cannot be read is still marked: its check stays.
+        if status.is_terminal() && record.marks.iter().all(|mark| *mark == Mark::Turn(turn.version)) {
+            self.forget_check(instance, &record).await?;
         }
         Ok(true)
     }

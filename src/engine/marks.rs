@@ -16,31 +16,45 @@ impl Engine {
     /// true if the record has changed.
     ///
     /// Whoever is about to acknowledge or drop an item of the instance does this first.
+    ///
+    /// # Errors
+    /// Permanent if a mark cannot be driven, which holds up no other mark; it stays.
     pub(crate) async fn drive_marks(&self, instance: &InstanceRef, record: &Record) -> Result<bool> {
-        let mut cleared = false;
+        let (mut cleared, mut undriven) = (false, None);
         for mark in &record.marks {
-            match mark {
-                Mark::Run if !record.status.is_terminal() => continue,
-                // No execution comes after the end.
-                Mark::Run => {}
-                // A delayed start keeps its mark until its check publishes it.
-                Mark::Start if self.is_early(record).await? => continue,
-                Mark::Start => self.drive_start(instance, record).await?,
-                Mark::Turn(version) => self.drive_turn(instance, record, *version).await?,
+            match self.drive_mark(instance, record, *mark).await {
+                Ok(is_cleared) => cleared |= is_cleared,
+                Err(error) if error.is_permanent() => undriven = Some(error),
+                Err(error) => return Err(error),
             }
-            let mark = *mark;
-            fault_point("mark-driven");
-            self.retrying("clear mark", || {
-                self.store().clear_mark(instance, record.execution, mark)
-            })
-            .await?;
-            debug!(%instance, %mark, "mark driven");
-            cleared = true;
+        }
+        if let Some(error) = undriven {
+            return Err(error);
         }
         if record.status.is_terminal() && cleared {
             self.forget_check(instance, record).await?;
         }
         Ok(cleared)
+    }
+
+    /// True if the mark is cleared.
+    async fn drive_mark(&self, instance: &InstanceRef, record: &Record, mark: Mark) -> Result<bool> {
+        match mark {
+            Mark::Run if !record.status.is_terminal() => return Ok(false),
+            // No execution comes after the end.
+            Mark::Run => {}
+            // A delayed start keeps its mark until its check publishes it.
+            Mark::Start if self.is_early(record).await? => return Ok(false),
+            Mark::Start => self.drive_start(instance, record).await?,
+            Mark::Turn(version) => self.drive_turn(instance, record, version).await?,
+        }
+        fault_point("mark-driven");
+        self.retrying("clear mark", || {
+            self.store().clear_mark(instance, record.execution, mark)
+        })
+        .await?;
+        debug!(%instance, %mark, "mark driven");
+        Ok(true)
     }
 
     /// True if the instance is to start later.

@@ -136,11 +136,12 @@ fn completed(machine: &Machine, completion: &CompletionItem) -> Intake {
                 Outcome::Failed(failure) => HistoryEvent::TaskFailed { sequence, failure },
             })
         }
-        Open::Child { instance, retried, .. } => {
-            // The answers that are not the child's own come from the app that made the call or that found the target missing.
-            let answered_for = matches!(&outcome, Outcome::Failed(failure)
-                if ANSWERED_FOR.contains(&failure.kind.as_str()) || (failure.kind == kinds::APP_NOT_FOUND && *retried));
-            if completion.from != instance.app && !answered_for {
+        Open::Child { instance, .. } => {
+            // Whoever ends a child answers in its app's name. That its ID is taken, our own app's worker finds when it makes the child.
+            let is_taken =
+                matches!(&outcome, Outcome::Failed(failure) if failure.kind == kinds::INSTANCE_ALREADY_EXISTS);
+            let is_ours = completion.from == machine.identity.instance.app;
+            if completion.from != instance.app && !(is_taken && is_ours) {
                 return Intake::Stray("an app that the task was not sent to");
             }
             Intake::Accept(match outcome {
@@ -154,10 +155,3 @@ fn completed(machine: &Machine, completion: &CompletionItem) -> Intake {
         }
     }
 }
-
-/// Failures of a child's start that another app than the child's reports; `AppNotFound` is one more, but only for a call with a retry policy.
-const ANSWERED_FOR: [&str; 3] = [
-    kinds::INSTANCE_ALREADY_EXISTS,
-    kinds::TARGET_UNAVAILABLE,
-    kinds::TERMINATED,
-];

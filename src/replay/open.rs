@@ -50,7 +50,6 @@ pub(super) enum Open {
         attempt: u32,
         since: Timestamp,
         limits: TimeLimits,
-        retried: bool,
     },
     Timer {
         due: Timestamp,

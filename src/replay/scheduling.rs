@@ -223,7 +223,6 @@ impl Machine {
                     attempt,
                     since,
                     limits,
-                    retried,
                 };
                 (
                     HistoryEvent::ChildScheduled {

@@ -176,7 +176,10 @@ impl<'a> Activation<'a> {
             // A start's mark is cleared by the first turn, which is what we are here for.
             let mut outstanding = loaded.record.clone();
             outstanding.marks.retain(|mark| matches!(mark, Mark::Turn(_)));
-            let was_driven = engine.drive_marks(self.instance, &outstanding).await?;
+            let driven = match engine.drive_marks(self.instance, &outstanding).await {
+                Err(error) if !error.is_permanent() => return Err(error),
+                driven => driven,
+            };
             let Some(more) = self.rest_of_history(&loaded).await? else {
                 continue;
             };
@@ -185,7 +188,8 @@ impl<'a> Activation<'a> {
                 Err(problem) if self.without_history(&loaded, &more, &problem).await? => return Ok(None),
                 Err(_) => continue,
             };
-            if was_driven {
+            // A turn that cannot be read cannot be driven either, and was met above.
+            if driven? {
                 state.record.marks.retain(|mark| !matches!(mark, Mark::Turn(_)));
             }
             self.is_current = true;

@@ -62,9 +62,8 @@ macro_rules! all_behaviours {
                 a_stalled_instance_keeps_events_and_can_be_ended,
                 a_workflow_that_takes_its_process_down_is_stopped,
                 redelivered_messages_that_change_nothing_are_no_crashes,
-                a_history_that_cannot_be_read_holds_up_nothing_else,
-                code_that_was_dropped_by_replay_leaves_no_trace,
-                an_instance_whose_history_cannot_be_read_can_be_ended;
+                a_history_that_cannot_be_read_holds_up_nothing_else_and_can_be_ended,
+                code_that_was_dropped_by_replay_leaves_no_trace;
             duplicates:
                 each_kind_of_message_counts_once,
                 what_comes_after_the_end_changes_nothing,

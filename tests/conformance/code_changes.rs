@@ -1,6 +1,6 @@
 //! Code that changes under running instances, and code that does what it must not; scenario 25.
 
-use leveret::backend::{Commit, Committed, Queue};
+use leveret::backend::{Commit, Committed, Mark, Queue};
 use leveret::{Activity, Result, StallReason, Status, Workflow, WorkflowContext};
 
 use crate::harness::*;
@@ -242,9 +242,9 @@ pub(crate) async fn redelivered_messages_that_change_nothing_are_no_crashes(h: &
     assert_eq!(done(&run).await, 7);
 }
 
-/// Appends a turn that no release can read.
-async fn spoil(stage: &Stage, run: &leveret::Run<u64>) {
-    let record = stage.record("orders", "one").await.unwrap();
+/// Appends a turn that no release can read, with effects that are yet to be made or without.
+async fn spoil(stage: &Stage, run: &leveret::Run<u64>, has_effects: bool) {
+    let record = stage.record("orders", run.instance().id.as_str()).await.unwrap();
     let commit = Commit {
         instance: run.instance().clone(),
         guard: record.guard(),
@@ -258,7 +258,11 @@ async fn spoil(stage: &Stage, run: &leveret::Run<u64>) {
         drop_input: false,
         inbox_taken: 0,
         inbox_kept: Vec::new(),
-        marks: Vec::new(),
+        marks: if has_effects {
+            vec![Mark::Turn(record.version + 1)]
+        } else {
+            Vec::new()
+        },
         cleared: Vec::new(),
         claims_opened: Vec::new(),
         claims_closed: Vec::new(),
@@ -269,23 +273,38 @@ async fn spoil(stage: &Stage, run: &leveret::Run<u64>) {
     ));
 }
 
-pub(crate) async fn a_history_that_cannot_be_read_holds_up_nothing_else(h: &impl Harness) {
+pub(crate) async fn a_history_that_cannot_be_read_holds_up_nothing_else_and_can_be_ended(h: &impl Harness) {
     let stage = Stage::new(h).await;
+    let mut one_at_a_time = settings();
+    one_at_a_time.prefetch = 1;
     let first = up(stage.worker("orders").workflow(MAIN, waiter)).await;
-    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
-    stage.wait_for_status("orders", "one", Status::Running).await;
+    let mut spoilt = Vec::new();
+    for (id, has_effects) in [("without effects", false), ("with effects", true)] {
+        let run = stage.client.start(MAIN, 7).id(id).await.unwrap();
+        stage.wait_for_status("orders", id, Status::Running).await;
+        spoilt.push((run, has_effects));
+    }
     first.stop().await;
-    spoil(&stage, &run).await;
-    let _second = up(stage.worker("orders").workflow(MAIN, waiter)).await;
-    run.raise(GO, ()).await.unwrap();
-    let stalled = stage.wait_for_status("orders", "one", Status::Stalled).await;
-    assert_eq!(
-        stalled.stall.as_ref().map(|stall| stall.reason),
-        Some(StallReason::Unreadable)
-    );
+    for (run, has_effects) in &spoilt {
+        spoil(&stage, run, *has_effects).await;
+    }
+    let _second = up(stage.worker("orders").settings(one_at_a_time).workflow(MAIN, waiter)).await;
+    for (run, _) in &spoilt {
+        run.raise(GO, ()).await.unwrap();
+        let id = run.instance().id.as_str();
+        let stalled = stage.wait_for_status("orders", id, Status::Stalled).await;
+        assert_eq!(
+            stalled.stall.as_ref().map(|stall| stall.reason),
+            Some(StallReason::Unreadable)
+        );
+    }
     let other = stage.client.start(MAIN, 5).await.unwrap();
     other.raise(GO, ()).await.unwrap();
     assert_eq!(done(&other).await, 5);
+    for (run, _) in &spoilt {
+        run.terminate("enough").and_wait(PATIENCE).await.unwrap();
+        assert_eq!(run.get().await.unwrap().status, Status::Terminated);
+    }
 }
 
 pub(crate) async fn code_that_was_dropped_by_replay_leaves_no_trace(h: &impl Harness) {
@@ -312,18 +331,4 @@ pub(crate) async fn code_that_was_dropped_by_replay_leaves_no_trace(h: &impl Har
     let _second = up(stage.worker("orders").workflow(MAIN, code)).await;
     run.raise(GO, ()).await.unwrap();
     assert_eq!(done(&run).await, 7);
-}
-
-pub(crate) async fn an_instance_whose_history_cannot_be_read_can_be_ended(h: &impl Harness) {
-    let stage = Stage::new(h).await;
-    let first = up(stage.worker("orders").workflow(MAIN, waiter)).await;
-    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
-    stage.wait_for_status("orders", "one", Status::Running).await;
-    first.stop().await;
-    spoil(&stage, &run).await;
-    let _second = up(stage.worker("orders").workflow(MAIN, waiter)).await;
-    run.raise(GO, ()).await.unwrap();
-    stage.wait_for_status("orders", "one", Status::Stalled).await;
-    run.terminate("enough").and_wait(PATIENCE).await.unwrap();
-    assert_eq!(run.get().await.unwrap().status, Status::Terminated);
 }

@@ -108,10 +108,11 @@ fn a_completion_counts_only_from_the_app_it_was_sent_to_with_its_id_for_this_exe
 }
 
 #[test]
-fn app_not_found_counts_from_any_app_but_only_for_a_call_with_a_retry_policy() {
+fn app_not_found_counts_from_any_app_but_only_for_an_activity_with_a_retry_policy() {
     let run = waiting();
     let not_found = || err(kinds::APP_NOT_FOUND);
-    for (sequence, counts) in [(0, false), (1, true), (2, false), (3, true)] {
+    // A child that cannot start ends in the store, and its end is in its own app's name.
+    for (sequence, counts) in [(0, false), (1, true), (2, false), (3, false)] {
         let intake = answer(&run, sequence, "anyone", not_found());
         assert_eq!(
             matches!(intake, Intake::Accept(_)),
@@ -140,6 +141,17 @@ fn a_childs_end_is_a_child_event_and_a_refused_start_may_come_from_the_caller() 
             ..
         })
     ));
+    for (app, kind) in [
+        ("anyone", kinds::INSTANCE_ALREADY_EXISTS),
+        ("anyone", kinds::APP_NOT_FOUND),
+        ("anyone", kinds::TERMINATED),
+        ("app", kinds::TARGET_UNAVAILABLE),
+    ] {
+        assert!(
+            matches!(answer(&run, 2, app, err(kind)), Intake::Stray(_)),
+            "{kind} from {app}"
+        );
+    }
 }
 
 #[test]
