@@ -217,7 +217,7 @@ fn what_is_for_servers_alone_is_warned_of_without_them() {
 /// `LEVERET_TEST_REGENERATE=1 cargo test --test config` writes the table.
 #[test]
 fn the_documentation_has_every_variable() {
-    const BEGIN: &str = "<!-- The table is made from src/config/variable.rs; tests/config.rs says how. -->\n";
+    const BEGIN: &str = "<!-- The table is made from src/config/table.rs; tests/config.rs says how. -->\n";
     const END: &str = "<!-- End of the table. -->\n";
     let mut table = String::from("| variable | sets | takes | default |\n|---|---|---|---|\n");
     for variable in variables() {

@@ -114,6 +114,8 @@ pub enum WaitingOn {
         name: String,
         /// Since when.
         since: Timestamp,
+        /// Until when, if the wait has a time limit. Of several waits for the name, the one that began first counts.
+        until: Option<Timestamp>,
     },
 }
 
@@ -139,7 +141,7 @@ pub(super) async fn waiting(client: &Client, instance: &InstanceRef, record: &Re
         let store = client.store();
         look.progress = client.ask("progress", || store.progress_of(instance, PROGRESS)).await?;
     }
-    let total = on.len() + view.total;
+    let total = on.len() + view.total.saturating_sub(view.given_up);
     for thing in &view.shown {
         on.push(look.thing(thing).await?);
     }
@@ -252,7 +254,7 @@ impl Look<'_> {
                 app,
             },
             WaitingFor::Timer { sequence, due } => WaitingOn::Timer { sequence, due },
-            WaitingFor::Event { name, since } => WaitingOn::Event { name, since },
+            WaitingFor::Event { name, since, until } => WaitingOn::Event { name, since, until },
         })
     }
 
@@ -368,7 +370,16 @@ impl fmt::Display for WaitingOn {
                 ..
             } => write!(f, "attempt {attempt} of `{name}` on app `{app}`, due {due}"),
             WaitingOn::Timer { sequence, due } => write!(f, "timer {sequence}, due {due}"),
-            WaitingOn::Event { name, since } => write!(f, "event `{name}`, since {since}"),
+            WaitingOn::Event {
+                name,
+                since,
+                until: None,
+            } => write!(f, "event `{name}`, since {since}"),
+            WaitingOn::Event {
+                name,
+                since,
+                until: Some(until),
+            } => write!(f, "event `{name}`, since {since}, until {until}"),
         }
     }
 }

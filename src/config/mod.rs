@@ -7,8 +7,10 @@
 mod draft;
 mod near;
 mod read;
+mod table;
 mod value;
 mod variable;
 
 pub use read::{Config, ConfigError, Place, Servers};
-pub use variable::{Variable, variables};
+pub use table::variables;
+pub use variable::Variable;

@@ -10,8 +10,8 @@ use secrecy::SecretString;
 
 use super::draft::Draft;
 use super::near::{PREFIX, nearest};
+use super::table::{DEFAULT_FILE, variables};
 use super::value::show_size;
-use super::variable::{DEFAULT_FILE, variables};
 use crate::model::{Namespace, QueueType, Settings};
 
 /// What a message holds besides a payload, generously: names, IDs, headers.

@@ -7,8 +7,12 @@ use super::{AppId, InstanceRef, Sequence, Timestamp};
 /// What an instance waits for: the first few, and how many there are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WaitingView {
-    /// How many things in all.
+    /// How many things are open in all: those listed, those beyond, and those that were given up. Where it is the length of the list, nothing is missing
+    /// there.
     pub total: usize,
+    /// How many of them are calls that the code does not wait for any more. They go on, and are not listed.
+    #[serde(default)]
+    pub given_up: usize,
     /// The first of them: at most [`WaitingView::SHOWN`].
     pub shown: Vec<WaitingFor>,
 }
@@ -73,5 +77,8 @@ pub enum WaitingFor {
         name: String,
         /// Since when.
         since: Timestamp,
+        /// Until when, if the wait has a time limit. Of several waits for the name, the one that began first counts.
+        #[serde(default)]
+        until: Option<Timestamp>,
     },
 }

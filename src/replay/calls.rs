@@ -8,8 +8,9 @@ use serde::de::DeserializeOwned;
 
 use super::handle::{Handle, Shared};
 use super::history::TimeLimits;
-use super::machine::{Machine, SlotId};
+use super::machine::Machine;
 use super::open::{Plan, Target};
+use super::slots::SlotId;
 use crate::model::{
     AppId, Failure, InstanceId, InstanceRef, Payload, Result, Retry, TaskExecutionId, Timestamp, kinds,
 };
@@ -72,7 +73,7 @@ impl Request {
         match made {
             Ok((target, input)) => {
                 let task_execution_id =
-                    TaskExecutionId::from(machine.identity.execution.derive("call", machine.next_sequence()));
+                    TaskExecutionId::from(machine.identity.execution.derive("call", machine.next_sequence));
                 let plan = Plan {
                     target,
                     input,

@@ -47,18 +47,18 @@ struct Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.machine.lock().leave_group(self.id);
+        self.machine.lock().slots.leave_group(self.id);
     }
 }
 
 impl Group {
     fn start<T>(handles: &mut [Option<Handle<T>>]) -> Option<Self> {
         let machine = handles.first()?.as_ref()?.machine().clone();
-        let id = machine.lock().new_group();
+        let id = machine.lock().slots.open_group();
         let mut positions = std::collections::HashMap::with_capacity(handles.len());
         for (position, handle) in handles.iter_mut().enumerate() {
             if let Some(slot) = handle.as_mut().and_then(Handle::begin) {
-                machine.lock().join_group(id, slot);
+                machine.lock().slots.join_group(id, slot);
                 positions.insert(slot, position);
             }
         }
@@ -66,7 +66,7 @@ impl Group {
     }
 
     fn next(&self, waker: &Waker) -> Option<usize> {
-        let slot = self.machine.lock().next_of_group(self.id, waker)?;
+        let slot = self.machine.lock().slots.next_of_group(self.id, waker)?;
         self.positions.get(&slot).copied()
     }
 }
@@ -134,7 +134,7 @@ where
     }
     std::future::poll_fn(|context| {
         let earliest = (0..handles.len())
-            .filter_map(|index| Some((stamp(&handles[index])?, index)))
+            .filter_map(|index| Some((place(&handles[index])?, index)))
             .min();
         if let Some((_, index)) = earliest
             && let Poll::Ready(result) = Pin::new(&mut handles[index]).poll(context)
@@ -142,7 +142,7 @@ where
             return Poll::Ready(Some(First { index, result }));
         }
         for handle in &mut handles {
-            // Not ready, or it would have a stamp: this registers the waker.
+            // Not ready, or it would have a place in the order: this registers the waker.
             let _ = Pin::new(handle).poll(context);
         }
         Poll::Pending
@@ -169,7 +169,7 @@ where
     left.begin();
     right.begin();
     std::future::poll_fn(|context| {
-        let left_first = match (stamp(&left), stamp(&right)) {
+        let left_first = match (place(&left), place(&right)) {
             (Some(left), Some(right)) => left < right,
             (left, _) => left.is_some(),
         };
@@ -187,6 +187,6 @@ where
     .await
 }
 
-fn stamp<T>(handle: &Handle<T>) -> Option<u64> {
-    handle.machine().lock().stamp(handle.slot()?)
+fn place<T>(handle: &Handle<T>) -> Option<u64> {
+    handle.machine().lock().slots.place(handle.slot()?)
 }

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use super::calls::{Call, Child, EventWait, Request, Timer};
 use super::handle::Shared;
 use super::history::Refused;
-use super::machine::unit;
+use super::scheduling::unit;
 use crate::model::{
     Activity, AppId, Event, ExecutionId, Failure, InstanceId, InstanceRef, Payload, Result, Timestamp, Workflow, kinds,
 };

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::history::CarriedEvent;
-use super::machine::SlotId;
+use super::slots::SlotId;
 use crate::model::Timestamp;
 
 /// One name's queue. Either nobody waits or nothing is kept.
@@ -13,6 +13,17 @@ struct Named {
     waiters: VecDeque<SlotId>,
     shown: String,
     since: Timestamp,
+}
+
+/// A name that is waited for.
+pub(super) struct Awaited<'a> {
+    /// As the code wrote it.
+    pub(super) name: &'a str,
+    pub(super) since: Timestamp,
+    /// Who has waited longest.
+    pub(super) first: SlotId,
+    /// How many wait.
+    pub(super) waits: usize,
 }
 
 /// See the module.
@@ -83,15 +94,18 @@ impl EventQueue {
         self.tidy(folded);
     }
 
-    /// What is waited for, in order of names: the name as the code wrote it, since when, and by how many.
-    pub(super) fn awaited(&self) -> Vec<(&str, Timestamp, usize)> {
-        let mut awaited: Vec<_> = self
-            .names
-            .values()
-            .filter(|named| !named.waiters.is_empty())
-            .map(|named| (named.shown.as_str(), named.since, named.waiters.len()))
-            .collect();
-        awaited.sort();
+    /// What is waited for, in order of names.
+    pub(super) fn awaited(&self) -> Vec<Awaited<'_>> {
+        let awaited = self.names.values().filter_map(|named| {
+            Some(Awaited {
+                name: &named.shown,
+                since: named.since,
+                first: *named.waiters.front()?,
+                waits: named.waiters.len(),
+            })
+        });
+        let mut awaited: Vec<_> = awaited.collect();
+        awaited.sort_by_key(|awaited| (awaited.name, awaited.since));
         awaited
     }
 

@@ -12,10 +12,7 @@ use super::context::WorkflowContext;
 use super::handle::Shared;
 use super::history::{HistoryEvent, Refused, Turn};
 use super::machine::Machine;
-use super::open::Open;
-use crate::model::{
-    ExecutionId, Failure, InstanceRef, Limits, Payload, Result, StallReason, Timestamp, WaitingFor, WaitingView, kinds,
-};
+use crate::model::{ExecutionId, Failure, InstanceRef, Limits, Payload, Result, StallReason, Timestamp, kinds};
 
 /// The future of a workflow's code.
 pub type CodeFuture = Pin<Box<dyn Future<Output = Result<Payload>> + Send>>;
@@ -67,7 +64,7 @@ impl Execution {
             let mut machine = self.shared.lock();
             machine.is_replaying = true;
             machine.now = turn.at;
-            machine.note_recorded(&turn.events);
+            machine.answers.learn(&turn.events);
         }
         for event in &turn.events {
             if event.is_arrived() {
@@ -139,33 +136,10 @@ impl Execution {
         self.shared.lock().weight()
     }
 
-    /// What the code waits for.
-    pub fn waiting(&self) -> WaitingView {
-        if self.is_over {
-            return WaitingView::default();
-        }
-        let machine = self.shared.lock();
-        let awaited = machine.events.awaited();
-        let total = machine.open.len() + awaited.iter().map(|(_, _, waiters)| waiters).sum::<usize>();
-        let open = machine
-            .open
-            .iter()
-            .filter(|(_, (slot, _))| slot.is_some())
-            .map(|(sequence, (_, open))| show(*sequence, open));
-        let events = awaited.iter().map(|(name, since, _)| WaitingFor::Event {
-            name: (*name).to_owned(),
-            since: *since,
-        });
-        WaitingView {
-            total,
-            shown: events.chain(open).take(WaitingView::SHOWN).collect(),
-        }
-    }
-
     /// How often code has looked at something that it waits on.
     #[cfg(test)]
     pub(super) fn looks(&self) -> u64 {
-        self.shared.lock().looks
+        self.shared.lock().slots.looks
     }
 
     pub(super) fn machine(&self) -> &Shared {
@@ -190,7 +164,7 @@ impl Execution {
         let wakers = {
             let mut machine = self.shared.lock();
             machine.apply(event);
-            machine.take_wakers()
+            machine.slots.take_wakers()
         };
         if let HistoryEvent::ExecutionStarted { input, .. } = event {
             let (code, input) = (self.code.clone(), input.clone());
@@ -215,12 +189,12 @@ impl Execution {
             let result = match polled {
                 Ok(Poll::Pending) => {
                     // Code can fill what other code waits on: an event goes from a wait that was dropped to the next.
-                    let wakers = self.shared.lock().take_wakers();
+                    let wakers = self.shared.lock().slots.take_wakers();
                     wakers.into_iter().for_each(Waker::wake);
                     if self.waker.woken.load(Ordering::Acquire) {
                         continue;
                     }
-                    return if self.shared.lock().is_waiting() {
+                    return if self.shared.lock().slots.is_waiting() {
                         Ok(())
                     } else {
                         Err(self.foreign())
@@ -309,49 +283,6 @@ impl Execution {
 impl Drop for Execution {
     fn drop(&mut self) {
         self.drop_code();
-    }
-}
-
-fn show(sequence: u64, open: &Open) -> WaitingFor {
-    use super::history::TimerPurpose;
-    match open.clone() {
-        Open::Activity {
-            app,
-            name,
-            attempt,
-            since,
-            ..
-        } => WaitingFor::Activity {
-            sequence,
-            app,
-            name,
-            attempt,
-            since,
-        },
-        Open::Child {
-            instance,
-            workflow,
-            attempt,
-            since,
-            ..
-        } => WaitingFor::Child {
-            sequence,
-            instance,
-            workflow,
-            attempt,
-            since,
-        },
-        Open::Timer {
-            due,
-            purpose: TimerPurpose::Retry { app, name, attempt },
-        } => WaitingFor::Retry {
-            sequence,
-            app,
-            name,
-            attempt,
-            due,
-        },
-        Open::Timer { due, .. } => WaitingFor::Timer { sequence, due },
     }
 }
 

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use super::machine::{Filling, Machine, SlotId};
+use super::machine::Machine;
+use super::slots::{Filling, SlotId};
 use crate::model::{Payload, Result};
 
 /// The machine, shared between an execution and the futures in its code.
@@ -98,7 +99,7 @@ impl<T> Future for Handle<T> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
         let slot = self.begin().expect("a handle is not polled again after it was ready");
-        let filling = self.machine.lock().poll_slot(slot, context.waker());
+        let filling = self.machine.lock().slots.poll(slot, context.waker());
         match filling {
             Some(filling) => Poll::Ready(self.finish(filling)),
             None => Poll::Pending,

@@ -59,7 +59,7 @@ impl Execution {
                 },
                 Ok(_) => Intake::Stray("timer of a call"),
             },
-            Item::Event(event) if machine.has_seen(&event.message_id) => Intake::Seen,
+            Item::Event(event) if machine.seen.contains(&event.message_id) => Intake::Seen,
             Item::Event(event) => Intake::Accept(HistoryEvent::EventRaised {
                 name: event.name.clone(),
                 payload: event.payload.clone(),
@@ -102,9 +102,9 @@ fn known<'m>(machine: &'m Machine, task: &TaskRef) -> Result<&'m Open, Intake> {
     if task.execution != machine.identity.execution {
         return Err(Intake::Stray("another execution"));
     }
-    match machine.open.get(&task.sequence) {
-        Some((_, open)) => Ok(open),
-        None if task.sequence < machine.next_sequence() => Err(Intake::Seen),
+    match machine.open.get(task.sequence) {
+        Some(open) => Ok(open),
+        None if task.sequence < machine.next_sequence => Err(Intake::Seen),
         None => Err(Intake::Ahead),
     }
 }

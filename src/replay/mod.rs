@@ -6,8 +6,11 @@
 //! [`history`] is what is stored. [`Execution`] runs a workflow's code against it: [`Execution::replay`] for turns that are stored,
 //! [`Execution::advance`] for what is new. [`WorkflowContext`] is the code's side.
 
+mod answers;
+mod arrivals;
 mod calls;
 mod combinators;
+mod comparison;
 mod compensation;
 mod context;
 mod events;
@@ -17,8 +20,12 @@ pub mod history;
 mod intake;
 mod machine;
 mod open;
+mod scheduling;
+mod seen;
+mod slots;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub use calls::{Call, Child, EventWait, Timer};
 pub use combinators::{All, Either, First, all, first, race};

@@ -1,7 +1,10 @@
 //! What the machine keeps of each call and timer while it is open.
 
+use std::collections::BTreeMap;
+
 use super::history::{TimeLimits, TimerPurpose};
-use crate::model::{AppId, InstanceId, InstanceRef, Payload, Retry, TaskExecutionId, Timestamp};
+use super::slots::SlotId;
+use crate::model::{AppId, InstanceId, InstanceRef, Payload, Retry, Sequence, TaskExecutionId, Timestamp};
 
 /// Whom a call is for.
 #[derive(Clone, Debug)]
@@ -62,5 +65,81 @@ impl Open {
             Open::Child { limits, .. } => !limits.is_empty(),
             Open::Timer { .. } => false,
         }
+    }
+
+    /// True for the time limit of a wait for an event: it is no thing of its own to people.
+    pub(super) fn is_event_limit(&self) -> bool {
+        let Open::Timer { purpose, .. } = self else {
+            return false;
+        };
+        matches!(purpose, TimerPurpose::EventTimeout { .. })
+    }
+}
+
+/// All that is open, by number, with the slot that waits for it: none for a call that the code has given up.
+///
+/// It counts as it goes, because each turn asks how many there are of a sort.
+#[derive(Default)]
+pub(super) struct OpenSet {
+    all: BTreeMap<Sequence, (Option<SlotId>, Open)>,
+    given_up: usize,
+    event_limits: usize,
+}
+
+impl OpenSet {
+    pub(super) fn insert(&mut self, sequence: Sequence, slot: SlotId, open: Open) {
+        self.event_limits += usize::from(open.is_event_limit());
+        self.all.insert(sequence, (Some(slot), open));
+    }
+
+    pub(super) fn get(&self, sequence: Sequence) -> Option<&Open> {
+        self.all.get(&sequence).map(|(_, open)| open)
+    }
+
+    /// It is over.
+    pub(super) fn remove(&mut self, sequence: Sequence) -> Option<(Option<SlotId>, Open)> {
+        let (slot, open) = self.all.remove(&sequence)?;
+        self.event_limits -= usize::from(open.is_event_limit());
+        self.given_up -= usize::from(slot.is_none());
+        Some((slot, open))
+    }
+
+    /// The code does not wait for it any more, and it goes on.
+    pub(super) fn give_up(&mut self, sequence: Sequence) {
+        if let Some((slot, _)) = self.all.get_mut(&sequence) {
+            self.given_up += usize::from(slot.take().is_some());
+        }
+    }
+
+    /// Moves a timer.
+    pub(super) fn set_due(&mut self, sequence: Sequence, to: Timestamp) {
+        if let Some((_, Open::Timer { due, .. })) = self.all.get_mut(&sequence) {
+            *due = to;
+        }
+    }
+
+    /// Everything, when the execution ends.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = (Sequence, Open)> + use<> {
+        let all = std::mem::take(self).all;
+        all.into_iter().map(|(sequence, (_, open))| (sequence, open))
+    }
+
+    /// In order of their numbers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Sequence, Option<SlotId>, &Open)> {
+        self.all.iter().map(|(sequence, (slot, open))| (*sequence, *slot, open))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// How many the code has given up.
+    pub(super) fn given_up(&self) -> usize {
+        self.given_up
+    }
+
+    /// How many are the time limit of a wait for an event.
+    pub(super) fn event_limits(&self) -> usize {
+        self.event_limits
     }
 }

@@ -3,7 +3,7 @@
 
 mod proxy;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -353,6 +353,56 @@ async fn a_closed_broker_sends_the_acknowledgements_that_it_has() {
     let mut consumer = consume(&again, &queue, 10).await;
     assert_eq!(text(&next(&mut consumer).await), "slow");
     assert_eq!(text(&next(&mut consumer).await), "left");
+}
+
+/// What the client library logs as errors on the threads where it is the subscriber.
+#[derive(Clone, Default)]
+struct Errors(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Errors {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("no writer panics").extend_from_slice(line);
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn closing_is_no_error_in_the_log() {
+    let errors = Errors::default();
+    let written = errors.clone();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .on_thread_start(move || {
+            let errors = errors.clone();
+            let subscriber = tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::ERROR)
+                .with_ansi(false)
+                .with_writer(move || errors.clone())
+                .finish();
+            // For as long as the thread lives.
+            std::mem::forget(tracing::subscriber::set_default(subscriber));
+        })
+        .build()
+        .expect("a runtime");
+    // What is closed in the wrong order fails once in a few times.
+    for _ in 0..20 {
+        let closed = runtime.spawn(async {
+            let broker = connect(config(url())).await;
+            broker.declare(&app("orders"), 1).await.expect("declared");
+            let shared: Arc<dyn Broker> = broker.clone();
+            let _consumer = consume(&shared, &Queue::Activities(app("orders")), 10).await;
+            soon("the end", broker.close()).await;
+        });
+        runtime.block_on(closed).expect("no panic");
+    }
+    drop(runtime);
+    let written = written.0.lock().expect("no writer panics").clone();
+    assert_eq!(String::from_utf8_lossy(&written), "");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -22,9 +22,11 @@ fn charge() -> WaitingView {
     let approval = WaitingFor::Event {
         name: "approved".into(),
         since: since(),
+        until: Some(since() + Duration::from_secs(60)),
     };
     WaitingView {
-        total: 30,
+        total: 32,
+        given_up: 2,
         shown: vec![charge, approval],
     }
 }
@@ -54,7 +56,7 @@ async fn what_an_instance_waits_for_names_the_app_and_what_is_wrong_with_it() {
         unknown.to_string(),
         "activity `charge` on app `payments`, attempt 2, since 2026-09-21T14:13:20.000Z: \
          app payments is unknown, no worker of it has ever registered\n\
-         event `approved`, since 2026-09-21T14:13:20.000Z\n\
+         event `approved`, since 2026-09-21T14:13:20.000Z, until 2026-09-21T14:14:20.000Z\n\
          and 28 more"
     );
 

@@ -6,11 +6,11 @@ use leveret::wire::{CompletionItem, Item, Outcome};
 use leveret::{Activity, ActivityContext, Either, Payload, Result, Status, Workflow, WorkflowContext, all, race};
 
 use crate::harness::*;
+use crate::programs::*;
 
 const MAIN: Workflow<(), String> = Workflow::new("orders", "main");
 const HERE: Activity<(), String> = Activity::new("orders", "where");
 const THERE: Activity<(), String> = Activity::new("payments", "where");
-const WORK: Activity<u64, u64> = Activity::new("payments", "work");
 const OTHER_WORK: Activity<u64, u64> = Activity::new("shipping", "work");
 const SUM: Workflow<u64, u64> = Workflow::new("orders", "sum");
 const LONG_CHILD: Workflow<u64, u64> = Workflow::new("payments", "long");
@@ -91,10 +91,6 @@ pub(crate) async fn a_fan_out_goes_on_while_one_of_its_apps_is_down(h: &impl Har
     let stage = Stage::new(h).await;
     stage.known_app("shipping").await;
     let runs = Tally::new();
-    let count = async |runs: Tally, _: ActivityContext, n: u64| {
-        runs.add();
-        ok(n)
-    };
     let _orders = up(stage
         .worker("orders")
         .workflow(SUM, async |ctx: WorkflowContext, n: u64| {
@@ -108,7 +104,7 @@ pub(crate) async fn a_fan_out_goes_on_while_one_of_its_apps_is_down(h: &impl Har
             ok(near + far)
         }))
     .await;
-    let _payments = up(stage.worker("payments").activity(WORK, with(runs.clone(), count))).await;
+    let _payments = up(stage.worker("payments").activity(WORK, counted(&runs))).await;
     let run = stage.client.start(SUM, 10).id("one").await.unwrap();
     stage
         .wait_for("orders", "one", "half done", |info| {
@@ -118,7 +114,7 @@ pub(crate) async fn a_fan_out_goes_on_while_one_of_its_apps_is_down(h: &impl Har
     assert_eq!(runs.get(), 10);
     let text = run.get().await.unwrap().waiting.to_string();
     assert!(text.contains("no worker of shipping"), "{text}");
-    let _shipping = up(stage.worker("shipping").activity(OTHER_WORK, with(runs.clone(), count))).await;
+    let _shipping = up(stage.worker("shipping").activity(OTHER_WORK, counted(&runs))).await;
     assert_eq!(done(&run).await, 90);
     assert_eq!(runs.get(), 20);
 }
@@ -142,19 +138,8 @@ pub(crate) async fn a_timer_wins_against_a_call_to_a_dead_app(h: &impl Harness) 
 pub(crate) async fn an_activity_whose_worker_is_killed_runs_again(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let runs = Tally::new();
-    let payments = || {
-        let work = async |runs: Tally, _: ActivityContext, n: u64| {
-            if runs.add() == 1 {
-                std::future::pending::<()>().await;
-            }
-            ok(n)
-        };
-        stage.worker("payments").activity(WORK, with(runs.clone(), work))
-    };
-    let _orders = up(stage
-        .worker("orders")
-        .workflow(SUM, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
-    .await;
+    let payments = || stage.worker("payments").activity(WORK, stuck_once(&runs));
+    let _orders = up(stage.worker("orders").workflow(SUM, call_work)).await;
     let first = up(payments()).await;
     let run = stage.client.start(SUM, 7).id("one").await.unwrap();
     runs.reach(1).await;
@@ -210,20 +195,8 @@ pub(crate) async fn a_child_whose_worker_is_killed_goes_on_from_its_history(h: &
 pub(crate) async fn a_result_waits_for_its_caller(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let (runs, gate) = (Tally::new(), Gate::new());
-    let orders = || {
-        stage
-            .worker("orders")
-            .workflow(SUM, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await)
-    };
-    let work = async |(runs, gate): (Tally, Gate), _: ActivityContext, n: u64| {
-        runs.add();
-        gate.pass().await;
-        ok(n)
-    };
-    let _payments = up(stage
-        .worker("payments")
-        .activity(WORK, with((runs.clone(), gate.clone()), work)))
-    .await;
+    let orders = || stage.worker("orders").workflow(SUM, call_work);
+    let _payments = up(stage.worker("payments").activity(WORK, gated(&runs, &gate))).await;
     let first = up(orders()).await;
     let run = stage.client.start(SUM, 7).id("one").await.unwrap();
     runs.reach(1).await;
@@ -242,18 +215,9 @@ pub(crate) async fn a_result_waits_for_its_caller(h: &impl Harness) {
 pub(crate) async fn another_namespace_is_never_reached(h: &impl Harness) {
     let (stage, elsewhere) = (Stage::new(h).await, Stage::new(h).await);
     let (ours, theirs) = (Tally::new(), Tally::new());
-    let payments = |stage: &Stage, runs: &Tally| {
-        let work = async |runs: Tally, _: ActivityContext, n: u64| {
-            runs.add();
-            ok(n)
-        };
-        stage.worker("payments").activity(WORK, with(runs.clone(), work))
-    };
+    let payments = |stage: &Stage, runs: &Tally| stage.worker("payments").activity(WORK, counted(runs));
     let _elsewhere = up(payments(&elsewhere, &theirs)).await;
-    let _orders = up(stage
-        .worker("orders")
-        .workflow(SUM, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
-    .await;
+    let _orders = up(stage.worker("orders").workflow(SUM, call_work)).await;
     let run = stage.client.start(SUM, 7).id("one").await.unwrap();
     stage.wait_for_text("orders", "one", &["payments", "unknown"]).await;
     let _payments = up(payments(&stage, &ours)).await;
@@ -302,10 +266,7 @@ pub(crate) async fn the_same_id_in_two_apps_is_two_instances(h: &impl Harness) {
 pub(crate) async fn a_result_that_was_not_asked_for_is_ignored(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let orders = up(stage
-        .worker("orders")
-        .workflow(SUM, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
-    .await;
+    let orders = up(stage.worker("orders").workflow(SUM, call_work)).await;
     let run = stage.client.start(SUM, 7).id("one").await.unwrap();
     stage.wait_for_depth(Queue::Activities(app("payments")), 1).await;
     let [Item::Task(task)] = &stage.take(&Queue::Activities(app("payments"))).await[..] else {
@@ -340,10 +301,7 @@ pub(crate) async fn a_result_that_was_not_asked_for_is_ignored(h: &impl Harness)
     stage
         .publish(home.clone(), lies.into_iter().map(Item::Completion).collect())
         .await;
-    until("three to be counted", async || {
-        (orders.counts().dropped.values().sum::<u64>() == 3).then_some(())
-    })
-    .await;
+    wait_for_dropped(&orders, 3).await;
     stage.publish(home, vec![Item::Completion(true_answer)]).await;
     assert_eq!(done(&run).await, 7);
 }

@@ -1,20 +1,15 @@
 //! Code that changes under running instances, and code that does what it must not; scenario 25.
 
 use leveret::backend::{Commit, Committed, Mark, Queue};
-use leveret::{Activity, ActivityContext, Event, Result, StallReason, Status, Workflow, WorkflowContext};
+use leveret::{Activity, Result, StallReason, Status, Workflow, WorkflowContext};
 
 use crate::harness::*;
+use crate::programs::*;
 
 const MAIN: Workflow<u64, u64> = Workflow::new("orders", "main");
 const OTHER: Workflow<u64, u64> = Workflow::new("orders", "other");
 const ONE: Activity<u64, u64> = Activity::new("payments", "one");
 const TWO: Activity<u64, u64> = Activity::new("payments", "two");
-const GO: Event<()> = Event::new("go");
-
-async fn waiter(ctx: WorkflowContext, n: u64) -> Result<u64> {
-    ctx.event(GO).await?;
-    Ok(n)
-}
 
 async fn one_then_two(ctx: WorkflowContext, n: u64) -> Result<u64> {
     let first = ctx.call(ONE, n).await?;
@@ -29,7 +24,6 @@ async fn two_then_one(ctx: WorkflowContext, n: u64) -> Result<u64> {
 }
 
 async fn payments(stage: &Stage) -> leveret::RunningWorker {
-    let echo = async |_: ActivityContext, n: u64| ok(n);
     up(stage.worker("payments").activity(ONE, echo).activity(TWO, echo)).await
 }
 
@@ -109,7 +103,7 @@ pub(crate) async fn a_patch_keeps_running_instances_on_their_way(h: &impl Harnes
     let not_yet = stage.client.start(MAIN, 7).id("not-yet").await.unwrap();
     past.raise(GO, ()).await.unwrap();
     stage
-        .wait_for("orders", "past", "past its call", |info| info.custom_status.is_some())
+        .wait_for("orders", "past", "past its call", has_custom_status)
         .await;
     stage.wait_for_text("orders", "not-yet", &["event `go`"]).await;
     first.stop().await;
@@ -118,7 +112,7 @@ pub(crate) async fn a_patch_keeps_running_instances_on_their_way(h: &impl Harnes
     for run in [&not_yet, &new] {
         run.raise(GO, ()).await.unwrap();
         stage
-            .wait_for("orders", run.id(), "past its call", |info| info.custom_status.is_some())
+            .wait_for("orders", run.id(), "past its call", has_custom_status)
             .await;
     }
     // What was answered stays, in another worker too.
@@ -172,18 +166,7 @@ pub(crate) async fn a_stalled_instance_keeps_events_and_can_be_ended(h: &impl Ha
     for _ in 0..3 {
         run.raise(GO, ()).await.unwrap();
     }
-    assert_eq!(
-        stage
-            .backend
-            .store()
-            .load(run.instance(), 0, 10)
-            .await
-            .unwrap()
-            .unwrap()
-            .inbox
-            .len(),
-        3
-    );
+    assert_eq!(stage.inbox("orders", "one").await, 3);
     run.terminate("enough").and_wait(PATIENCE).await.unwrap();
     assert_eq!(run.get().await.unwrap().status, Status::Terminated);
     assert_eq!(run.handle().purge().await.unwrap(), 1);
@@ -342,9 +325,7 @@ pub(crate) async fn code_that_was_dropped_by_replay_leaves_no_trace(h: &impl Har
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     run.raise(GO, ()).await.unwrap();
     stage
-        .wait_for("orders", "one", "at its second wait", |info| {
-            info.custom_status.is_some()
-        })
+        .wait_for("orders", "one", "at its second wait", has_custom_status)
         .await;
     first.stop().await;
     let _second = up(stage.worker("orders").workflow(MAIN, code)).await;

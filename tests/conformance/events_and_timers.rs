@@ -2,15 +2,16 @@
 
 use std::sync::{Arc, Mutex};
 
+use leveret::backend::DueKind;
 use leveret::client::{Error, Raised};
 use leveret::replay::history::{HistoryEvent, TimerPurpose};
 use leveret::{Event, InstanceId, InstanceRef, Result, Status, Timestamp, Workflow, WorkflowContext, all};
 
 use crate::harness::*;
+use crate::programs::*;
 
 const COLLECT: Workflow<u64, Vec<u64>> = Workflow::new("orders", "collect");
 const NUMBER: Event<u64> = Event::new("Number");
-const GO: Event<()> = Event::new("go");
 
 /// As many events as the input says, in the order in which they come.
 async fn collect(ctx: WorkflowContext, count: u64) -> Result<Vec<u64>> {
@@ -210,13 +211,7 @@ pub(crate) async fn a_wait_that_is_over_leaves_no_timer(h: &impl Harness) {
     assert_eq!(timeouts, 3);
     // The last turn's effects come after its commit.
     until("no timer to be due", async || {
-        let due = stage
-            .backend
-            .store()
-            .due_entries(&app("orders"), leveret::backend::DueKind::Timer, 10)
-            .await
-            .unwrap();
-        due.is_empty().then_some(())
+        stage.due("orders", DueKind::Timer).await.is_empty().then_some(())
     })
     .await;
 }

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use leveret::backend::Queue;
 use leveret::replay::history::HistoryEvent;
 use leveret::wire::Item;
-use leveret::{Activity, ActivityContext, Failure, Result, Status, TaskExecutionId, Workflow, WorkflowContext, kinds};
+use leveret::{ActivityContext, Failure, Result, Status, TaskExecutionId, Workflow, WorkflowContext, kinds};
 use std::sync::{Arc, Mutex};
 
 use crate::harness::*;
+use crate::programs::*;
 
 const MAIN: Workflow<u64, u64> = Workflow::new("orders", "main");
-const WORK: Activity<u64, u64> = Activity::new("payments", "work");
 
 pub(crate) async fn a_failed_attempt_is_tried_again_by_the_policy(h: &impl Harness) {
     let stage = Stage::new(h).await;
@@ -110,10 +110,7 @@ pub(crate) async fn a_panic_fails_the_attempt_and_not_the_worker(h: &impl Harnes
         ok(n)
     };
     let _payments = up(stage.worker("payments").activity(WORK, work)).await;
-    let _orders = up(stage
-        .worker("orders")
-        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
-    .await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, call_work)).await;
     let run = stage.client.start(MAIN, 0).await.unwrap();
     let failure = failure(&run).await;
     assert_eq!(failure.kind, kinds::PANIC);
@@ -125,10 +122,7 @@ pub(crate) async fn a_panic_fails_the_attempt_and_not_the_worker(h: &impl Harnes
 pub(crate) async fn a_payload_of_another_type_fails_the_call(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let workflow: Workflow<u64, String> = Workflow::new("orders", "main");
-    let _payments = up(stage
-        .worker("payments")
-        .activity(WORK, async |_: ActivityContext, n: u64| ok(n)))
-    .await;
+    let _payments = up(stage.worker("payments").activity(WORK, echo)).await;
     let _orders = up(stage
         .worker("orders")
         .workflow(workflow, async |ctx: WorkflowContext, _: u64| {
@@ -166,11 +160,7 @@ pub(crate) async fn an_activity_that_takes_its_process_down_fails_in_the_end(h: 
             .unwrap();
     }
     let runs = Tally::new();
-    let work = async |runs: Tally, _: ActivityContext, n: u64| {
-        runs.add();
-        ok(n)
-    };
-    let payments = up(stage.worker("payments").activity(WORK, with(runs.clone(), work))).await;
+    let payments = up(stage.worker("payments").activity(WORK, counted(&runs))).await;
     let failure = failure(&run).await;
     assert_eq!(failure.kind, kinds::ACTIVITY_CRASHED);
     assert_eq!(runs.get(), 0);
@@ -181,10 +171,7 @@ pub(crate) async fn an_activity_that_takes_its_process_down_fails_in_the_end(h: 
 pub(crate) async fn a_task_that_took_a_process_down_once_runs_again(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let _orders = up(stage
-        .worker("orders")
-        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
-    .await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, call_work)).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     let items = stage.take_and_die(&Queue::Activities(app("payments"))).await;
     let [Item::Task(task)] = &items[..] else {
@@ -192,10 +179,7 @@ pub(crate) async fn a_task_that_took_a_process_down_once_runs_again(h: &impl Har
     };
     let id = task.message_id();
     stage.backend.store().begin_run(&app("payments"), &id).await.unwrap();
-    let _payments = up(stage
-        .worker("payments")
-        .activity(WORK, async |_: ActivityContext, n: u64| ok(n)))
-    .await;
+    let _payments = up(stage.worker("payments").activity(WORK, echo)).await;
     assert_eq!(done(&run).await, 7);
     // Its end has taken the count away.
     until("the count to be taken away", async || {

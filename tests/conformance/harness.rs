@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leveret::backend::{Backend, Broker, Message, Queue, Record};
+use leveret::backend::{Backend, Broker, DueEntry, DueKind, Message, Queue, Record};
 use leveret::client::InstanceInfo;
 use leveret::replay::history::HistoryEvent;
 use leveret::wire::{Bundle, Item};
@@ -169,6 +169,17 @@ impl Stage {
             .count()
     }
 
+    /// What stands in the app's due-set of this kind: the first ten entries.
+    pub(crate) async fn due(&self, app_id: &str, kind: DueKind) -> Vec<DueEntry> {
+        self.backend.store().due_entries(&app(app_id), kind, 10).await.unwrap()
+    }
+
+    /// How many items wait in the instance's inbox.
+    pub(crate) async fn inbox(&self, app: &str, id: &str) -> usize {
+        let loaded = self.backend.store().load(&instance(app, id), 0, 100).await.unwrap();
+        loaded.unwrap().inbox.len()
+    }
+
     /// Returns when the instance is as wanted.
     pub(crate) async fn wait_for(
         &self,
@@ -199,6 +210,19 @@ impl Stage {
             .waiting
             .to_string()
     }
+}
+
+/// True once the workflow's code has set a status: how it tells a test where it is.
+pub(crate) fn has_custom_status(info: &InstanceInfo) -> bool {
+    info.custom_status.is_some()
+}
+
+/// Returns when the worker has dropped so many items.
+pub(crate) async fn wait_for_dropped(worker: &RunningWorker, items: u64) {
+    until(&format!("{items} items to be dropped"), async || {
+        (worker.counts().dropped.values().sum::<u64>() == items).then_some(())
+    })
+    .await;
 }
 
 /// Starts a worker and returns when it holds a lane.

@@ -3,24 +3,18 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use leveret::backend::{DueKind, Queue};
 use leveret::client::Error;
 use leveret::replay::history::HistoryEvent;
 use leveret::{
-    Activity, ActivityContext, Event, OnConflict, Result, Retention, RunningWorker, Settings, Status, Workflow,
-    WorkflowContext,
+    ActivityContext, Event, OnConflict, Retention, RunningWorker, Settings, Status, Workflow, WorkflowContext,
 };
 
 use crate::harness::*;
+use crate::programs::*;
 
 const MAIN: Workflow<u64, u64> = Workflow::new("orders", "main");
-const WORK: Activity<u64, u64> = Activity::new("payments", "work");
 const NUMBER: Event<u64> = Event::new("number");
-const GO: Event<()> = Event::new("go");
-
-async fn waiter(ctx: WorkflowContext, n: u64) -> Result<u64> {
-    ctx.event(GO).await?;
-    Ok(n)
-}
 
 async fn waiting_orders(stage: &Stage) -> RunningWorker {
     up(stage.worker("orders").workflow(MAIN, waiter)).await
@@ -62,14 +56,7 @@ pub(crate) async fn a_suspended_instance_keeps_what_arrives_and_goes_on_with_it(
     ran.reach(1).await;
     // The event, the result and the timer all wait.
     until("five things in the inbox", async || {
-        let loaded = stage
-            .backend
-            .store()
-            .load(run.instance(), 0, 100)
-            .await
-            .unwrap()
-            .unwrap();
-        (loaded.inbox.len() == 5).then_some(())
+        (stage.inbox("orders", "one").await == 5).then_some(())
     })
     .await;
     let info = run.get().await.unwrap();
@@ -114,9 +101,7 @@ pub(crate) async fn a_pending_instance_is_suspended_and_resumed_without_a_worker
     assert_eq!(run.get().await.unwrap().status, Status::Suspended);
     let orders = waiting_orders(&stage).await;
     // Its first start is of no use.
-    stage
-        .wait_for_depth(leveret::backend::Queue::Workflows(app("orders")), 0)
-        .await;
+    stage.wait_for_depth(Queue::Workflows(app("orders")), 0).await;
     assert_eq!(run.get().await.unwrap().status, Status::Suspended);
     run.raise(GO, ()).await.unwrap();
     run.resume("on we go").await.unwrap();
@@ -245,15 +230,7 @@ pub(crate) async fn events_are_carried_over_and_seen_once(h: &impl Harness) {
 pub(crate) async fn late_results_of_the_old_execution_are_dropped(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let (gate, ran) = (Gate::new(), Tally::new());
-    let work = async |(gate, ran): (Gate, Tally), _: ActivityContext, n: u64| {
-        ran.add();
-        gate.pass().await;
-        ok(n)
-    };
-    let _payments = up(stage
-        .worker("payments")
-        .activity(WORK, with((gate.clone(), ran.clone()), work)))
-    .await;
+    let _payments = up(stage.worker("payments").activity(WORK, gated(&ran, &gate))).await;
     let orders = up(stage
         .worker("orders")
         .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
@@ -400,12 +377,7 @@ pub(crate) async fn nothing_of_an_instance_that_is_over_is_looked_at_again(h: &i
     run.raise(GO, ()).await.unwrap();
     assert_eq!(done(&run).await, 1);
     until("no check and no mark to be left", async || {
-        let checks = stage
-            .backend
-            .store()
-            .due_entries(&app("orders"), leveret::backend::DueKind::Check, 10)
-            .await
-            .unwrap();
+        let checks = stage.due("orders", DueKind::Check).await;
         let record = stage.record("orders", "one").await.unwrap();
         (checks.is_empty() && record.marks.is_empty()).then_some(())
     })

@@ -2,15 +2,14 @@
 
 use leveret::client::Error;
 use leveret::{
-    Activity, ActivityContext, Client, Event, Limits, Result, Settings, Status, Workflow, WorkflowContext, all, kinds,
+    Activity, ActivityContext, Client, Limits, Result, Settings, Status, Workflow, WorkflowContext, all, kinds,
 };
 
 use crate::harness::*;
+use crate::programs::*;
 
 const MAIN: Workflow<u64, u64> = Workflow::new("orders", "main");
-const WORK: Activity<u64, u64> = Activity::new("payments", "work");
 const MAKE: Activity<usize, String> = Activity::new("payments", "make");
-const GO: Event<()> = Event::new("go");
 
 fn limited(limits: Limits) -> Settings {
     Settings { limits, ..settings() }
@@ -144,11 +143,7 @@ pub(crate) async fn a_wide_fan_out_is_joined(h: &impl Harness) {
     const CALLS: u64 = 1000;
     let stage = Stage::new(h).await;
     let runs = Tally::new();
-    let work = async |runs: Tally, _: ActivityContext, n: u64| {
-        runs.add();
-        ok(n)
-    };
-    let _payments = up(stage.worker("payments").activity(WORK, with(runs.clone(), work))).await;
+    let _payments = up(stage.worker("payments").activity(WORK, counted(&runs))).await;
     let _orders = up(stage
         .worker("orders")
         .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
@@ -167,11 +162,7 @@ pub(crate) async fn a_long_loop_goes_on_in_another_worker(h: &impl Harness) {
     const STEPS: u64 = 200;
     let stage = Stage::new(h).await;
     let runs = Tally::new();
-    let work = async |runs: Tally, _: ActivityContext, n: u64| {
-        runs.add();
-        ok(n)
-    };
-    let _payments = up(stage.worker("payments").activity(WORK, with(runs.clone(), work))).await;
+    let _payments = up(stage.worker("payments").activity(WORK, counted(&runs))).await;
     let orders = || {
         stage
             .worker("orders")
@@ -219,9 +210,7 @@ pub(crate) async fn a_history_of_many_pages_is_replayed(h: &impl Harness) {
     for _ in 0..TURNS {
         run.raise(GO, ()).await.unwrap();
     }
-    let info = stage
-        .wait_for("orders", "one", "at its end", |info| info.custom_status.is_some())
-        .await;
+    let info = stage.wait_for("orders", "one", "at its end", has_custom_status).await;
     assert!(info.turns > TURNS);
     first.stop().await;
     let _second = up(orders()).await;
@@ -231,10 +220,7 @@ pub(crate) async fn a_history_of_many_pages_is_replayed(h: &impl Harness) {
 
 pub(crate) async fn a_cache_without_room_costs_replays_and_nothing_else(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _payments = up(stage
-        .worker("payments")
-        .activity(WORK, async |_: ActivityContext, n: u64| ok(n)))
-    .await;
+    let _payments = up(stage.worker("payments").activity(WORK, echo)).await;
     let tight = limited(Limits {
         cache_bytes: 0,
         ..Limits::default()

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
 mod harness;
+mod programs;
 
 mod calls_across_apps;
 mod children;

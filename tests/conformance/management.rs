@@ -2,19 +2,12 @@
 
 use leveret::client::{Filter, WaitingOn};
 use leveret::replay::history::HistoryEvent;
-use leveret::{Activity, ActivityContext, Event, Payload, Result, Status, Workflow, WorkflowContext};
+use leveret::{ActivityContext, Payload, Result, Status, Workflow, WorkflowContext};
 
 use crate::harness::*;
+use crate::programs::*;
 
 const MAIN: Workflow<u64, u64> = Workflow::new("orders", "main");
-const WORK: Activity<u64, u64> = Activity::new("payments", "work");
-const CHILD: Workflow<u64, u64> = Workflow::new("payments", "child");
-const GO: Event<()> = Event::new("go");
-
-async fn waiter(ctx: WorkflowContext, n: u64) -> Result<u64> {
-    ctx.event(GO).await?;
-    Ok(n)
-}
 
 pub(crate) async fn an_instance_shows_all_that_it_waits_for(h: &impl Harness) {
     let stage = Stage::new(h).await;
@@ -152,7 +145,7 @@ pub(crate) async fn apps_and_their_workers_are_shown(h: &impl Harness) {
     let payments = up(stage
         .worker("payments")
         .build_id("v7")
-        .activity(WORK, async |_: ActivityContext, n: u64| ok(n))
+        .activity(WORK, echo)
         .workflow(CHILD, waiter))
     .await;
     let workers = stage.client.workers("payments").await.unwrap();
@@ -188,11 +181,7 @@ pub(crate) async fn a_dead_worker_is_not_shown_for_long(h: &impl Harness) {
 
 pub(crate) async fn the_root_tells_the_whole_story(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _payments = up(stage
-        .worker("payments")
-        .activity(WORK, async |_: ActivityContext, n: u64| ok(n))
-        .workflow(CHILD, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
-    .await;
+    let _payments = up(stage.worker("payments").activity(WORK, echo).workflow(CHILD, call_work)).await;
     let _orders = up(stage
         .worker("orders")
         .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {

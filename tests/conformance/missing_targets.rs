@@ -4,30 +4,18 @@ use leveret::backend::{DueKind, Queue};
 use leveret::client::TargetState;
 use leveret::client::WaitingOn;
 use leveret::replay::history::HistoryEvent;
-use leveret::{Activity, ActivityContext, Failure, Result, Status, Workflow, WorkflowContext, kinds};
+use leveret::{Activity, Failure, Status, Workflow, WorkflowContext, kinds};
 
 use crate::harness::*;
+use crate::programs::*;
 
 const MAIN: Workflow<u64, u64> = Workflow::new("orders", "main");
-const WORK: Activity<u64, u64> = Activity::new("payments", "work");
 const NEAR: Activity<u64, u64> = Activity::new("orders", "near");
-const CHILD: Workflow<u64, u64> = Workflow::new("payments", "child");
-
-async fn echo(_: ActivityContext, n: u64) -> Result<u64> {
-    Ok(n)
-}
-
-fn kind_of(result: Result<u64>) -> Result<String> {
-    result.map(|n| n.to_string()).or_else(|failure| Ok(failure.kind))
-}
 
 pub(crate) async fn a_task_waits_for_an_app_that_is_away(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let _orders = up(stage
-        .worker("orders")
-        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
-    .await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, call_work)).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_depth(Queue::Activities(app("payments")), 1).await;
     stage
@@ -43,10 +31,7 @@ pub(crate) async fn a_task_waits_for_an_app_that_is_away(h: &impl Harness) {
 
 pub(crate) async fn without_a_policy_a_call_waits_for_an_unknown_app(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage
-        .worker("orders")
-        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
-    .await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, call_work)).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     let seen = async || match run.get().await.unwrap().waiting.on.first() {
         Some(WaitingOn::Activity {
@@ -220,10 +205,7 @@ pub(crate) async fn an_app_that_is_removed_is_unknown_again(h: &impl Harness) {
     stage.known_app("payments").await;
     stage.broker().remove(&app("payments"), settings().lanes).await.unwrap();
     stage.backend.store().remove_app(&app("payments")).await.unwrap();
-    let _orders = up(stage
-        .worker("orders")
-        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
-    .await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, call_work)).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_text("orders", "one", &["payments", "unknown"]).await;
     let _payments = up(stage.worker("payments").activity(WORK, echo)).await;
@@ -232,19 +214,9 @@ pub(crate) async fn an_app_that_is_removed_is_unknown_again(h: &impl Harness) {
 
 pub(crate) async fn what_waits_for_an_unknown_app_is_dropped_with_its_caller(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage
-        .worker("orders")
-        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| ctx.call(WORK, n).await))
-    .await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, call_work)).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
-    let parked = async || {
-        let store = stage.backend.store();
-        store
-            .due_entries(&app("orders"), DueKind::Parked, 10)
-            .await
-            .unwrap()
-            .len()
-    };
+    let parked = async || stage.due("orders", DueKind::Parked).await.len();
     until("the task to be parked", async || (parked().await == 1).then_some(())).await;
     run.terminate("enough").and_wait(PATIENCE).await.unwrap();
     until("the task to be dropped", async || (parked().await == 0).then_some(())).await;

@@ -5,6 +5,7 @@ use leveret::backend::{Message, Properties, Queue};
 use leveret::{Result, Status, Workflow, WorkflowContext};
 
 use crate::harness::*;
+use crate::programs::*;
 
 const MAIN: Workflow<u64, u64> = Workflow::new("orders", "main");
 
@@ -41,11 +42,7 @@ pub(crate) async fn a_raw_start_runs_its_workflow(h: &impl Harness) {
 pub(crate) async fn a_raw_start_counts_once_by_its_message_id(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let runs = Tally::new();
-    let code = async |runs: Tally, _: WorkflowContext, n: u64| {
-        runs.add();
-        ok(n)
-    };
-    let _orders = up(stage.worker("orders").workflow(MAIN, with(runs.clone(), code))).await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, counted(&runs))).await;
     for _ in 0..3 {
         publish(&stage, r#"{"workflow": "main", "input": 41}"#, Some("mail-17")).await;
     }

@@ -5,50 +5,36 @@ use std::time::Duration;
 use leveret::backend::{DueKind, Queue};
 use leveret::replay::history::HistoryEvent;
 use leveret::wire::{Item, TaskRef, TimerItem};
-use leveret::{Activity, ActivityContext, Result, Settings, Status, Workflow, WorkflowContext, kinds};
+use leveret::{ActivityContext, Result, Settings, Status, Workflow, WorkflowContext, kinds};
 
 use crate::harness::*;
+use crate::programs::*;
 
 const MAIN: Workflow<u64, String> = Workflow::new("orders", "main");
-const WORK: Activity<u64, u64> = Activity::new("payments", "work");
-const CHILD: Workflow<u64, u64> = Workflow::new("payments", "child");
 
-fn kind_of(result: Result<u64>) -> Result<String> {
-    result.map(|n| n.to_string()).or_else(|failure| Ok(failure.kind))
+async fn call_to_start_soon(ctx: WorkflowContext, n: u64) -> Result<String> {
+    kind_of(ctx.call(WORK, n).schedule_to_start(millis(50)).await)
+}
+
+async fn child_to_start_soon(ctx: WorkflowContext, n: u64) -> Result<String> {
+    kind_of(ctx.child(CHILD, n).id("kid").schedule_to_start(millis(50)).await)
 }
 
 pub(crate) async fn a_call_that_does_not_start_in_time_never_runs(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let _orders = up(stage
-        .worker("orders")
-        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-            kind_of(ctx.call(WORK, n).schedule_to_start(millis(50)).await)
-        }))
-    .await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, call_to_start_soon)).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, kinds::TARGET_UNAVAILABLE);
     let runs = Tally::new();
-    let work = async |runs: Tally, _: ActivityContext, n: u64| {
-        runs.add();
-        ok(n)
-    };
-    let payments = up(stage.worker("payments").activity(WORK, with(runs.clone(), work))).await;
-    until("the task to be dropped", async || {
-        (payments.counts().dropped.values().sum::<u64>() == 1).then_some(())
-    })
-    .await;
+    let payments = up(stage.worker("payments").activity(WORK, counted(&runs))).await;
+    wait_for_dropped(&payments, 1).await;
     assert_eq!(runs.get(), 0);
 }
 
 pub(crate) async fn a_call_to_an_unknown_app_does_not_start_in_time_either(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage
-        .worker("orders")
-        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-            kind_of(ctx.call(WORK, n).schedule_to_start(millis(50)).await)
-        }))
-    .await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, call_to_start_soon)).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, kinds::TARGET_UNAVAILABLE);
 }
@@ -56,11 +42,8 @@ pub(crate) async fn a_call_to_an_unknown_app_does_not_start_in_time_either(h: &i
 pub(crate) async fn a_call_that_starts_in_time_is_not_limited_by_that(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let gate = Gate::new();
-    let work = async |gate: Gate, _: ActivityContext, n: u64| {
-        gate.pass().await;
-        ok(n)
-    };
-    let _payments = up(stage.worker("payments").activity(WORK, with(gate.clone(), work))).await;
+    let work = gated(&Tally::new(), &gate);
+    let _payments = up(stage.worker("payments").activity(WORK, work)).await;
     let _orders = up(stage
         .worker("orders")
         .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
@@ -72,7 +55,7 @@ pub(crate) async fn a_call_that_starts_in_time_is_not_limited_by_that(h: &impl H
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage
-        .wait_for("orders", "one", "past the limit", |info| info.custom_status.is_some())
+        .wait_for("orders", "one", "past the limit", has_custom_status)
         .await;
     gate.open();
     assert_eq!(done(&run).await, "7");
@@ -81,13 +64,7 @@ pub(crate) async fn a_call_that_starts_in_time_is_not_limited_by_that(h: &impl H
 pub(crate) async fn an_attempt_that_takes_too_long_times_out_and_is_retried(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let runs = Tally::new();
-    let work = async |runs: Tally, _: ActivityContext, n: u64| {
-        if runs.add() == 1 {
-            std::future::pending::<()>().await;
-        }
-        ok(n)
-    };
-    let _payments = up(stage.worker("payments").activity(WORK, with(runs.clone(), work))).await;
+    let _payments = up(stage.worker("payments").activity(WORK, stuck_once(&runs))).await;
     let _orders = up(stage
         .worker("orders")
         .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
@@ -114,12 +91,9 @@ pub(crate) async fn the_time_of_an_attempt_begins_when_it_starts(h: &impl Harnes
     .await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage
-        .wait_for("orders", "one", "past the limit", |info| info.custom_status.is_some())
+        .wait_for("orders", "one", "past the limit", has_custom_status)
         .await;
-    let _payments = up(stage
-        .worker("payments")
-        .activity(WORK, async |_: ActivityContext, n: u64| ok(n)))
-    .await;
+    let _payments = up(stage.worker("payments").activity(WORK, echo)).await;
     assert_eq!(done(&run).await, "7");
 }
 
@@ -154,20 +128,11 @@ pub(crate) async fn an_attempt_without_a_heartbeat_fails_and_one_with_it_goes_on
 pub(crate) async fn a_child_that_does_not_start_in_time_never_runs(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let _orders = up(stage
-        .worker("orders")
-        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-            kind_of(ctx.child(CHILD, n).id("kid").schedule_to_start(millis(50)).await)
-        }))
-    .await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, child_to_start_soon)).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, kinds::TARGET_UNAVAILABLE);
     let runs = Tally::new();
-    let child = async |runs: Tally, _: WorkflowContext, n: u64| {
-        runs.add();
-        ok(n)
-    };
-    let _payments = up(stage.worker("payments").workflow(CHILD, with(runs.clone(), child))).await;
+    let _payments = up(stage.worker("payments").workflow(CHILD, counted(&runs))).await;
     stage.wait_for_depth(Queue::Workflows(app("payments")), 0).await;
     assert_eq!(runs.get(), 0);
     assert!(stage.at("payments", "kid").get().await.unwrap().status.is_terminal());
@@ -175,12 +140,7 @@ pub(crate) async fn a_child_that_does_not_start_in_time_never_runs(h: &impl Harn
 
 pub(crate) async fn a_child_of_an_unknown_app_does_not_start_in_time_either(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    let _orders = up(stage
-        .worker("orders")
-        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-            kind_of(ctx.child(CHILD, n).id("kid").schedule_to_start(millis(50)).await)
-        }))
-    .await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, child_to_start_soon)).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     assert_eq!(done(&run).await, kinds::TARGET_UNAVAILABLE);
 }
@@ -205,6 +165,10 @@ pub(crate) async fn a_child_that_takes_too_long_is_terminated(h: &impl Harness) 
     stage.wait_for_status("payments", "kid", Status::Terminated).await;
 }
 
+async fn call_to_the_end(ctx: WorkflowContext, n: u64) -> Result<String> {
+    kind_of(ctx.call(WORK, n).await)
+}
+
 fn short_deliveries() -> Settings {
     Settings {
         delivery_timeout: millis(300),
@@ -215,23 +179,12 @@ fn short_deliveries() -> Settings {
 pub(crate) async fn an_activity_longer_than_the_delivery_timeout_runs_once(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let (runs, gate) = (Tally::new(), Gate::new());
-    let work = async |(runs, gate): (Tally, Gate), _: ActivityContext, n: u64| {
-        runs.add();
-        gate.pass().await;
-        ok(n)
-    };
-    let shared = (runs.clone(), gate.clone());
     let _payments = up(stage
         .worker("payments")
         .settings(short_deliveries())
-        .activity(WORK, with(shared, work)))
+        .activity(WORK, gated(&runs, &gate)))
     .await;
-    let _orders = up(stage
-        .worker("orders")
-        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-            kind_of(ctx.call(WORK, n).await)
-        }))
-    .await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, call_to_the_end)).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     // The lease is renewed again and again, past what the broker would have waited.
     let mut until_then = None;
@@ -252,23 +205,12 @@ pub(crate) async fn a_long_activity_whose_worker_is_killed_is_taken_over(h: &imp
     let stage = Stage::new(h).await;
     let runs = Tally::new();
     let payments = || {
-        let work = async |runs: Tally, _: ActivityContext, n: u64| {
-            if runs.add() == 1 {
-                std::future::pending::<()>().await;
-            }
-            ok(n)
-        };
         stage
             .worker("payments")
             .settings(short_deliveries())
-            .activity(WORK, with(runs.clone(), work))
+            .activity(WORK, stuck_once(&runs))
     };
-    let _orders = up(stage
-        .worker("orders")
-        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-            kind_of(ctx.call(WORK, n).await)
-        }))
-    .await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, call_to_the_end)).await;
     let first = up(payments()).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_text("orders", "one", &["lease until"]).await;
@@ -313,15 +255,7 @@ pub(crate) async fn a_running_activity_learns_that_its_caller_is_gone(h: &impl H
 pub(crate) async fn a_deadline_that_is_told_early_or_twice_changes_nothing(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let (runs, gate) = (Tally::new(), Gate::new());
-    let work = async |(runs, gate): (Tally, Gate), _: ActivityContext, n: u64| {
-        runs.add();
-        gate.pass().await;
-        ok(n)
-    };
-    let _payments = up(stage
-        .worker("payments")
-        .activity(WORK, with((runs.clone(), gate.clone()), work)))
-    .await;
+    let _payments = up(stage.worker("payments").activity(WORK, gated(&runs, &gate))).await;
     let _orders = up(stage
         .worker("orders")
         .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
@@ -350,20 +284,14 @@ pub(crate) async fn a_deadline_that_is_told_early_or_twice_changes_nothing(h: &i
     stage.wait_for_depth(home.clone(), 0).await;
     gate.open();
     stage
-        .wait_for("orders", "one", "past its call", |info| info.custom_status.is_some())
+        .wait_for("orders", "one", "past its call", has_custom_status)
         .await;
     stage.publish(home.clone(), vec![deadline]).await;
     stage.wait_for_depth(home, 0).await;
     run.handle().raise_named("go", ()).await.unwrap();
     assert_eq!(done(&run).await, "7");
     until("no deadline to be left", async || {
-        let due = stage
-            .backend
-            .store()
-            .due_entries(&app("orders"), DueKind::Timer, 10)
-            .await
-            .unwrap();
-        due.is_empty().then_some(())
+        stage.due("orders", DueKind::Timer).await.is_empty().then_some(())
     })
     .await;
 }

@@ -4,12 +4,11 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use lapin::Channel;
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 
 use super::config::RabbitMqConfig;
 use super::consumer::Subscription;
@@ -19,9 +18,6 @@ use super::supervisor::{LinkState, Shared, supervise};
 use super::{fault, properties, topology};
 use crate::backend::{Broker, Consumer, Error, Message, Queue, QueueDepth, Result};
 use crate::model::AppId;
-
-/// Longest time for [`RabbitMq::close`] to send the acknowledgements that are left.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The queues of one namespace on a RabbitMQ server. Dropping it closes its connections.
 ///
@@ -64,20 +60,10 @@ impl RabbitMq {
     /// Sends the acknowledgements that are left, closes the connections and returns when nothing of it runs any more. Publishes in flight end as
     /// unknown, subscriptions end.
     pub async fn close(&self) {
-        let Shared {
-            stop,
-            tasks,
-            stop_subscriptions,
-            subscriptions,
-            ..
-        } = &*self.shared;
-        stop_subscriptions.cancel();
-        subscriptions.close();
-        // What is not out by then comes again: as after any lost acknowledgement.
-        let _ = timeout(CLOSE_TIMEOUT, subscriptions.wait()).await;
+        let Shared { stop, tasks, .. } = &*self.shared;
         stop.cancel();
         tasks.close();
-        // No timeout: every task ends with its link, and closing one has a timeout of its own.
+        // No timeout: every task ends with its link, and what the supervisor does before has timeouts of its own.
         tasks.wait().await;
     }
 
@@ -238,7 +224,6 @@ impl Broker for RabbitMq {
 
 impl Drop for RabbitMq {
     fn drop(&mut self) {
-        self.shared.stop_subscriptions.cancel();
         self.shared.stop.cancel();
     }
 }

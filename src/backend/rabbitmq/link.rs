@@ -53,6 +53,9 @@ pub(super) struct Link {
     /// Why the broker blocks publishers, while it does.
     blocked: watch::Sender<Option<String>>,
     publish: Connection,
+    /// Held until its connection is closed: dropping the last handle of an open channel makes the client library close it, and when that meets a
+    /// closing connection it is logged as the connection's error.
+    _publishing: Channel,
     /// For everything but publishing: the broker may block a connection that publishes, and requests on it would hang.
     consume: Connection,
 }
@@ -99,7 +102,7 @@ impl Link {
 
         let loss = Loss::default();
         let (publisher, task) = Publisher::new(
-            channel,
+            channel.clone(),
             shared.names.exchange().to_owned(),
             shared.config.unconfirmed,
             shared.message_bytes.clone(),
@@ -112,6 +115,7 @@ impl Link {
             loss,
             blocked: watch::Sender::new(None),
             publish,
+            _publishing: channel,
             consume,
         });
         let watcher = Watcher {

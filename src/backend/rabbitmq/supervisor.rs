@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -16,6 +17,9 @@ use super::link::{Link, Watcher};
 use super::names::Names;
 use crate::backend::{Clock, Error, Result, SystemClock};
 use crate::model::{AppId, Timestamp};
+
+/// Longest time to send the acknowledgements that are left.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What all parts of one [`RabbitMq`](super::RabbitMq) share.
 pub(super) struct Shared {
@@ -27,7 +31,7 @@ pub(super) struct Shared {
     declared: Mutex<BTreeMap<AppId, u16>>,
     /// Largest body in bytes; lowered to the server's limit when that shows.
     pub(super) message_bytes: Arc<AtomicUsize>,
-    /// Ends the supervisor, and with the link everything else.
+    /// Ends the supervisor, and with it the subscriptions and the link, in this order.
     pub(super) stop: CancellationToken,
     /// The supervisor, publishers, and links on their way out.
     pub(super) tasks: TaskTracker,
@@ -126,6 +130,14 @@ impl Shared {
         self.declared().clone()
     }
 
+    /// Has the subscriptions send the acknowledgements that they have, and close.
+    async fn end_subscriptions(&self) {
+        self.stop_subscriptions.cancel();
+        self.subscriptions.close();
+        // What is not out by then comes again: as after any lost acknowledgement.
+        let _ = timeout(CLOSE_TIMEOUT, self.subscriptions.wait()).await;
+    }
+
     fn declared(&self) -> MutexGuard<'_, BTreeMap<AppId, u16>> {
         self.declared.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -158,6 +170,8 @@ pub(super) async fn supervise(shared: Arc<Shared>, mut link: Arc<Link>, mut watc
         tracing::info!(broker = %shared.address, generation, "connected to the broker again");
         shared.state.send_replace(LinkState::Up(link.clone()));
     }
+    // Before the connection, so that each of their channels is closed on one that is open.
+    shared.end_subscriptions().await;
     shared.state.send_replace(LinkState::Closed);
     link.loss.report("closed by this process");
     link.close().await;
@@ -168,7 +182,7 @@ async fn rebuild(
     shared: &Shared,
     generation: u64,
     since: Timestamp,
-    pauses: &mut impl Iterator<Item = std::time::Duration>,
+    pauses: &mut impl Iterator<Item = Duration>,
 ) -> (Arc<Link>, Watcher) {
     loop {
         sleep(pauses.next().unwrap_or(shared.config.reconnect_cap)).await;
@@ -184,7 +198,7 @@ async fn rebuild(
 }
 
 /// The pauses between attempts: doubling from the first to the cap, with jitter so that a fleet does not come back in step.
-fn pauses(config: &RabbitMqConfig) -> impl Iterator<Item = std::time::Duration> + use<> {
+fn pauses(config: &RabbitMqConfig) -> impl Iterator<Item = Duration> + use<> {
     ExponentialBuilder::default()
         .with_min_delay(config.reconnect_first)
         .with_max_delay(config.reconnect_cap)

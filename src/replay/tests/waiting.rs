@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use futures_util::stream::FuturesUnordered;
 
 use super::kit::*;
-use crate::model::{Result, Retry};
+use crate::model::{Result, Retry, WaitingFor};
 use crate::replay::history::HistoryEvent;
 use crate::replay::{Either, WorkflowContext, all, first, race};
 
@@ -285,4 +285,39 @@ fn what_is_waited_for_is_shown_and_counted() {
         run.events()
             .all(|event| !matches!(event, HistoryEvent::TimerCreated { .. }))
     );
+}
+
+#[test]
+fn a_bounded_wait_for_an_event_is_one_thing_and_says_until_when() {
+    let mut run = Run::of(code(|ctx: WorkflowContext, _: ()| async move {
+        let long = ctx.event_named::<()>("Go").within(ms(500)).start();
+        let short = ctx.event_named::<()>("go").within(ms(300)).start();
+        ctx.event_named::<()>("stop").await?;
+        drop((long, short));
+        Ok(())
+    }));
+    run.start(());
+    let wait = |name: &str, until: Option<u64>| WaitingFor::Event {
+        name: name.into(),
+        since: START,
+        until: until.map(|after| START + ms(after)),
+    };
+    let view = run.live.waiting();
+    assert_eq!(view.shown, [wait("Go", Some(500)), wait("stop", None)]);
+    assert_eq!((view.total, view.given_up), (3, 0));
+}
+
+#[test]
+fn a_call_that_was_given_up_is_told_apart_from_what_is_waited_for() {
+    let mut run = Run::of(code(|ctx: WorkflowContext, _: ()| async move {
+        drop(number(&ctx, 0).start());
+        number(&ctx, 1).await
+    }));
+    run.start(());
+    let view = run.live.waiting();
+    assert!(matches!(view.shown[..], [WaitingFor::Activity { sequence: 1, .. }]));
+    assert_eq!((view.total, view.given_up), (2, 1));
+    run.complete(0, 0);
+    let view = run.live.waiting();
+    assert_eq!((view.total, view.given_up), (1, 0));
 }

@@ -20,6 +20,7 @@ pub(crate) async fn a_commit_appends_its_turn_and_sets_the_record(store: Fresh) 
         custom_status: Some(payload("half way")),
         waiting: WaitingView {
             total: 20,
+            given_up: 0,
             shown: vec![WaitingFor::Timer {
                 sequence: 3,
                 due: Timestamp::from_millis(9),

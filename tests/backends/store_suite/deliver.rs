@@ -126,7 +126,8 @@ pub(crate) async fn an_item_for_an_absent_instance_waits_for_it(store: Fresh) {
     };
     store.deliver(&early).await.unwrap();
     pending(&store, &second).await;
-    tokio::time::sleep(ms(400)).await;
+    let after = store.now().await.unwrap() + ms(400);
+    passes(&store, after).await;
     assert_eq!(inbox(&store, &second).await, ["2"]);
 }
 
@@ -137,7 +138,8 @@ pub(crate) async fn an_item_for_an_instance_that_never_comes_lapses(store: Fresh
         ..item(&instance, "1")
     };
     store.deliver(&early).await.unwrap();
-    tokio::time::sleep(ms(150)).await;
+    let after = store.now().await.unwrap() + ms(150);
+    passes(&store, after).await;
     pending(&store, &instance).await;
     assert!(inbox(&store, &instance).await.is_empty());
 }

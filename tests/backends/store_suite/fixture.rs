@@ -182,3 +182,8 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(mut ask: impl F
     });
     waited.await.expect("what the test waits for happens in time")
 }
+
+/// Returns when the store's clock is past this time.
+pub(crate) async fn passes(store: &Fresh, time: Timestamp) {
+    eventually(|| async move { (store.now().await.unwrap() > time).then_some(()) }).await;
+}

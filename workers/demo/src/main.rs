@@ -11,11 +11,9 @@ mod progress;
 mod table;
 mod watch;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 use arguments::{Arguments, Command};
 
@@ -25,13 +23,7 @@ async fn main() -> ExitCode {
         eprintln!("{}", arguments::GREETING);
         return ExitCode::from(2);
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("error,lapin=off"));
-    let has_colours = paint::wanted(std::io::stderr().is_terminal());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(has_colours)
-        .init();
+    logs::to_stderr("error");
     let ended = match command {
         Command::Demo(arguments) => host::demo(arguments).await,
         Command::Submit(arguments) => host::submit(arguments).await,

@@ -1,20 +1,11 @@
 //! A process of app `payments`. Configured by the environment, see docs/configuration.md; SIGTERM stops it in order.
 
-use std::io::IsTerminal;
-
 use leveret::backend::Backend;
 use payments::Ledger;
-use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
 async fn main() -> leveret::Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let is_terminal = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(is_terminal)
-        .init();
+    logs::to_stderr("info");
     // The bank is simulated; with PAYMENTS_LEDGER its bookings outlive the process.
     let ledger = match std::env::var_os("PAYMENTS_LEDGER") {
         Some(path) => Ledger::open(path)?,
