@@ -67,6 +67,13 @@ impl Execution {
             machine.answers.learn(&turn.events);
         }
         for event in &turn.events {
+            let is_end = matches!(event, HistoryEvent::ExecutionTerminated { .. });
+            if is_end && !self.shared.lock().decided.is_empty() {
+                // It was ended by its history alone, as its code could not run: what the code asks for now was never decided.
+                self.happen(&mut event.clone())?;
+                self.shared.lock().decided.clear();
+                return Ok(());
+            }
             if event.is_arrived() {
                 if let Some(extra) = self.shared.lock().decided.front() {
                     return Err(self.differs(turn, &event.describe(), &extra.describe()));

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::process::State;
@@ -43,13 +43,17 @@ impl Broker for SimulatedBroker {
     }
 
     async fn consume(&self, queue: &Queue, prefetch: u16) -> Result<Box<dyn Consumer>> {
-        let link = self.process.link();
-        let operation = self.world.broker().consume(queue, prefetch);
-        let consumer = self.process.request(&self.world, operation).await?;
+        // From the beginning the subscription ends with its connection, even if nobody hears of it.
+        let operation = async {
+            let link = self.process.link();
+            let consumer = self.world.broker().consume(queue, prefetch).await?;
+            Ok((Channel::open(consumer, link.clone()), link))
+        };
+        let (channel, link) = self.process.request(&self.world, operation).await?;
         let (sender, mirrored) = mpsc::unbounded_channel();
         self.world.mirrors.join(queue, &self.process, sender);
         Ok(Box::new(SimulatedConsumer {
-            inner: Some(consumer),
+            channel,
             queue: queue.clone(),
             world: self.world.clone(),
             process: self.process.clone(),
@@ -86,9 +90,50 @@ fn publish_later(world: Arc<Shared>, message: Message, time: Duration) {
     });
 }
 
+/// The way of the deliveries from the broker to the process. It ends with the connection, whatever the process does: what was not acknowledged
+/// goes back then.
+struct Channel {
+    deliveries: mpsc::UnboundedReceiver<Delivery>,
+    cancel: mpsc::UnboundedSender<oneshot::Sender<()>>,
+}
+
+impl Channel {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the broker's side does not belong to the process"
+    )]
+    fn open(mut consumer: Box<dyn Consumer>, link: CancellationToken) -> Self {
+        let (sender, deliveries) = mpsc::unbounded_channel();
+        let (cancel, mut cancelled) = mpsc::unbounded_channel::<oneshot::Sender<()>>();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    biased;
+                    () = link.cancelled() => return,
+                    Some(answer) = cancelled.recv() => {
+                        // Ending it twice is no error.
+                        let _ = consumer.cancel().await;
+                        let _ = answer.send(());
+                    }
+                    () = sender.closed() => return,
+                    delivery = consumer.next() => match delivery {
+                        Some(delivery) => drop(sender.send(delivery)),
+                        None => break,
+                    },
+                }
+            }
+            // Cancelled: what was handed out can still be settled.
+            tokio::select! {
+                () = link.cancelled() => {}
+                () = sender.closed() => {}
+            }
+        });
+        Self { deliveries, cancel }
+    }
+}
+
 struct SimulatedConsumer {
-    /// None once the connection is broken or the subscription cancelled.
-    inner: Option<Box<dyn Consumer>>,
+    channel: Channel,
     queue: Queue,
     world: Arc<Shared>,
     process: Arc<State>,
@@ -109,19 +154,12 @@ impl Consumer for SimulatedConsumer {
         if let Some(delivery) = self.overtaken.pop_front() {
             return Some(delivery);
         }
-        let inner = self.inner.as_mut()?;
         let delivery = tokio::select! {
             biased;
             () = self.link.cancelled() => None,
             Some(mirrored) = self.mirrored.recv() => return Some(mirrored),
-            delivery = inner.next() => delivery,
-        };
-        let Some(delivery) = delivery else {
-            // With it everything goes back that was not acknowledged.
-            self.inner = None;
-            self.process.goes_on().await;
-            return None;
-        };
+            delivery = self.channel.deliveries.recv() => delivery,
+        }?;
         let faults = self.world.faults();
         if self.world.dice.happens(faults.to_two) {
             self.world
@@ -132,10 +170,8 @@ impl Consumer for SimulatedConsumer {
         if self.world.dice.happens(faults.overtaken) {
             // Kept where a caller who goes away in the middle does not lose it.
             self.overtaken.push_back(delivery);
-            let inner = self.inner.as_mut()?;
-            if let Ok(Some(next)) = tokio::time::timeout(OVERTAKING, inner.next()).await {
-                let next = self.wrap(next);
-                return Some(next);
+            if let Ok(Some(next)) = tokio::time::timeout(OVERTAKING, self.channel.deliveries.recv()).await {
+                return Some(self.wrap(next));
             }
             return self.overtaken.pop_front();
         }
@@ -144,14 +180,20 @@ impl Consumer for SimulatedConsumer {
 
     async fn cancel(&mut self) -> Result<()> {
         self.process.goes_on().await;
-        // What was overtaken was not handed out.
+        let (answer, answered) = oneshot::channel();
+        if self.channel.cancel.send(answer).is_ok() {
+            // Without an answer the connection is gone, and with it the subscription.
+            let _ = answered.await;
+        }
+        // What was not handed out.
+        while let Ok(delivery) = self.channel.deliveries.try_recv() {
+            let delivery = self.wrap(delivery);
+            self.overtaken.push_back(delivery);
+        }
         for delivery in self.overtaken.drain(..) {
             delivery.requeue();
         }
-        match &mut self.inner {
-            Some(inner) => inner.cancel().await,
-            None => Ok(()),
-        }
+        Ok(())
     }
 }
 

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use leveret::backend::{Commit, Committed, Created, Record};
+use leveret::backend::{Commit, Committed, Created, Queue, Record};
 use leveret::replay::history::{HistoryEvent, Turn};
 use leveret::testing::{Observed, World};
-use leveret::wire::{Bundle, Item, TaskRef};
+use leveret::wire::{Bundle, Item, Outcome, TaskRef};
 use leveret::{ExecutionId, InstanceRef, MessageId, RunId, Sequence};
 
 /// Watches a world. The first thing that is wrong stays.
@@ -24,8 +24,8 @@ struct State {
     settled: BTreeSet<(ExecutionId, Sequence)>,
     /// Events that a run has seen.
     raised: BTreeSet<(RunId, MessageId)>,
-    /// Results that were published.
-    answered: BTreeSet<(ExecutionId, Sequence)>,
+    /// Which runs were active when an event was sent.
+    sent_to: BTreeMap<MessageId, BTreeSet<Option<RunId>>>,
     turns: u64,
 }
 
@@ -98,13 +98,20 @@ impl State {
             }
             Observed::Published { body, .. } => {
                 for item in items(body) {
-                    if let Item::Completion(completion) = item {
-                        self.answered
-                            .insert((completion.task.execution, completion.task.sequence));
+                    if let Item::Event(event) = item {
+                        let record = at_once(world.servers().store().record(&event.instance));
+                        let run = record
+                            .filter(|record| !record.status.is_terminal())
+                            .map(|record| record.run);
+                        self.sent_to.entry(event.message_id).or_default().insert(run);
                     }
                 }
                 Ok(())
             }
+            // Of these some wait in the due-set now.
+            Observed::Acknowledged {
+                queue: Queue::Unrouted, ..
+            } => Ok(()),
             Observed::Acknowledged { body, .. } => {
                 let items = items(body);
                 items.iter().try_for_each(|item| self.is_dealt_with(world, item))
@@ -204,16 +211,23 @@ impl State {
         match item {
             Item::Completion(completion) => {
                 let task = &completion.task;
-                if live(&task.instance, Some(task.execution)).is_some() && !is_settled(task) && !is_kept(&task.instance)
+                // An app that is there after all is called again.
+                let is_missing = matches!(&completion.outcome, Outcome::Failed(failure) if failure.is("AppNotFound"));
+                if let Some(record) = live(&task.instance, Some(task.execution))
+                    && !is_missing
+                    && !is_settled(task)
+                    && !is_kept(&task.instance)
                 {
                     return Err(format!(
-                        "I2: the result of call {} of {} was acknowledged and is lost",
-                        task.sequence, task.instance
+                        "I2: the result of call {} of {} was acknowledged and is lost: {completion:?}; {} at version {}",
+                        task.sequence, task.instance, record.status, record.version
                     ));
                 }
             }
             Item::Event(event) => {
                 if let Some(record) = live(&event.instance, None)
+                    // One that was sent to an earlier run may be dropped with it.
+                    && self.sent_to.get(&event.message_id).is_some_and(|runs| runs.iter().all(|run| *run == Some(record.run)))
                     && !self.raised.contains(&(record.run, event.message_id.clone()))
                     && !is_kept(&event.instance)
                 {

@@ -10,6 +10,7 @@ mod model;
 mod plan;
 mod scenario;
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -23,13 +24,13 @@ fn number(name: &str) -> Option<u64> {
     )
 }
 
-/// Plays a seed, and says how to play it again if it fails.
-fn play_seed(seed: u64) -> u64 {
+/// Plays a seed: the number of turns, or what was wrong and how to play it again.
+fn play_seed(seed: u64) -> Result<u64, String> {
     let script = Script::draw(seed);
     match std::panic::catch_unwind(|| play(&script)) {
-        Ok(Ok(turns)) => turns,
-        Ok(Err(wrong)) => panic!("seed {seed}: {wrong}\n{}", again(seed)),
-        Err(_) => panic!("seed {seed} panicked\n{}", again(seed)),
+        Ok(Ok(turns)) => Ok(turns),
+        Ok(Err(wrong)) => Err(format!("seed {seed}: {wrong}\n{}\n", again(seed))),
+        Err(_) => Err(format!("seed {seed} panicked\n{}\n", again(seed))),
     }
 }
 
@@ -46,12 +47,15 @@ fn many_seeds_lose_nothing() {
             .with_ansi(false)
             .init();
         println!("{:#?}", Script::draw(seed));
-        play_seed(seed);
+        if let Err(wrong) = play_seed(seed) {
+            panic!("{wrong}");
+        }
         return;
     }
     let seeds = number("LEVERET_SEEDS").unwrap_or(300);
     let first = number("LEVERET_FIRST_SEED").unwrap_or(1);
     let (next, turns, began) = (AtomicU64::new(first), AtomicU64::new(0), Instant::now());
+    let failed = Mutex::new(Vec::new());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -61,7 +65,10 @@ fn many_seeds_lose_nothing() {
                     if seed >= first + seeds {
                         return;
                     }
-                    turns.fetch_add(play_seed(seed), Ordering::Relaxed);
+                    match play_seed(seed) {
+                        Ok(played) => drop(turns.fetch_add(played, Ordering::Relaxed)),
+                        Err(wrong) => failed.lock().unwrap().push(wrong),
+                    }
                     let done = seed - first + 1;
                     if done.is_multiple_of(1000) {
                         println!("{done} of {seeds} seeds in {:?}", began.elapsed());
@@ -70,5 +77,12 @@ fn many_seeds_lose_nothing() {
             });
         }
     });
+    let failed = failed.into_inner().unwrap();
+    assert!(
+        failed.is_empty(),
+        "{} of {seeds} seeds failed:\n{}",
+        failed.len(),
+        failed.join("\n")
+    );
     println!("{seeds} seeds, {} turns, in {:?}", turns.into_inner(), began.elapsed());
 }

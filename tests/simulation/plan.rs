@@ -93,6 +93,15 @@ pub(crate) struct Round {
 }
 
 impl Plan {
+    /// True if it, or a child of it, waits for an event.
+    fn waits_for_events(&self) -> bool {
+        self.steps.iter().any(|step| match step {
+            Step::Event { .. } => true,
+            Step::Child(child) | Step::Detached(child) => child.plan.waits_for_events(),
+            _ => false,
+        })
+    }
+
     pub(crate) fn begin(self) -> Round {
         Round {
             plan: self,
@@ -274,7 +283,7 @@ impl Generator<'_> {
         let id = self.one_in(2).then(|| format!("child-{}", self.key()));
         let plan = self.plan(&app, id.as_deref(), depth - 1, raises);
         // An event that the first attempt has taken is not there for the second.
-        let is_repeatable = !plan.steps.iter().any(|step| matches!(step, Step::Event { .. }));
+        let is_repeatable = !plan.waits_for_events();
         ChildPlan {
             attempts: if is_repeatable && self.one_in(4) { 2 } else { 1 },
             app,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use leveret::backend::{DueKind, Queue};
+use leveret::backend::{DueKind, Queue, QueueDepth};
 use leveret::client::Error;
 use leveret::replay::{Code, CodeFuture, Execution};
 use leveret::testing::{Faults, Process, World, simulate};
@@ -530,6 +530,10 @@ impl<'a> Play<'a> {
     }
 
     fn waiting_messages(&self) -> u64 {
+        self.depths().into_iter().map(|(_, depth)| depth.messages).sum()
+    }
+
+    fn depths(&self) -> Vec<(Queue, QueueDepth)> {
         let broker = self.world.servers().broker();
         let app = |app: &&str| leveret::AppId::new(app).expect("an app of ours");
         let queues = APPS.iter().map(app).flat_map(|app| {
@@ -542,12 +546,22 @@ impl<'a> Play<'a> {
         });
         queues
             .chain([Queue::Unrouted])
-            .map(|queue| at_once(broker.depth(&queue)).map_or(0, |depth| depth.messages))
-            .sum()
+            .filter_map(|queue| {
+                let depth = at_once(broker.depth(&queue))?;
+                Some((queue, depth))
+            })
+            .collect()
     }
 
     async fn what_is_left(&self) -> String {
-        let mut text = format!("{} messages wait\n", self.waiting_messages());
+        let mut text = String::new();
+        for (queue, depth) in self.depths().into_iter().filter(|(_, depth)| depth.messages > 0) {
+            let _ = writeln!(
+                text,
+                "{queue}: {} messages wait, {} consumers",
+                depth.messages, depth.consumers
+            );
+        }
         let client = self.world.client();
         for (instance, record) in self.active() {
             let info = client.handle(instance.clone()).get().await;

@@ -4,9 +4,9 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::kit::*;
-use crate::model::{Activity, StallReason, Workflow, kinds};
+use crate::model::{Activity, CommitId, Limits, StallReason, Workflow, kinds};
 use crate::replay::WorkflowContext;
-use crate::replay::history::HistoryEvent;
+use crate::replay::history::{HistoryEvent, Turn};
 
 const ADD: Activity<u32, u32> = Activity::new("sums", "add");
 const SUB: Workflow<u32, u32> = Workflow::new("other", "sub");
@@ -59,6 +59,24 @@ fn a_termination_cancels_what_is_due_and_names_the_open_children_if_they_end_too
         ));
         assert!(run.replayed().expect("a terminated history replays").is_over());
     }
+}
+
+#[test]
+fn a_history_that_was_ended_without_its_code_replays() {
+    let code = code(|ctx: WorkflowContext, n: u32| async move {
+        let _timer = ctx.timer(ms(10)).start();
+        ctx.call(ADD, n).await
+    });
+    // Terminated while pending: the code never ran, so nothing that it asks for is there.
+    let turn = Turn {
+        version: 1,
+        commit: CommitId::generate(),
+        at: START,
+        build: None,
+        events: vec![started(1), terminated(true)],
+    };
+    let run = replay(&code, &Limits::default(), &[turn]).expect("it replays");
+    assert!(run.is_over());
 }
 
 #[test]
