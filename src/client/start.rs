@@ -279,6 +279,7 @@ async fn terminate(client: &Client, instance: &InstanceRef, run: RunId) -> Resul
             reason: "another start takes its place".into(),
             recursive: true,
         },
+        message_id: MessageId::generate(),
         run: Some(run),
         parent: None,
     };

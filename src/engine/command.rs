@@ -57,7 +57,10 @@ impl Engine {
                         &instance,
                         &record,
                         now,
-                        vec![HistoryEvent::ExecutionSuspended { reason: reason.clone() }],
+                        vec![HistoryEvent::ExecutionSuspended {
+                            reason: reason.clone(),
+                            message_id: Some(item.message_id.clone()),
+                        }],
                     )
                     .await?
                 }
@@ -68,7 +71,10 @@ impl Engine {
                             &instance,
                             &record,
                             now,
-                            vec![HistoryEvent::ExecutionResumed { reason: reason.clone() }],
+                            vec![HistoryEvent::ExecutionResumed {
+                                reason: reason.clone(),
+                                message_id: Some(item.message_id.clone()),
+                            }],
                         )
                         .await?;
                     if let Some(record) = self.retrying("record", || self.store().record(&instance)).await? {
@@ -94,6 +100,7 @@ impl Engine {
         let item = CommandItem {
             instance: child.clone(),
             command,
+            message_id: task.message_id("terminate"),
             run: None,
             parent: Some(task),
         };

@@ -74,16 +74,23 @@ impl Execution {
                 match &command.command {
                     _ if other_run => Intake::Stray("another run"),
                     _ if other_parent => Intake::Stray("another parent's child"),
+                    _ if machine.seen.contains(&command.message_id) => Intake::Seen,
                     Command::Terminate { reason, recursive } => Intake::Accept(HistoryEvent::ExecutionTerminated {
                         reason: reason.clone(),
                         recursive: *recursive,
                         children: Vec::new(),
                     }),
                     Command::Suspend { reason } => {
-                        Intake::Accept(HistoryEvent::ExecutionSuspended { reason: reason.clone() })
+                        Intake::Accept(HistoryEvent::ExecutionSuspended {
+                            reason: reason.clone(),
+                            message_id: Some(command.message_id.clone()),
+                        })
                     }
                     Command::Resume { reason } => {
-                        Intake::Accept(HistoryEvent::ExecutionResumed { reason: reason.clone() })
+                        Intake::Accept(HistoryEvent::ExecutionResumed {
+                            reason: reason.clone(),
+                            message_id: Some(command.message_id.clone()),
+                        })
                     }
                 }
             }

@@ -248,6 +248,8 @@ pub struct CommandItem {
     pub instance: InstanceRef,
     /// What to do.
     pub command: Command,
+    /// A suspend or a resume counts once by this.
+    pub message_id: MessageId,
     /// If given, only this run is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,

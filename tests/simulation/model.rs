@@ -72,7 +72,8 @@ fn check_call(call: &CallPlan, round: u32, seen: &Seen) -> Result<(), String> {
                 && *value == result_of(call.value, round)
         }
         Seen::Failed(kind) => match kind.as_str() {
-            "AppNotFound" => call.app == NO_APP,
+            // Rightly, before an app's first worker.
+            "AppNotFound" => call.attempts > 1,
             "Hopeless" => call.succeeds_from == 0,
             "Planned" => call.succeeds_from > call.attempts,
             "TimedOut" => call.timeout.is_some(),
