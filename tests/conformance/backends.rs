@@ -280,4 +280,10 @@ mod servers {
     }
 
     all_behaviours!(Servers::default());
+
+    suite! { Servers::default();
+        deleted_by_hand:
+            an_instance_whose_state_is_gone_is_missed_by_nobody,
+            an_instance_whose_history_is_gone_stalls_and_can_be_ended;
+    }
 }

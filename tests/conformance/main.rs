@@ -11,6 +11,7 @@ mod harness;
 mod calls_across_apps;
 mod children;
 mod code_changes;
+mod deleted_by_hand;
 mod due;
 mod duplicates;
 mod events_and_timers;
