@@ -174,7 +174,8 @@ macro_rules! all_behaviours {
                 a_body_that_fails_while_its_worker_stops_runs_again,
                 a_body_that_panics_while_its_worker_stops_runs_again,
                 a_long_body_that_fails_while_its_worker_stops_runs_again,
-                tasks_that_may_be_deadly_run_one_at_a_time_beside_all_others;
+                tasks_that_may_be_deadly_run_one_at_a_time_beside_all_others,
+                tasks_that_may_be_deadly_leave_room_for_others_in_the_prefetch;
             time_limits:
                 a_call_that_does_not_start_in_time_never_runs,
                 a_call_to_an_unknown_app_does_not_start_in_time_either,

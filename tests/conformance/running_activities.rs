@@ -1,7 +1,8 @@
 //! What holds an activity while it runs, or waits to: its lease, the worker that stops, its turn.
 
-use leveret::backend::DueKind;
+use leveret::backend::{DueKind, Queue};
 use leveret::replay::history::HistoryEvent;
+use leveret::wire::{Bundle, Item};
 use leveret::{
     Activity, ActivityContext, Event, Failure, MessageId, Result, Settings, Status, Worker, Workflow, WorkflowContext,
 };
@@ -221,4 +222,58 @@ pub(crate) async fn tasks_that_may_be_deadly_run_one_at_a_time_beside_all_others
     for (n, run) in runs.iter().enumerate() {
         assert_eq!(done(run).await, n as u64);
     }
+}
+
+pub(crate) async fn tasks_that_may_be_deadly_leave_room_for_others_in_the_prefetch(h: &impl Harness) {
+    const HEALTHY: u64 = 100;
+    let stage = Stage::new(h).await;
+    stage.known_app("payments").await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, call)).await;
+    let mut runs = Vec::new();
+    for n in 0..2 {
+        runs.push(stage.client.start(MAIN, n).await.unwrap());
+    }
+    // A process dies with both of them in hand, and one before it had died, too.
+    let queue = Queue::Activities(app("payments"));
+    let mut consumer = stage.broker().consume(&queue, 2).await.unwrap();
+    let mut in_hand = Vec::new();
+    for _ in 0..2 {
+        let delivery = soon("a task", consumer.next()).await.expect("a task");
+        let items = Bundle::decode(&delivery.body).unwrap().items;
+        let [Item::Task(task)] = &items[..] else {
+            panic!("a task")
+        };
+        let store = stage.backend.store();
+        store.begin_run(&app("payments"), &task.message_id()).await.unwrap();
+        in_hand.push(delivery);
+    }
+    drop((in_hand, consumer));
+    let (begun, gate) = (Tally::new(), Gate::new());
+    let work = async |(begun, gate): (Tally, Gate), _: ActivityContext, n: u64| {
+        if n < HEALTHY {
+            begun.add();
+            gate.pass().await;
+        }
+        ok(n)
+    };
+    let two_slots = Settings {
+        activities: 2,
+        ..settings()
+    };
+    let _payments = up(stage
+        .worker("payments")
+        .settings(two_slots)
+        .activity(WORK, with((begun.clone(), gate.clone()), work)))
+    .await;
+    begun.reach(1).await;
+    for n in 0..5 {
+        let healthy = stage.client.start(MAIN, HEALTHY + n).await.unwrap();
+        assert_eq!(done(&healthy).await, HEALTHY + n);
+    }
+    assert_eq!(begun.get(), 1);
+    gate.open();
+    for (n, run) in runs.iter().enumerate() {
+        assert_eq!(done(run).await, n as u64);
+    }
+    assert_eq!(begun.get(), 2);
 }
