@@ -7,12 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use leveret::backend::{
-    App, Backend, Claim, ClaimVerdict, Commit, Committed, Create, Created, Deleted, Deliver, Delivered, DueEntry,
-    DueKey, DueKind, DueOutcome, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store, Watch, When,
-    WorkerInfo,
+    App, Backend, Claim, ClaimVerdict, Clock, Commit, Committed, Create, Created, Deleted, Deliver, Delivered,
+    DueEntry, DueKey, DueKind, DueOutcome, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store,
+    Watch, When, WorkerInfo,
 };
 use leveret::wire::Outcome;
 use leveret::{AppId, ExecutionId, InstanceRef, MessageId, RunId, Sequence, Timestamp, WorkerId};
+
+use crate::harness::Gate;
 
 /// A call, before it is made.
 pub(crate) struct Call {
@@ -43,6 +45,40 @@ pub(crate) fn with_store_behind(
         Arc::new(store),
         backend.clock().clone(),
         format!("{backend}, with a test in between"),
+    )
+}
+
+/// The same backend with a clock on which long waits begin only when the gate is open: until then nothing is too late.
+pub(crate) fn with_long_waits_behind(backend: &Backend, gate: Gate) -> Backend {
+    struct Held {
+        clock: Arc<dyn Clock>,
+        gate: Gate,
+    }
+
+    #[async_trait::async_trait]
+    impl Clock for Held {
+        fn now(&self) -> Timestamp {
+            self.clock.now()
+        }
+
+        async fn sleep(&self, duration: Duration) {
+            if duration >= Duration::from_secs(1) {
+                self.gate.pass().await;
+            }
+            self.clock.sleep(duration).await;
+        }
+    }
+
+    let clock = Held {
+        clock: backend.clock().clone(),
+        gate,
+    };
+    Backend::new(
+        backend.namespace().clone(),
+        backend.broker().clone(),
+        backend.store().clone(),
+        Arc::new(clock),
+        format!("{backend}, with a test at its clock"),
     )
 }
 

@@ -3,7 +3,7 @@
 use leveret::backend::{DueEntry, DueKind};
 use leveret::{Event, Result, Worker, Workflow, WorkflowContext};
 
-use crate::between::{Call, with_store_behind};
+use crate::between::{Call, with_long_waits_behind, with_store_behind};
 use crate::harness::*;
 
 const MAIN: Workflow<u64, u64> = Workflow::new("orders", "main");
@@ -95,7 +95,7 @@ pub(crate) async fn a_start_that_was_given_up_is_asked_for_anew(h: &impl Harness
 pub(crate) async fn a_due_entry_that_hangs_holds_up_no_other(h: &impl Harness) {
     const OTHERS: usize = 5;
     let stage = Stage::new(h).await;
-    let (all_due, answered) = (Gate::new(), Gate::new());
+    let (all_due, answered, too_late) = (Gate::new(), Gate::new(), Gate::new());
     let gates = (all_due.clone(), answered.clone());
     // Nobody answers for one of the instances; and the loop finds the timers of all of them at once.
     let worker = with_store_behind(&stage.backend, move |call: Call| {
@@ -108,6 +108,7 @@ pub(crate) async fn a_due_entry_that_hangs_holds_up_no_other(h: &impl Harness) {
             }
         })
     });
+    let worker = with_long_waits_behind(&worker, too_late.clone());
     let timer = async |ctx: WorkflowContext, n: u64| {
         ctx.timer(millis(50)).await?;
         ctx.event(GO).await?;
@@ -129,7 +130,8 @@ pub(crate) async fn a_due_entry_that_hangs_holds_up_no_other(h: &impl Harness) {
     for run in &others {
         stage.wait_for_text("orders", run.id(), &["event `go`"]).await;
     }
-    // They are done with, too, and are not told again and again until the last of them is.
+    // It is given up for now. The others are done with, and are not told again and again until the last of them is.
+    too_late.open();
     stage.wait_for_due("orders", DueKind::Timer, 1).await;
     answered.open();
     stage.wait_for_text("orders", "stuck", &["event `go`"]).await;
