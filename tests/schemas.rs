@@ -225,6 +225,7 @@ fn command(command: Command) -> CommandItem {
     CommandItem {
         instance: instance(),
         command,
+        message_id: MessageId::new("command").expect("a valid ID"),
         run: Some(Uuid::from_u128(3).into()),
         parent: Some(task()),
     }
@@ -324,8 +325,14 @@ fn history() -> Vec<HistoryEvent> {
             payload: payload(),
             message_id: message_id(),
         },
-        ExecutionSuspended { reason: "why".into() },
-        ExecutionResumed { reason: "why".into() },
+        ExecutionSuspended {
+            reason: "why".into(),
+            message_id: Some(MessageId::new("command").expect("a valid ID")),
+        },
+        ExecutionResumed {
+            reason: "why".into(),
+            message_id: None,
+        },
         ExecutionTerminated {
             reason: "why".into(),
             recursive: true,

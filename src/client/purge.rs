@@ -183,6 +183,7 @@ async fn purge(client: &Client, instance: &InstanceRef, run: Option<RunId>, is_r
 async fn delete(client: &Client, node: &Node) -> Result<u64, Error> {
     let (instance, store) = (&node.instance, client.store());
     let keep = client.limits().dedup_window;
+    client.reach(client.engine().drive_parent(node.parent.as_ref())).await?;
     for _ in 0..ROUNDS {
         let deleted = client
             .ask("delete", || store.delete(instance, node.execution, keep))

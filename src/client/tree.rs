@@ -4,6 +4,7 @@ use super::history::{ChildCall, PAGE, turns_after};
 use super::{Client, Error};
 use crate::backend::Record;
 use crate::model::{ExecutionId, InstanceRef, MessageId};
+use crate::wire::TaskRef;
 
 /// A finished instance, as far as its deletion needs to know it.
 #[derive(Clone, Debug)]
@@ -12,6 +13,8 @@ pub(super) struct Node {
     pub(super) execution: ExecutionId,
     /// The request that created it, by which its check entry is named.
     pub(super) request: MessageId,
+    /// The call that created it, if it is a child.
+    pub(super) parent: Option<TaskRef>,
     /// Turns in its history.
     version: u64,
 }
@@ -30,6 +33,7 @@ impl Node {
             instance,
             execution: record.execution,
             request: record.origin.request.clone(),
+            parent: record.origin.parent.as_ref().map(|parent| parent.task.clone()),
             version: record.version,
         })
     }

@@ -1,8 +1,11 @@
 //! Deleting a finished instance (rule 5): what is marked is driven first; index, check and retention entries go with the record.
 
+use tracing::warn;
+
 use super::{Engine, check_key, retention_key};
 use crate::backend::{Deleted, Result};
 use crate::model::{ExecutionId, InstanceRef};
+use crate::wire::TaskRef;
 
 impl Engine {
     /// Deletes the instance if it is over, in this execution, with all its effects made.
@@ -19,6 +22,8 @@ impl Engine {
                 return Ok(Deleted::Active);
             }
             self.drive_marks(instance, &record).await?;
+            self.drive_parent(record.origin.parent.as_ref().map(|parent| &parent.task))
+                .await?;
             let deleted = self
                 .retrying("delete", || self.store().delete(instance, execution, keep))
                 .await?;
@@ -38,6 +43,23 @@ impl Engine {
                     return Ok(deleted);
                 }
             }
+        }
+    }
+
+    /// The parent of a child that is to be deleted may still be marked: its process died before it saw the child's start confirmed. Whoever drives that
+    /// mark would make the child anew if its receipt has lapsed by then, so it is driven while the child is there.
+    pub(crate) async fn drive_parent(&self, call: Option<&TaskRef>) -> Result<()> {
+        let Some(call) = call else { return Ok(()) };
+        let parent = self.retrying("record", || self.store().record(&call.instance)).await?;
+        let Some(parent) = parent.filter(|parent| parent.execution == call.execution) else {
+            return Ok(());
+        };
+        match self.drive_marks(&call.instance, &parent).await {
+            Err(error) if error.is_permanent() => {
+                warn!(parent = %call.instance, %error, "a child is deleted although the effects of its parent cannot be made");
+                Ok(())
+            }
+            driven => driven.map(drop),
         }
     }
 }

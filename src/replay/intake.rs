@@ -80,18 +80,14 @@ impl Execution {
                         recursive: *recursive,
                         children: Vec::new(),
                     }),
-                    Command::Suspend { reason } => {
-                        Intake::Accept(HistoryEvent::ExecutionSuspended {
-                            reason: reason.clone(),
-                            message_id: Some(command.message_id.clone()),
-                        })
-                    }
-                    Command::Resume { reason } => {
-                        Intake::Accept(HistoryEvent::ExecutionResumed {
-                            reason: reason.clone(),
-                            message_id: Some(command.message_id.clone()),
-                        })
-                    }
+                    Command::Suspend { reason } => Intake::Accept(HistoryEvent::ExecutionSuspended {
+                        reason: reason.clone(),
+                        message_id: Some(command.message_id.clone()),
+                    }),
+                    Command::Resume { reason } => Intake::Accept(HistoryEvent::ExecutionResumed {
+                        reason: reason.clone(),
+                        message_id: Some(command.message_id.clone()),
+                    }),
                 }
             }
             Item::Start(_) | Item::Task(_) | Item::Wake(_) | Item::Probe(_) => Intake::Seen,

@@ -221,18 +221,11 @@ impl<'a> Activation<'a> {
                 .await?;
             return Ok(false);
         }
-        let message = format!(
-            "{problem}; was it written by a later release? Upgrade the workers of app {}",
-            self.instance.app
-        );
-        self.stall_record(
-            record,
-            Stuck {
-                reason: StallReason::Unreadable,
-                message,
-            },
-        )
-        .await?;
+        let stuck = Stuck {
+            reason: StallReason::Unreadable,
+            message: problem.to_owned(),
+        };
+        self.stall_record(record, stuck).await?;
         Ok(matches!(self.all_to_inbox().await?, Step::Done))
     }
 
@@ -244,7 +237,7 @@ impl<'a> Activation<'a> {
         }
     }
 
-    /// The turns after the first page; `None` if the instance began another execution meanwhile.
+    /// The turns after the first page, as far as they are there; `None` if the instance began another execution meanwhile.
     async fn rest_of_history(&self, loaded: &Loaded) -> Result<Option<Vec<bytes::Bytes>>> {
         let engine = &self.runtime.engine;
         let (mut more, execution, version) = (Vec::new(), loaded.record.execution, loaded.record.version);
@@ -256,7 +249,11 @@ impl<'a> Activation<'a> {
                 })
                 .await?;
             if page.is_empty() {
-                return Ok(None);
+                let record = engine
+                    .retrying("record", || engine.store().record(self.instance))
+                    .await?;
+                let is_same = record.is_some_and(|record| record.execution == execution);
+                return Ok(is_same.then_some(more));
             }
             // Turns that were committed since belong to another state than the one that was loaded.
             let wanted = page.into_iter().take((version - have) as usize);

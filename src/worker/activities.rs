@@ -46,11 +46,7 @@ async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {
         match item {
             Item::Task(task) => {
-                let run = Run {
-                    runtime: runtime.clone(),
-                    task,
-                    is_redelivered,
-                };
+                let run = Run::new(runtime.clone(), task, is_redelivered);
                 runtime.tracker.spawn(run.attend(Hold::message(&runtime, ticket)));
             }
             other => {
@@ -79,11 +75,5 @@ async fn split(runtime: &Runtime, bundle: Bundle) -> Result<()> {
 /// A lapsed lease: the worker that had the task is gone, or frozen. The entry, as the due loop has claimed it, is ours now.
 pub(super) async fn take_over(runtime: Arc<Runtime>, task: TaskItem, entry: DueEntry) {
     let hold = Hold::lease(&runtime, entry);
-    Run {
-        runtime,
-        task,
-        is_redelivered: true,
-    }
-    .attend(hold)
-    .await;
+    Run::new(runtime, task, true).attend(hold).await;
 }

@@ -21,6 +21,9 @@ const BATCHES: usize = 8;
 /// A claimed entry comes again after this, unless it was settled. Not a round number: an entry that its handler re-times is told from a claimed one by
 /// its time alone.
 const CLAIM: Duration = Duration::from_millis(10_007);
+/// What a handler may take of that. So much less that what became of the rest of its batch is settled while it is still ours: an entry that hangs each
+/// time would have the others of its batch come again with it.
+const HANDLING: Duration = Duration::from_secs(7);
 /// Bounds of the wait between two checks of an instance.
 const CHECK_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 /// A published start is published again when nobody has taken it for this long.
@@ -67,8 +70,7 @@ async fn handle_all(runtime: &Arc<Runtime>, entries: Vec<DueEntry>) {
         let handled = tokio::select! {
             biased;
             handled = handle(runtime, &entry) => handled,
-            // Somebody else may have it by now.
-            () = clock.sleep(CLAIM) => Err(Error::transient("its claim is over")),
+            () = clock.sleep(HANDLING) => Err(Error::transient("it took too long")),
         };
         match handled {
             Ok(outcome) => outcome.map(|outcome| (entry, outcome)),

@@ -1,7 +1,8 @@
 //! What a running task is held by: its message, and, once that would take too long, a lease.
 //!
 //! The broker takes a message back that is not acknowledged for too long. So at half of that time the task is written into the due-set as a lease, the
-//! message is acknowledged, and the lease is renewed for as long as the task is here. If it lapses, another worker takes the task over.
+//! message is acknowledged, and the lease is renewed for as long as the task is here. If it lapses, another worker takes the task over. A task that has to
+//! wait for its turn gets a lease at once: its message would keep a place in the prefetch from others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,9 @@ use crate::model::Timestamp;
 /// How often a task's caller is asked whether it still wants the result.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
+/// How long the lease of a waiting task lasts. Not long: whoever it waits for may take the process down, and it with that.
+const WAITING_LEASE: Duration = Duration::from_secs(30);
+
 /// See the module.
 pub(super) struct Hold {
     runtime: Arc<Runtime>,
@@ -31,8 +35,8 @@ pub(super) struct Hold {
 struct Lease {
     /// The entry as it was last written.
     entry: DueEntry,
-    /// When we wrote it; `None` for one that was taken over and has only the due loop's claim.
-    renewed_at: Option<Timestamp>,
+    /// False for one that was taken over and has only the due loop's claim.
+    is_renewed: bool,
 }
 
 impl Hold {
@@ -53,7 +57,7 @@ impl Hold {
             ticket: None,
             lease: Some(Lease {
                 entry,
-                renewed_at: None,
+                is_renewed: false,
             }),
             since: runtime.now(),
         }
@@ -66,10 +70,17 @@ impl Hold {
     /// Keeps the task ours while it is here, and fires the token when nobody wants the result. Never returns: it runs beside the task.
     pub(super) async fn keep(&mut self, run: &Run, cancelled: &CancellationToken) {
         let runtime = self.runtime.clone();
-        let lease_time = runtime.settings.delivery_timeout / 2;
-        let tick = ASK_EVERY.min(lease_time / 3).max(Duration::from_millis(1));
+        let longest = runtime.settings.delivery_timeout / 2;
+        let mut waiting = run.is_waiting.subscribe();
         loop {
-            if self.needs_renewal(lease_time) {
+            let is_waiting = *waiting.borrow_and_update();
+            let lease_time = if is_waiting {
+                longest.min(WAITING_LEASE)
+            } else {
+                longest
+            };
+            let tick = ASK_EVERY.min(lease_time / 3).max(Duration::from_millis(1));
+            if self.needs_renewal(lease_time, is_waiting) {
                 match self.renew(run, lease_time).await {
                     Ok(true) => {}
                     Ok(false) => {
@@ -83,22 +94,24 @@ impl Hold {
                     }
                 }
             }
-            runtime.engine.backend.clock().sleep(tick).await;
+            tokio::select! {
+                () = runtime.engine.backend.clock().sleep(tick) => {}
+                // Its sender is the run, which outlives this.
+                _ = waiting.changed() => continue,
+            }
             if let Ok(true) = run.is_unwanted().await {
                 cancelled.cancel();
             }
         }
     }
 
-    fn needs_renewal(&self, lease_time: Duration) -> bool {
+    fn needs_renewal(&self, lease_time: Duration, is_waiting: bool) -> bool {
         let now = self.runtime.now();
         match &self.lease {
-            Some(Lease {
-                renewed_at: Some(at), ..
-            }) => now.since(*at) >= lease_time / 3,
-            Some(Lease { renewed_at: None, .. }) => true,
+            // A third of it is over, or it is a short one and the task waits no more.
+            Some(lease) => !lease.is_renewed || lease.entry.due.since(now) <= lease_time * 2 / 3,
             // Without a ticket the lease was lost.
-            None => self.ticket.is_some() && now.since(self.since) >= lease_time,
+            None => self.ticket.is_some() && (is_waiting || now.since(self.since) >= lease_time),
         }
     }
 
@@ -122,7 +135,7 @@ impl Hold {
                     return Ok(false);
                 }
                 lease.entry.due = due;
-                lease.renewed_at = Some(now);
+                lease.is_renewed = true;
             }
             none => {
                 let payload = encode(&LeaseEntry { task: run.task.clone() });
@@ -138,7 +151,7 @@ impl Hold {
                     .await?;
                 *none = Some(Lease {
                     entry,
-                    renewed_at: Some(now),
+                    is_renewed: true,
                 });
                 // A crash before this line leaves both the lease and the message; the message's next taker finds the lease and lets it go.
                 if let Some(ticket) = self.ticket.take() {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use tokio::sync::{SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -28,9 +29,20 @@ pub(super) struct Run {
     pub(super) runtime: Arc<Runtime>,
     pub(super) task: TaskItem,
     pub(super) is_redelivered: bool,
+    /// True while it waits for its turn to be the one that may be deadly.
+    pub(super) is_waiting: watch::Sender<bool>,
 }
 
 impl Run {
+    pub(super) fn new(runtime: Arc<Runtime>, task: TaskItem, is_redelivered: bool) -> Self {
+        Self {
+            runtime,
+            task,
+            is_redelivered,
+            is_waiting: watch::Sender::new(false),
+        }
+    }
+
     /// Sees the task through; then settles its message or its lease. On an error both are handed back, and the task comes again.
     pub(super) async fn attend(self, mut hold: Hold) {
         // Its child tokens fire when the worker drains; it fires by itself when nobody wants the result.
@@ -79,9 +91,7 @@ impl Run {
                 return self.give_up(runs).await;
             }
             if runs > 0 {
-                // One of these may be the one that kills. One at a time, only that one is charged with the next crash. Waiting for its turn it holds
-                // no slot: healthy tasks go on.
-                suspect = runtime.suspect.acquire().await.ok();
+                suspect = self.wait_for_turn().await;
             }
         }
         // Waiting for a slot has no limit: the broker holds the rest, and a slot comes free when a body ends.
@@ -133,6 +143,18 @@ impl Run {
     fn drop_for(&self, reason: &'static str) {
         debug!(activity = %self.task.name, caller = %self.task.caller.instance, sequence = self.task.caller.sequence, reason, "task dropped");
         self.runtime.counters.dropped(reason);
+    }
+
+    /// One of the tasks that come here may be the one that kills. One at a time, only that one is charged with the next crash. Waiting for its turn it
+    /// holds no slot, and no message (see [`Hold`]): healthy tasks go on.
+    async fn wait_for_turn(&self) -> Option<SemaphorePermit<'_>> {
+        if let Ok(permit) = self.runtime.suspect.try_acquire() {
+            return Some(permit);
+        }
+        self.is_waiting.send_replace(true);
+        let permit = self.runtime.suspect.acquire().await.ok();
+        self.is_waiting.send_replace(false);
+        permit
     }
 
     async fn has_live_lease(&self) -> Result<bool> {

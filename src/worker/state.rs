@@ -49,17 +49,26 @@ impl Live {
     /// # Errors
     /// The text says what cannot be read.
     pub(super) fn read(loaded: &Loaded, more: &[bytes::Bytes]) -> Result<Self, String> {
+        let is_newer =
+            |problem: &str| format!("{problem}; was it written by a later release? Upgrade the app's workers");
         let turns = loaded
             .turns
             .iter()
             .chain(more)
-            .map(|bytes| Turn::decode(bytes))
+            .map(|bytes| Turn::decode(bytes).map_err(|problem| is_newer(&problem.to_string())))
             .collect::<Result<Vec<_>, _>>()?;
+        let (found, version) = (turns.len() as u64, loaded.record.version);
+        if found < version {
+            return Err(format!(
+                "the store holds {found} turns of a history of {version}; were keys deleted, or is it a stale copy? Restore them, or terminate the instance"
+            ));
+        }
         let inbox = loaded
             .inbox
             .iter()
             .map(|bytes| {
-                rmp_serde::from_slice(bytes).map_err(|error| format!("an item in the inbox cannot be read: {error}"))
+                rmp_serde::from_slice(bytes)
+                    .map_err(|error| is_newer(&format!("an item in the inbox cannot be read: {error}")))
             })
             .collect::<Result<_, _>>()?;
         // A turn without events (a stall, a move to another lane) may stand after it.

@@ -53,7 +53,11 @@ macro_rules! all_behaviours {
                 with_a_policy_a_child_starts_once_the_occupant_is_over,
                 a_child_without_an_id_is_named_after_its_call,
                 a_tree_over_three_apps_is_purged_as_one,
-                a_result_for_a_parent_that_was_purged_is_dropped;
+                a_result_for_a_parent_that_was_purged_is_dropped,
+                a_child_whose_end_was_not_told_is_heard_of_without_its_app,
+                a_child_that_was_purged_while_its_parent_was_away_is_not_started_again,
+                a_child_that_was_purged_long_ago_is_not_started_again,
+                a_child_whose_time_was_over_long_ago_is_not_started_again;
             code_changes:
                 swapped_calls_stall_the_instance_until_the_old_code_is_back,
                 of_two_builds_the_fitting_one_takes_the_instance,
@@ -64,6 +68,10 @@ macro_rules! all_behaviours {
                 redelivered_messages_that_change_nothing_are_no_crashes,
                 a_history_that_cannot_be_read_holds_up_nothing_else_and_can_be_ended,
                 code_that_was_dropped_by_replay_leaves_no_trace;
+            due:
+                a_start_that_is_made_while_its_check_gives_it_up_is_not_lost,
+                a_start_that_was_given_up_is_asked_for_anew,
+                a_due_entry_that_hangs_holds_up_no_other;
             duplicates:
                 each_kind_of_message_counts_once,
                 what_comes_after_the_end_changes_nothing,
@@ -118,6 +126,8 @@ macro_rules! all_behaviours {
                 a_long_loop_goes_on_in_another_worker,
                 a_history_of_many_pages_is_replayed,
                 a_cache_without_room_costs_replays_and_nothing_else;
+            lost_state:
+                an_instance_that_lost_its_turns_begins_again;
             management:
                 an_instance_shows_all_that_it_waits_for,
                 progress_is_shown_and_forgotten,
@@ -158,6 +168,14 @@ macro_rules! all_behaviours {
                 a_worker_that_stops_lets_short_activities_end,
                 a_worker_says_what_is_wrong_with_it_at_start_up,
                 workers_that_come_and_go_leave_no_work_undone;
+            running_activities:
+                a_worker_whose_lease_was_taken_over_stops_and_its_late_result_is_dropped,
+                a_worker_whose_lease_is_gone_stops_and_its_late_result_is_dropped,
+                a_body_that_fails_while_its_worker_stops_runs_again,
+                a_body_that_panics_while_its_worker_stops_runs_again,
+                a_long_body_that_fails_while_its_worker_stops_runs_again,
+                tasks_that_may_be_deadly_run_one_at_a_time_beside_all_others,
+                tasks_that_may_be_deadly_leave_room_for_others_in_the_prefetch;
             time_limits:
                 a_call_that_does_not_start_in_time_never_runs,
                 a_call_to_an_unknown_app_does_not_start_in_time_either,
@@ -263,4 +281,10 @@ mod servers {
     }
 
     all_behaviours!(Servers::default());
+
+    suite! { Servers::default();
+        deleted_by_hand:
+            an_instance_whose_state_is_gone_is_missed_by_nobody,
+            an_instance_whose_history_is_gone_stalls_and_can_be_ended;
+    }
 }

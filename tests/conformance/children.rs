@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use leveret::backend::Mark;
 use leveret::client::{CommandState, Error};
 use leveret::replay::history::HistoryEvent;
-use leveret::{Event, Result, Status, Workflow, WorkflowContext, all, kinds};
+use leveret::{Event, Limits, Result, Retention, Settings, Status, Workflow, WorkflowContext, all, kinds};
 
+use crate::between::{Call, with_store_behind};
 use crate::harness::*;
 
 const MAIN: Workflow<u64, u64> = Workflow::new("orders", "main");
@@ -310,4 +312,141 @@ pub(crate) async fn a_result_for_a_parent_that_was_purged_is_dropped(h: &impl Ha
     })
     .await;
     assert!(stage.record("orders", "one").await.is_none());
+}
+
+pub(crate) async fn a_child_whose_end_was_not_told_is_heard_of_without_its_app(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    stage.known_app("payments").await;
+    let orders = || {
+        stage
+            .worker("orders")
+            .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+                ctx.child(CHILD, n).id("kid").await
+            })
+    };
+    let first = up(orders()).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for_status("payments", "kid", Status::Pending).await;
+    first.stop().await;
+    // Whoever ends it dies after the commit.
+    let (committed, died) = (Gate::new(), Gate::new());
+    let gate = died.clone();
+    let dying = with_store_behind(&stage.backend, move |call: Call| {
+        let (committed, died) = (committed.clone(), gate.clone());
+        Box::pin(async move {
+            if committed.is_open() {
+                died.open();
+                std::future::pending::<()>().await;
+            }
+            if call.method == "commit" {
+                committed.open();
+            }
+        })
+    });
+    let kid = leveret::Client::new(dying).instance("payments", "kid").unwrap();
+    tokio::select! {
+        _ = std::future::IntoFuture::into_future(kid.terminate("enough")) => panic!("the client was to die"),
+        () = died.pass() => {}
+    }
+    assert_eq!(
+        stage.record("payments", "kid").await.unwrap().status,
+        Status::Terminated
+    );
+    let _second = up(orders()).await;
+    stage.check_now("orders").await;
+    assert_eq!(failure(&run).await.kind, kinds::TERMINATED);
+}
+
+/// A parent's worker dies before it sees its child's start confirmed, and the parent is away. The child ends and is deleted; the next worker of the
+/// parent makes the child's start once more. (Without a mark at that time it is a worker that was only frozen and goes on.)
+async fn a_child_goes_while_its_parent_is_away(h: &impl Harness, settings: Settings, is_marked: bool) {
+    let stage = Stage::new(h).await;
+    let runs = Tally::new();
+    let code = async |runs: Tally, ctx: WorkflowContext, n: u64| {
+        runs.add();
+        waiter(ctx, n).await
+    };
+    let _payments = up(stage
+        .worker("payments")
+        .settings(settings.clone())
+        .workflow(CHILD, with(runs.clone(), code)))
+    .await;
+    let orders = || {
+        stage
+            .worker("orders")
+            .settings(settings.clone())
+            .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+                let answer = ctx.child(CHILD, n).id("kid").await?;
+                ctx.event(GO).await?;
+                ok(answer)
+            })
+    };
+    let first = up(orders()).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for_status("payments", "kid", Status::Running).await;
+    first.stop().await;
+    let record = stage.record("orders", "one").await.unwrap();
+    let mark = async || {
+        let first_turn = Mark::Turn(record.version);
+        stage.mark_again(run.instance(), &record, first_turn).await;
+    };
+    if is_marked {
+        mark().await;
+    }
+    let client = leveret::Client::builder(stage.backend.clone())
+        .limits(settings.limits.clone())
+        .build();
+    let kid = client.instance("payments", "kid").unwrap();
+    kid.raise(GO, ()).await.unwrap();
+    until("the child to end", async || {
+        match stage.record("payments", "kid").await {
+            Some(record) => record.status.is_terminal().then_some(()),
+            None => Some(()),
+        }
+    })
+    .await;
+    if settings.retention.completed != Some(Duration::ZERO) {
+        assert_eq!(kid.purge().await.unwrap(), 1);
+    }
+    until("the child to be gone", async || {
+        stage.record("payments", "kid").await.is_none().then_some(())
+    })
+    .await;
+    if !is_marked {
+        mark().await;
+    }
+    let _second = up(orders()).await;
+    stage.wait_for_text("orders", "one", &["event `go`"]).await;
+    assert!(stage.record("payments", "kid").await.is_none());
+    run.raise(GO, ()).await.unwrap();
+    assert_eq!(done(&run).await, 7);
+    assert_eq!(runs.get(), 1);
+}
+
+pub(crate) async fn a_child_that_was_purged_while_its_parent_was_away_is_not_started_again(h: &impl Harness) {
+    a_child_goes_while_its_parent_is_away(h, settings(), false).await;
+}
+
+fn forgetful() -> Settings {
+    let limits = Limits {
+        dedup_window: millis(1),
+        ..Limits::default()
+    };
+    Settings { limits, ..settings() }
+}
+
+pub(crate) async fn a_child_that_was_purged_long_ago_is_not_started_again(h: &impl Harness) {
+    a_child_goes_while_its_parent_is_away(h, forgetful(), true).await;
+}
+
+pub(crate) async fn a_child_whose_time_was_over_long_ago_is_not_started_again(h: &impl Harness) {
+    let retention = Retention {
+        completed: Some(Duration::ZERO),
+        ..Retention::default()
+    };
+    let settings = Settings {
+        retention,
+        ..forgetful()
+    };
+    a_child_goes_while_its_parent_is_away(h, settings, true).await;
 }

@@ -89,6 +89,7 @@ pub(crate) async fn each_kind_of_message_counts_once(h: &impl Harness) {
             command: Command::Resume {
                 reason: "it is not suspended".into(),
             },
+            message_id: MessageId::generate(),
             run: Some(info.run),
             parent: None,
         }),
@@ -98,6 +99,7 @@ pub(crate) async fn each_kind_of_message_counts_once(h: &impl Harness) {
                 reason: "another run".into(),
                 recursive: true,
             },
+            message_id: MessageId::generate(),
             run: Some(leveret::RunId::generate()),
             parent: None,
         }),
@@ -196,6 +198,7 @@ pub(crate) async fn what_comes_after_the_end_changes_nothing(h: &impl Harness) {
             reason: "late".into(),
             recursive: true,
         },
+        message_id: MessageId::generate(),
         run: None,
         parent: None,
     };
@@ -230,45 +233,10 @@ pub(crate) async fn a_start_that_was_lost_is_sent_again(h: &impl Harness) {
     stage.take(&Queue::Workflows(app("orders"))).await;
     let record = stage.record("orders", "one").await.unwrap();
     assert!(record.marks.is_empty());
-    mark_again(&stage, &record, Mark::Start).await;
+    stage.mark_again(run.instance(), &record, Mark::Start).await;
     let _orders = orders(&stage).await;
     stage.wait_for_status("orders", "one", Status::Running).await;
     run.terminate("enough").and_wait(PATIENCE).await.unwrap();
-}
-
-/// Sets a mark as whoever died before its effects left it.
-async fn mark_again(stage: &Stage, record: &leveret::backend::Record, mark: Mark) {
-    use leveret::backend::{Commit, Committed};
-    use leveret::replay::history::Turn;
-    let turn = Turn {
-        version: record.version + 1,
-        commit: leveret::CommitId::generate(),
-        at: stage.backend.store().now().await.unwrap(),
-        build: None,
-        events: Vec::new(),
-    };
-    let commit = Commit {
-        instance: instance("orders", "one"),
-        guard: record.guard(),
-        id: turn.commit,
-        turn: turn.encode(),
-        next_execution: None,
-        status: record.status,
-        lane: record.lane,
-        view: record.view.clone(),
-        outcome: None,
-        drop_input: false,
-        inbox_taken: 0,
-        inbox_kept: Vec::new(),
-        marks: vec![mark],
-        cleared: Vec::new(),
-        claims_opened: Vec::new(),
-        claims_closed: Vec::new(),
-    };
-    assert!(matches!(
-        stage.backend.store().commit(&commit).await.unwrap(),
-        Committed::Applied { .. }
-    ));
 }
 
 pub(crate) async fn effects_that_a_crash_left_unmade_are_made_by_whoever_comes_next(h: &impl Harness) {
@@ -281,7 +249,9 @@ pub(crate) async fn effects_that_a_crash_left_unmade_are_made_by_whoever_comes_n
     first.stop().await;
     stage.take(&Queue::Activities(app("payments"))).await;
     let record = stage.record("orders", "one").await.unwrap();
-    mark_again(&stage, &record, Mark::Turn(record.version)).await;
+    stage
+        .mark_again(run.instance(), &record, Mark::Turn(record.version))
+        .await;
     let _second = orders(&stage).await;
     let _payments = payments(&stage).await;
     // Any message will do.
@@ -308,7 +278,9 @@ pub(crate) async fn the_due_loop_finds_unmade_effects_without_any_message(h: &im
     first.stop().await;
     stage.take(&Queue::Activities(app("payments"))).await;
     let record = stage.record("orders", "one").await.unwrap();
-    mark_again(&stage, &record, Mark::Turn(record.version)).await;
+    stage
+        .mark_again(run.instance(), &record, Mark::Turn(record.version))
+        .await;
     let _payments = payments(&stage).await;
     let _second = up(orders()).await;
     assert_eq!(done(&run).await, 7);

@@ -4,12 +4,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use leveret::backend::{Backend, Broker, DueEntry, DueKind, Message, Queue, Record};
+use leveret::backend::{Backend, Broker, Commit, Committed, DueEntry, DueKind, Mark, Message, Queue, Record, When};
 use leveret::client::InstanceInfo;
-use leveret::replay::history::HistoryEvent;
+use leveret::replay::history::{HistoryEvent, Turn};
 use leveret::wire::{Bundle, Item};
 use leveret::{
-    AppId, Client, Instance, InstanceId, InstanceRef, MessageId, Retry, Run, RunningWorker, Settings, Status, Worker,
+    AppId, Client, CommitId, Instance, InstanceId, InstanceRef, MessageId, Retry, Run, RunningWorker, Settings, Status,
+    Worker,
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -112,6 +113,46 @@ impl Stage {
 
     pub(crate) async fn record(&self, app: &str, id: &str) -> Option<Record> {
         self.backend.store().record(&instance(app, id)).await.unwrap()
+    }
+
+    /// Has the instances of the app looked at now.
+    pub(crate) async fn check_now(&self, app_id: &str) {
+        let store = self.backend.store();
+        let now = store.now().await.unwrap();
+        let checks = store.due_entries(&app(app_id), DueKind::Check, 1000).await.unwrap();
+        let checks: Vec<_> = checks.into_iter().map(|check| DueEntry { due: now, ..check }).collect();
+        store.schedule(&app(app_id), &checks, When::Sooner).await.unwrap();
+    }
+
+    /// Sets a mark as whoever died before its effects left it.
+    pub(crate) async fn mark_again(&self, instance: &InstanceRef, record: &Record, mark: Mark) {
+        let turn = Turn {
+            version: record.version + 1,
+            commit: CommitId::generate(),
+            at: self.backend.store().now().await.unwrap(),
+            build: None,
+            events: Vec::new(),
+        };
+        let commit = Commit {
+            instance: instance.clone(),
+            guard: record.guard(),
+            id: turn.commit,
+            turn: turn.encode(),
+            next_execution: None,
+            status: record.status,
+            lane: record.lane,
+            view: record.view.clone(),
+            outcome: None,
+            drop_input: false,
+            inbox_taken: 0,
+            inbox_kept: Vec::new(),
+            marks: vec![mark],
+            cleared: Vec::new(),
+            claims_opened: Vec::new(),
+            claims_closed: Vec::new(),
+        };
+        let committed = self.backend.store().commit(&commit).await.unwrap();
+        assert!(matches!(committed, Committed::Applied { .. }), "{committed:?}");
     }
 
     /// Puts items into a queue, as one message.
@@ -311,6 +352,10 @@ impl Gate {
 
     pub(crate) fn open(&self) {
         self.0.send_replace(true);
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        *self.0.borrow()
     }
 
     pub(crate) async fn pass(&self) {

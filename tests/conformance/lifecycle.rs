@@ -6,8 +6,10 @@ use std::time::Duration;
 use leveret::backend::{DueKind, Queue};
 use leveret::client::Error;
 use leveret::replay::history::HistoryEvent;
+use leveret::wire::{Command, CommandItem, Item};
 use leveret::{
-    ActivityContext, Event, OnConflict, Retention, RunningWorker, Settings, Status, Workflow, WorkflowContext,
+    ActivityContext, Event, MessageId, OnConflict, Retention, RunningWorker, Settings, Status, Workflow,
+    WorkflowContext,
 };
 
 use crate::harness::*;
@@ -83,11 +85,23 @@ pub(crate) async fn a_late_copy_of_a_suspend_or_a_resume_changes_nothing(h: &imp
     };
     let suspend = || copy(Command::Suspend { reason: reason() }, "suspend");
     let resume = || copy(Command::Resume { reason: reason() }, "resume");
-    run.suspend(reason()).message_id("suspend").and_wait(PATIENCE).await.unwrap();
-    run.resume(reason()).message_id("resume").and_wait(PATIENCE).await.unwrap();
+    run.suspend(reason())
+        .message_id("suspend")
+        .and_wait(PATIENCE)
+        .await
+        .unwrap();
+    run.resume(reason())
+        .message_id("resume")
+        .and_wait(PATIENCE)
+        .await
+        .unwrap();
     stage.publish(lane.clone(), vec![suspend()]).await;
     stage.wait_for_depth(lane.clone(), 0).await;
-    run.suspend(reason()).message_id("another").and_wait(PATIENCE).await.unwrap();
+    run.suspend(reason())
+        .message_id("another")
+        .and_wait(PATIENCE)
+        .await
+        .unwrap();
     stage.publish(lane.clone(), vec![suspend(), resume()]).await;
     run.raise(GO, ()).await.unwrap();
     stage.wait_for_depth(lane, 0).await;

@@ -5,21 +5,26 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
+mod between;
 mod harness;
 mod programs;
 
 mod calls_across_apps;
 mod children;
 mod code_changes;
+mod deleted_by_hand;
+mod due;
 mod duplicates;
 mod events_and_timers;
 mod failures_and_retries;
 mod lifecycle;
 mod limits;
+mod lost_state;
 mod management;
 mod missing_targets;
 mod raw_starts;
 mod replicas;
+mod running_activities;
 mod time_limits;
 
 mod backends;

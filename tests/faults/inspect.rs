@@ -9,6 +9,7 @@ use leveret::wire::{Bundle, Item};
 use leveret::{AppId, Client, InstanceRef, Lane};
 
 use super::apps::{APPS, LANES};
+use super::soon::PATIENCE;
 
 fn apps() -> impl Iterator<Item = AppId> {
     APPS.into_iter().map(|app| app.parse().expect("valid"))
@@ -77,7 +78,11 @@ pub(crate) async fn messages_left(backend: &Backend) -> Vec<String> {
         }
         let mut consumer = backend.broker().consume(&queue, 0).await.expect("subscribed");
         for _ in 0..depth.messages {
-            let delivery = consumer.next().await.expect("a message");
+            let Ok(delivery) = tokio::time::timeout(PATIENCE, consumer.next()).await else {
+                left.push(format!("{queue}: {depth:?}, and fewer come"));
+                break;
+            };
+            let delivery = delivery.expect("a message");
             let items = Bundle::decode(&delivery.body).map_or_else(|_| Vec::new(), |bundle| bundle.items);
             if items.is_empty() || items.iter().any(|item| !matches!(item, Item::Probe(_))) {
                 left.push(format!("{queue}: {items:?} {:?}", delivery.properties.headers));

@@ -7,11 +7,12 @@ use super::effects;
 use super::inspect::{assert_histories, messages_left};
 use super::world::World;
 
-const EVERYTHING: &str = "orders payments shipping watcher starter";
+/// All apps, and whoever waits for the result. The subject is started by a `starter` or a `raw-starter`.
+const APPS: &str = "orders payments shipping watcher";
 
 /// The process with the role dies at each of the points in turn; then everything comes out as if nothing had happened.
-fn survives(mut world: World, role: &str, points: &[&str]) {
-    world.start_with_fault(EVERYTHING, Some((role, points[0])));
+fn survives(mut world: World, starter: &str, role: &str, points: &[&str]) {
+    world.start_with_fault(&format!("{APPS} {starter}"), Some((role, points[0])));
     for next in points[1..].iter().map(Some).chain([None]) {
         let roles = world.wait_for_death(role);
         world.start_with_fault(&roles, next.map(|next| (role, *next)));
@@ -38,14 +39,35 @@ fn all_is_well(world: &mut World, deaths: usize) {
     });
 }
 
+/// A start that any AMQP client publishes: its taker creates the instance, publishes its start and dies.
+#[test]
+fn a_raw_start_whose_taker_died_runs_once() {
+    survives(
+        World::on_servers("tour 0"),
+        "raw-starter",
+        "orders",
+        &["raw-start-taken"; 2],
+    );
+}
+
+#[test]
+fn a_raw_start_in_an_embedded_process_that_died_runs_once() {
+    survives(
+        World::on_file("tour 0"),
+        "raw-starter",
+        "orders",
+        &["raw-start-taken"; 2],
+    );
+}
+
 /// The same deaths on the servers, where each role is a process, and on the file, where one process is all of them.
 macro_rules! deaths {
     ($($(#[$docs:meta])* $name:ident: $role:literal at $($point:literal),+;)+) => {
         mod on_rabbitmq_and_redis {
-            $($(#[$docs])* #[test] fn $name() { super::survives(super::World::on_servers("tour 0"), $role, &[$($point),+]); })+
+            $($(#[$docs])* #[test] fn $name() { super::survives(super::World::on_servers("tour 0"), "starter", $role, &[$($point),+]); })+
         }
         mod on_a_file {
-            $($(#[$docs])* #[test] fn $name() { super::survives(super::World::on_file("tour 0"), $role, &[$($point),+]); })+
+            $($(#[$docs])* #[test] fn $name() { super::survives(super::World::on_file("tour 0"), "starter", $role, &[$($point),+]); })+
         }
     };
 }

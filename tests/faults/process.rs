@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use super::soon::{PATIENCE, soon};
 
-/// What the process is: app IDs, `starter`, `watcher`, with spaces between.
+/// What the process is: app IDs, `starter`, `raw-starter`, `watcher`, `crowd`, with spaces between.
 pub(crate) const ROLES: &str = "LEVERET_TEST_ROLES";
 /// Where it leaves its traces.
 pub(crate) const DIRECTORY: &str = "LEVERET_TEST_DIRECTORY";

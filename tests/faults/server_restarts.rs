@@ -1,80 +1,25 @@
 //! Scenario 18: RabbitMQ and Redis go and come back, in order and by SIGKILL, with many items in flight; everything completes.
 
 use std::future::IntoFuture;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use leveret::{Client, Run};
-use uuid::Uuid;
 
 use super::apps::{FAN_CALLS, fan_result};
 use super::effects;
 use super::inspect::{assert_histories, messages_left, untidy};
+use super::servers::Servers;
 use super::soon::{PATIENCE, soon};
-use super::world::{Place, World};
+use super::world::World;
 
 /// Activity calls in each round. A fan of ten makes eleven.
 const ITEMS: (&str, usize) = ("LEVERET_TEST_ITEMS", 1_100);
 
 /// RabbitMQ loses a quorum queue that it is killed within a second of its making, on disk or not; see tests/servers.
 const QUEUES_SETTLE: Duration = Duration::from_secs(2);
-
-/// A broker and a store that nobody else uses.
-struct Servers {
-    script: String,
-    directory: PathBuf,
-}
-
-impl Servers {
-    fn start() -> Self {
-        let script = std::env::var("LEVERET_TEST_SERVERS")
-            .expect("LEVERET_TEST_SERVERS is not set: run the tests with tests/run, which names its script of servers");
-        let directory = std::env::temp_dir().join(format!("leveret-servers-{}", Uuid::new_v4().simple()));
-        let servers = Self { script, directory };
-        servers.tell("start");
-        servers
-    }
-
-    /// A command of the script; returns when its effect is there.
-    fn tell(&self, command: &str) {
-        let status = Command::new(&self.script).arg(command).arg(&self.directory).status();
-        assert!(status.expect("the script runs").success(), "tests/servers {command}");
-    }
-
-    /// With `appendfsync everysec`, Redis answers before it writes while an earlier fsync takes its time, so that a SIGKILL loses answered commits
-    /// (7.0.15: the start of one instance of 500). What is asked of us is to lose nothing that the store keeps.
-    fn sync_each_write(&self, place: &Place) {
-        let Place::Servers { redis, .. } = place else { return };
-        let told = Command::new("redis-cli")
-            .args(["-u", redis, "config", "set", "appendfsync", "always"])
-            .output()
-            .expect("redis-cli is there, as tests/servers needs it");
-        assert!(told.status.success() && told.stdout.starts_with(b"OK"), "{told:?}");
-    }
-
-    fn place(&self) -> Place {
-        let env = std::fs::read_to_string(self.directory.join("env")).expect("the script wrote it");
-        let url = |name: &str| {
-            let line = env
-                .lines()
-                .find_map(|line| line.strip_prefix(&format!("export {name}=")));
-            line.expect("named in the file").trim_matches('\'').to_owned()
-        };
-        Place::servers(url("LEVERET_AMQP_URL"), url("LEVERET_REDIS_URL"))
-    }
-}
-
-impl Drop for Servers {
-    fn drop(&mut self) {
-        let _ = Command::new(&self.script).arg("stop").arg(&self.directory).status();
-        if !std::thread::panicking() {
-            let _ = std::fs::remove_dir_all(&self.directory);
-        }
-    }
-}
 
 fn fans() -> usize {
     let items = std::env::var(ITEMS.0).map_or(ITEMS.1, |items| items.parse().expect("a number"));

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
-use leveret::backend::Backend;
+use leveret::backend::{Backend, Message, Properties, Queue};
 use leveret::client::Error;
 use leveret::{Client, OnConflict, Payload};
 
@@ -62,6 +62,11 @@ async fn run(roles: &str) {
             }
         },
         async {
+            if has("raw-starter") {
+                start_by_hand(&backend).await;
+            }
+        },
+        async {
             if has("watcher") {
                 watch(&backend, &directory).await;
             }
@@ -91,6 +96,27 @@ async fn start(backend: &Backend, directory: &Path) {
         Err(error) => panic!("not started: {error}"),
     }
     write(directory, STARTED, "");
+}
+
+/// Publishes the start as any AMQP client may, once the app is there to route it to.
+async fn start_by_hand(backend: &Backend) {
+    let subject = std::env::var(SUBJECT).expect("a workflow and its input");
+    let (workflow, input) = subject.split_once(' ').expect("two words");
+    let queue = Queue::Workflows("orders".parse().expect("valid"));
+    while backend.broker().depth(&queue).await.expect("answered").is_none() {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let body = format!(r#"{{"workflow": "{workflow}", "instance_id": "{SUBJECT_ID}", "input": {input}}}"#);
+    let properties = Properties {
+        message_id: Some("the-mail".into()),
+        ..Properties::default()
+    };
+    let message = Message {
+        queue,
+        body: body.into(),
+        properties,
+    };
+    backend.broker().publish(message).await.expect("stored");
 }
 
 /// Approves, waits for the result, then for everything to be tidy, and writes down both.

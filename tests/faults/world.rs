@@ -52,6 +52,19 @@ impl Place {
         }
     }
 
+    /// Host and port of the broker and of the store.
+    pub(crate) fn hosts(&self) -> (String, String) {
+        let Place::Servers { amqp, redis, .. } = self else {
+            panic!("a file has no host")
+        };
+        let host = |url: &str| {
+            let (_, rest) = url.split_once("://").expect("a URL");
+            let rest = rest.split_once('@').map_or(rest, |(_, rest)| rest);
+            rest.split('/').next().expect("a host").to_owned()
+        };
+        (host(amqp), host(redis))
+    }
+
     fn environment(&self) -> Vec<(&'static str, String)> {
         match self {
             Place::Servers { amqp, redis, namespace } => {

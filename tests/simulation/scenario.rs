@@ -497,9 +497,7 @@ impl<'a> Play<'a> {
             before = *at;
             // One that is over already cannot be told anything.
             let _ = match command {
-                Command::Suspend => {
-                    insist(|| instance.suspend("a while").message_id(&id).into_future()).await
-                },
+                Command::Suspend => insist(|| instance.suspend("a while").message_id(&id).into_future()).await,
                 Command::Resume => insist(|| instance.resume("enough").message_id(&id).into_future()).await,
                 Command::Terminate => insist(|| instance.terminate("enough").into_future()).await,
             };

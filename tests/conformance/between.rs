@@ -1,0 +1,140 @@
+//! A store that a test stands in front of: each call is announced to the test before it is made, and waits until the test lets it pass. So a worker
+//! meets just the moment that the test is about: a start between two looks, a server that does not answer, a process that is frozen.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use leveret::backend::{
+    App, Backend, Claim, ClaimVerdict, Clock, Commit, Committed, Create, Created, Deleted, Deliver, Delivered,
+    DueEntry, DueKey, DueKind, DueOutcome, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store,
+    Watch, When, WorkerInfo,
+};
+use leveret::wire::Outcome;
+use leveret::{AppId, ExecutionId, InstanceRef, MessageId, RunId, Sequence, Timestamp, WorkerId};
+
+use crate::harness::Gate;
+
+/// A call, before it is made.
+pub(crate) struct Call {
+    pub(crate) method: &'static str,
+    /// Named by those that a test has asked about.
+    pub(crate) instance: Option<InstanceRef>,
+}
+
+type Pass = Box<dyn Fn(Call) -> BoxFuture<'static, ()> + Send + Sync>;
+
+struct Between {
+    store: Arc<dyn Store>,
+    pass: Pass,
+}
+
+/// The same backend, for one worker or client; each of its calls to the store is made when `pass` has ended.
+pub(crate) fn with_store_behind(
+    backend: &Backend,
+    pass: impl Fn(Call) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+) -> Backend {
+    let store = Between {
+        store: backend.store().clone(),
+        pass: Box::new(pass),
+    };
+    Backend::new(
+        backend.namespace().clone(),
+        backend.broker().clone(),
+        Arc::new(store),
+        backend.clock().clone(),
+        format!("{backend}, with a test in between"),
+    )
+}
+
+/// The same backend with a clock on which long waits begin only when the gate is open: until then nothing is too late.
+pub(crate) fn with_long_waits_behind(backend: &Backend, gate: Gate) -> Backend {
+    struct Held {
+        clock: Arc<dyn Clock>,
+        gate: Gate,
+    }
+
+    #[async_trait::async_trait]
+    impl Clock for Held {
+        fn now(&self) -> Timestamp {
+            self.clock.now()
+        }
+
+        async fn sleep(&self, duration: Duration) {
+            if duration >= Duration::from_secs(1) {
+                self.gate.pass().await;
+            }
+            self.clock.sleep(duration).await;
+        }
+    }
+
+    let clock = Held {
+        clock: backend.clock().clone(),
+        gate,
+    };
+    Backend::new(
+        backend.namespace().clone(),
+        backend.broker().clone(),
+        backend.store().clone(),
+        Arc::new(clock),
+        format!("{backend}, with a test at its clock"),
+    )
+}
+
+macro_rules! pass_on {
+    ($($method:ident($($argument:ident: $type:ty),*) -> $answer:ty $(, of $instance:ident)?;)+) => {
+        #[async_trait::async_trait]
+        impl Store for Between {
+            $(async fn $method(&self, $($argument: $type),*) -> Result<$answer> {
+                let instance = None::<&InstanceRef>$(.or(Some($instance)))?;
+                let call = Call { method: stringify!($method), instance: instance.cloned() };
+                (self.pass)(call).await;
+                self.store.$method($($argument),*).await
+            })+
+
+            fn readiness(&self) -> std::result::Result<(), String> {
+                self.store.readiness()
+            }
+        }
+    };
+}
+
+pass_on! {
+    create(create: &Create) -> Created;
+    record(instance: &InstanceRef) -> Option<Record>, of instance;
+    load(instance: &InstanceRef, after: u64, inbox: usize) -> Option<Loaded>, of instance;
+    turns(instance: &InstanceRef, execution: ExecutionId, after: u64, count: usize) -> Vec<Bytes>, of instance;
+    commit(commit: &Commit) -> Committed;
+    clear_mark(instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> usize, of instance;
+    deliver(deliver: &Deliver) -> Delivered;
+    refuse(instance: &InstanceRef, request: &MessageId, keep: Duration) -> bool, of instance;
+    delete(instance: &InstanceRef, execution: ExecutionId, keep: Duration) -> Deleted, of instance;
+    past_outcome(instance: &InstanceRef, run: RunId) -> Option<Outcome>, of instance;
+    watch(instance: &InstanceRef) -> Box<dyn Watch>, of instance;
+    claim(instance: &InstanceRef, execution: ExecutionId, sequence: Sequence) -> Claim, of instance;
+    settle_claim(instance: &InstanceRef, execution: ExecutionId, sequence: Sequence) -> ClaimVerdict, of instance;
+    progress(instance: &InstanceRef, execution: ExecutionId, sequence: Sequence, details: Option<Bytes>) -> bool, of instance;
+    progress_of(instance: &InstanceRef, most: usize) -> Vec<Progress>, of instance;
+    schedule(app: &AppId, entries: &[DueEntry], when: When) -> ();
+    unschedule(app: &AppId, keys: &[DueKey]) -> ();
+    claim_due(app: &AppId, most: usize, lease: Duration) -> Vec<DueEntry>;
+    settle_due(app: &AppId, entries: &[(DueEntry, DueOutcome)]) -> ();
+    due_entry(app: &AppId, key: &DueKey) -> Option<DueEntry>;
+    due_entries(app: &AppId, kind: DueKind, most: usize) -> Vec<DueEntry>;
+    runs(app: &AppId, item: &MessageId) -> u32;
+    begin_run(app: &AppId, item: &MessageId) -> u32;
+    end_run(app: &AppId, item: &MessageId) -> ();
+    index(instance: &InstanceRef, record: &Record) -> (), of instance;
+    unindex(instance: &InstanceRef) -> (), of instance;
+    list(filter: &IndexFilter, after: Option<&str>, most: usize) -> IndexPage;
+    adopt_app(app: &AppId, lanes: u16) -> u16;
+    app(app: &AppId) -> Option<App>;
+    apps() -> Vec<App>;
+    remove_app(app: &AppId) -> ();
+    beat(worker: &WorkerInfo, ttl: Duration) -> ();
+    leave(app: &AppId, worker: WorkerId) -> ();
+    workers(app: &AppId) -> Vec<WorkerInfo>;
+    now() -> Timestamp;
+    warnings() -> Vec<String>;
+}

@@ -1,0 +1,134 @@
+//! State that somebody deletes by hand in Redis, under running instances; scenario 21. No worker crashes over it, nobody goes round in circles for it,
+//! and the ID is free again. (The other backends' state is in one process's hands.)
+
+use std::time::Duration;
+
+use deadpool_redis::redis;
+use leveret::backend::{DueKind, Queue};
+use leveret::client::Error;
+use leveret::{Activity, ActivityContext, Event, Result, StallReason, Status, Workflow, WorkflowContext};
+
+use crate::harness::*;
+
+const MAIN: Workflow<u64, u64> = Workflow::new("orders", "main");
+const CHILD: Workflow<u64, u64> = Workflow::new("payments", "child");
+const WORK: Activity<u64, u64> = Activity::new("payments", "work");
+const GO: Event<()> = Event::new("go");
+
+/// Deletes the keys of an instance, or a part of them.
+async fn delete(stage: &Stage, run: &leveret::Run<u64>, part: &str) {
+    let url = std::env::var("LEVERET_TEST_REDIS_URL").unwrap();
+    let client = redis::Client::open(url).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let pattern = format!("lv:{{{}/{}}}:{part}", stage.backend.namespace(), run.instance());
+    let keys: Vec<String> = redis::cmd("KEYS")
+        .arg(pattern)
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    assert!(!keys.is_empty());
+    let deleted: usize = redis::cmd("DEL").arg(&keys).query_async(&mut connection).await.unwrap();
+    assert_eq!(deleted, keys.len());
+}
+
+async fn waiter(ctx: WorkflowContext, n: u64) -> Result<u64> {
+    ctx.event(GO).await?;
+    Ok(n)
+}
+
+/// Waits for one of everything at once.
+async fn everything(ctx: WorkflowContext, n: u64) -> Result<u64> {
+    let work = ctx.call(WORK, n).timeout(Duration::from_secs(1)).start();
+    let kid = ctx.child(CHILD, n).id("kid").start();
+    let timer = ctx.timer(Duration::from_secs(1)).start();
+    waiter(ctx, n).await?;
+    timer.await?;
+    Ok(work.await? + kid.await?)
+}
+
+pub(crate) async fn an_instance_whose_state_is_gone_is_missed_by_nobody(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let (begun, gate) = (Tally::new(), Gate::new());
+    let work = async |(begun, gate): (Tally, Gate), _: ActivityContext, n: u64| {
+        begun.add();
+        gate.pass().await;
+        ok(n)
+    };
+    let payments = up(stage
+        .worker("payments")
+        .workflow(CHILD, waiter)
+        .activity(WORK, with((begun.clone(), gate.clone()), work)))
+    .await;
+    let orders = up(stage.worker("orders").workflow(MAIN, everything)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    begun.reach(1).await;
+    stage.wait_for_text("orders", "one", &["event `go`"]).await;
+    stage.wait_for_status("payments", "kid", Status::Running).await;
+    delete(&stage, &run, "*").await;
+
+    let handle = stage.at("orders", "one");
+    assert!(matches!(handle.get().await, Err(Error::NotFound { .. })));
+    assert!(matches!(run.result().await, Err(Error::RunGone { .. })));
+    assert!(matches!(handle.terminate("enough").await, Err(Error::NotFound { .. })));
+    let list = stage.client.list(leveret::client::Filter::app("orders")).await.unwrap();
+    assert!(list.instances.is_empty(), "{list:?}");
+    // All that it waits for comes.
+    gate.open();
+    stage.at("payments", "kid").raise(GO, ()).await.unwrap();
+    stage.wait_for_status("payments", "kid", Status::Completed).await;
+    until("both answers to be dropped", async || {
+        (orders.counts().dropped.get("no such instance") >= Some(&2)).then_some(())
+    })
+    .await;
+    stage.check_now("orders").await;
+    for kind in [DueKind::Check, DueKind::Timer] {
+        until(&format!("no {kind:?} to be left"), async || {
+            let left = stage
+                .backend
+                .store()
+                .due_entries(&app("orders"), kind, 10)
+                .await
+                .unwrap();
+            left.is_empty().then_some(())
+        })
+        .await;
+    }
+    for lane in [0, 1] {
+        stage.wait_for_depth(Queue::Events(app("orders"), lane), 0).await;
+    }
+    // The ID is free; an event that came meanwhile is for the next that has it.
+    handle.raise(GO, ()).await.unwrap();
+    assert_eq!(stage.at("payments", "kid").purge().await.unwrap(), 1);
+    let again = stage.client.start(MAIN, 5).id("one").await.unwrap();
+    stage.wait_for_status("payments", "kid", Status::Running).await;
+    stage.at("payments", "kid").raise(GO, ()).await.unwrap();
+    assert_eq!(done(&again).await, 10);
+    orders.stop().await;
+    payments.stop().await;
+}
+
+pub(crate) async fn an_instance_whose_history_is_gone_stalls_and_can_be_ended(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let orders = || stage.worker("orders").workflow(MAIN, waiter);
+    let first = up(orders()).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for_text("orders", "one", &["event `go`"]).await;
+    first.stop().await;
+    delete(&stage, &run, "history").await;
+    let _second = up(orders()).await;
+    run.raise(GO, ()).await.unwrap();
+    let stalled = stage.wait_for_status("orders", "one", Status::Stalled).await;
+    let stall = stalled.stall.as_ref().expect("a reason");
+    assert_eq!(stall.reason, StallReason::Unreadable);
+    assert!(stall.message.contains("turn"), "{}", stall.message);
+    run.terminate("enough").and_wait(PATIENCE).await.unwrap();
+    assert_eq!(run.get().await.unwrap().status, Status::Terminated);
+    // What comes after the end is dropped.
+    let home = Queue::Events(app("orders"), stalled.lane.unwrap());
+    let wake = leveret::wire::WakeItem {
+        instance: run.instance().clone(),
+    };
+    stage.publish(home.clone(), vec![leveret::wire::Item::Wake(wake)]).await;
+    stage.wait_for_depth(home, 0).await;
+    assert_eq!(run.handle().purge().not_recursive().await.unwrap(), 1);
+}

@@ -1,0 +1,279 @@
+//! What holds an activity while it runs, or waits to: its lease, the worker that stops, its turn.
+
+use leveret::backend::{DueKind, Queue};
+use leveret::replay::history::HistoryEvent;
+use leveret::wire::{Bundle, Item};
+use leveret::{
+    Activity, ActivityContext, Event, Failure, MessageId, Result, Settings, Status, Worker, Workflow, WorkflowContext,
+};
+
+use crate::between::{Call, with_store_behind};
+use crate::harness::*;
+
+const MAIN: Workflow<u64, u64> = Workflow::new("orders", "main");
+const WORK: Activity<u64, u64> = Activity::new("payments", "work");
+const GO: Event<()> = Event::new("go");
+
+/// Half of the delivery timeout is over soon, so that activities get leases.
+fn short_deliveries() -> Settings {
+    Settings {
+        delivery_timeout: millis(200),
+        ..settings()
+    }
+}
+
+async fn call(ctx: WorkflowContext, n: u64) -> Result<u64> {
+    ctx.call(WORK, n).await
+}
+
+/// A worker loses its lease to another while it is frozen. It comes back while the other still runs the task, or when that is done.
+async fn a_lease_is_lost(h: &impl Harness, is_over: bool) {
+    let stage = Stage::new(h).await;
+    let (frozen, thawed) = (Gate::new(), Gate::new());
+    let gates = (frozen.clone(), thawed.clone());
+    let freezing = with_store_behind(&stage.backend, move |call: Call| {
+        let (frozen, thawed) = gates.clone();
+        Box::pin(async move {
+            if frozen.is_open() && matches!(call.method, "settle_due" | "due_entry" | "claim_due") {
+                thawed.pass().await;
+            }
+        })
+    });
+    let orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            let answer = ctx.call(WORK, n).await?;
+            ctx.set_custom_status("answered")?;
+            ctx.event(GO).await?;
+            ok(answer)
+        }))
+    .await;
+    let (stopped, late) = (Tally::new(), Gate::new());
+    let first = async |(stopped, late): (Tally, Gate), ctx: ActivityContext, _: u64| {
+        ctx.cancelled().cancelled().await;
+        stopped.add();
+        late.pass().await;
+        ok(666)
+    };
+    let _first = up(Worker::new("payments", freezing)
+        .settings(short_deliveries())
+        .activity(WORK, with((stopped.clone(), late.clone()), first)))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for_text("orders", "one", &["lease until"]).await;
+    frozen.open();
+    let (begun, gate) = (Tally::new(), Gate::new());
+    let second = async |(begun, gate): (Tally, Gate), _: ActivityContext, n: u64| {
+        begun.add();
+        gate.pass().await;
+        ok(n)
+    };
+    let _second = up(stage
+        .worker("payments")
+        .settings(short_deliveries())
+        .activity(WORK, with((begun.clone(), gate.clone()), second)))
+    .await;
+    begun.reach(1).await;
+    let leases = async || {
+        let store = stage.backend.store();
+        store
+            .due_entries(&app("payments"), DueKind::Lease, 10)
+            .await
+            .unwrap()
+            .len()
+    };
+    if is_over {
+        gate.open();
+        until("the lease to be over", async || (leases().await == 0).then_some(())).await;
+    }
+    thawed.open();
+    stopped.reach(1).await;
+    assert_eq!(leases().await, usize::from(!is_over), "the lease is the other's");
+    gate.open();
+    stage
+        .wait_for("orders", "one", "answered", |info| info.custom_status.is_some())
+        .await;
+    late.open();
+    until("the late result to be dropped", async || {
+        orders.counts().dropped.contains_key("already in history").then_some(())
+    })
+    .await;
+    run.raise(GO, ()).await.unwrap();
+    assert_eq!(done(&run).await, 7);
+    let answered = |event: &HistoryEvent| {
+        matches!(
+            event,
+            HistoryEvent::TaskCompleted { .. } | HistoryEvent::TaskFailed { .. }
+        )
+    };
+    assert_eq!(stage.count_events("orders", "one", answered).await, 1);
+    assert_eq!((stopped.get(), begun.get()), (1, 1));
+    until("no lease to be left", async || (leases().await == 0).then_some(())).await;
+}
+
+pub(crate) async fn a_worker_whose_lease_was_taken_over_stops_and_its_late_result_is_dropped(h: &impl Harness) {
+    a_lease_is_lost(h, false).await;
+}
+
+pub(crate) async fn a_worker_whose_lease_is_gone_stops_and_its_late_result_is_dropped(h: &impl Harness) {
+    a_lease_is_lost(h, true).await;
+}
+
+/// The body fails because it is told to stop, or panics over it.
+async fn a_body_fails_while_its_worker_stops(h: &impl Harness, settings: Settings, panics: bool) {
+    let stage = Stage::new(h).await;
+    let begun = Tally::new();
+    let interrupted = async |(begun, panics): (Tally, bool), ctx: ActivityContext, _: u64| {
+        begun.add();
+        ctx.cancelled().cancelled().await;
+        assert!(!panics, "interrupted");
+        Err::<u64, _>(Failure::new("Interrupted", "told to stop"))
+    };
+    let is_leased = settings.delivery_timeout < PATIENCE;
+    let first = up(stage
+        .worker("payments")
+        .settings(settings)
+        .activity(WORK, with((begun.clone(), panics), interrupted)))
+    .await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, call)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    begun.reach(1).await;
+    if is_leased {
+        stage.wait_for_text("orders", "one", &["lease until"]).await;
+    }
+    soon("the worker to stop", first.stop()).await;
+    assert_eq!(run.get().await.unwrap().status, Status::Running);
+    let _second = up(stage
+        .worker("payments")
+        .activity(WORK, async |_: ActivityContext, n: u64| ok(n)))
+    .await;
+    assert_eq!(done(&run).await, 7);
+    let failed = |event: &HistoryEvent| matches!(event, HistoryEvent::TaskFailed { .. });
+    assert_eq!(stage.count_events("orders", "one", failed).await, 0);
+}
+
+pub(crate) async fn a_body_that_fails_while_its_worker_stops_runs_again(h: &impl Harness) {
+    a_body_fails_while_its_worker_stops(h, settings(), false).await;
+}
+
+pub(crate) async fn a_body_that_panics_while_its_worker_stops_runs_again(h: &impl Harness) {
+    a_body_fails_while_its_worker_stops(h, settings(), true).await;
+}
+
+pub(crate) async fn a_long_body_that_fails_while_its_worker_stops_runs_again(h: &impl Harness) {
+    a_body_fails_while_its_worker_stops(h, short_deliveries(), false).await;
+}
+
+pub(crate) async fn tasks_that_may_be_deadly_run_one_at_a_time_beside_all_others(h: &impl Harness) {
+    const HEALTHY: u64 = 100;
+    let stage = Stage::new(h).await;
+    let two_slots = || Settings {
+        activities: 2,
+        ..short_deliveries()
+    };
+    let _orders = up(stage.worker("orders").workflow(MAIN, call)).await;
+    let first = up(stage
+        .worker("payments")
+        .settings(two_slots())
+        .activity(WORK, async |_: ActivityContext, _: u64| {
+            std::future::pending::<Result<u64>>().await
+        }))
+    .await;
+    let mut runs = Vec::new();
+    for n in 0..2 {
+        runs.push(stage.client.start(MAIN, n).id(format!("i{n}")).await.unwrap());
+    }
+    for run in &runs {
+        stage.wait_for_text("orders", run.id(), &["lease until"]).await;
+    }
+    // Their process dies, and one before it had died, too.
+    drop(first);
+    let store = stage.backend.store();
+    for lease in store.due_entries(&app("payments"), DueKind::Lease, 10).await.unwrap() {
+        let id = MessageId::new(std::str::from_utf8(&lease.key.subject).unwrap()).unwrap();
+        store.begin_run(&app("payments"), &id).await.unwrap();
+    }
+    let counted = Tally::new();
+    let tally = counted.clone();
+    let watched = with_store_behind(&stage.backend, move |call: Call| {
+        if call.method == "runs" {
+            tally.add();
+        }
+        Box::pin(std::future::ready(()))
+    });
+    let (begun, gate) = (Tally::new(), Gate::new());
+    let work = async |(begun, gate): (Tally, Gate), _: ActivityContext, n: u64| {
+        if n < HEALTHY {
+            begun.add();
+            gate.pass().await;
+        }
+        ok(n)
+    };
+    let _second = up(Worker::new("payments", watched)
+        .settings(two_slots())
+        .activity(WORK, with((begun.clone(), gate.clone()), work)))
+    .await;
+    begun.reach(1).await;
+    counted.reach(2).await;
+    let healthy = stage.client.start(MAIN, HEALTHY).await.unwrap();
+    assert_eq!(done(&healthy).await, HEALTHY);
+    assert_eq!(begun.get(), 1);
+    gate.open();
+    for (n, run) in runs.iter().enumerate() {
+        assert_eq!(done(run).await, n as u64);
+    }
+}
+
+pub(crate) async fn tasks_that_may_be_deadly_leave_room_for_others_in_the_prefetch(h: &impl Harness) {
+    const HEALTHY: u64 = 100;
+    let stage = Stage::new(h).await;
+    stage.known_app("payments").await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, call)).await;
+    let mut runs = Vec::new();
+    for n in 0..2 {
+        runs.push(stage.client.start(MAIN, n).await.unwrap());
+    }
+    // A process dies with both of them in hand, and one before it had died, too.
+    let queue = Queue::Activities(app("payments"));
+    let mut consumer = stage.broker().consume(&queue, 2).await.unwrap();
+    let mut in_hand = Vec::new();
+    for _ in 0..2 {
+        let delivery = soon("a task", consumer.next()).await.expect("a task");
+        let items = Bundle::decode(&delivery.body).unwrap().items;
+        let [Item::Task(task)] = &items[..] else {
+            panic!("a task")
+        };
+        let store = stage.backend.store();
+        store.begin_run(&app("payments"), &task.message_id()).await.unwrap();
+        in_hand.push(delivery);
+    }
+    drop((in_hand, consumer));
+    let (begun, gate) = (Tally::new(), Gate::new());
+    let work = async |(begun, gate): (Tally, Gate), _: ActivityContext, n: u64| {
+        if n < HEALTHY {
+            begun.add();
+            gate.pass().await;
+        }
+        ok(n)
+    };
+    let two_slots = Settings {
+        activities: 2,
+        ..settings()
+    };
+    let _payments = up(stage
+        .worker("payments")
+        .settings(two_slots)
+        .activity(WORK, with((begun.clone(), gate.clone()), work)))
+    .await;
+    begun.reach(1).await;
+    for n in 0..5 {
+        let healthy = stage.client.start(MAIN, HEALTHY + n).await.unwrap();
+        assert_eq!(done(&healthy).await, HEALTHY + n);
+    }
+    assert_eq!(begun.get(), 1);
+    gate.open();
+    for (n, run) in runs.iter().enumerate() {
+        assert_eq!(done(run).await, n as u64);
+    }
+    assert_eq!(begun.get(), 2);
+}
