@@ -16,7 +16,7 @@ use super::starts::{PASS_ON_AFTER, bury_item};
 use crate::backend::{Claim, Error, Loaded, Queue, Result};
 use crate::engine::lease_key;
 use crate::fault::fault_point;
-use crate::model::{Failure, Payload, WaitingFor, kinds};
+use crate::model::{Failure, Payload, WaitingFor, WaitingView, kinds};
 use crate::replay::history::Turn;
 use crate::replay::panic_text;
 use crate::wire::{CompletionItem, Item, Outcome, TaskItem};
@@ -166,7 +166,7 @@ impl Run {
             .is_some())
     }
 
-    /// True if the caller's execution is over. Young tasks are not asked about.
+    /// True if the caller's execution is over, or its record shows that the call is. Young tasks are not asked about.
     pub(super) async fn is_unwanted(&self) -> Result<bool> {
         if !self.is_redelivered && self.runtime.now().since(self.task.scheduled_at) < STALE_AFTER {
             return Ok(false);
@@ -176,7 +176,11 @@ impl Run {
         let record = engine
             .retrying("record", || engine.store().record(&caller.instance))
             .await?;
-        Ok(record.is_none_or(|record| record.status.is_terminal() || record.execution != caller.execution))
+        Ok(record.is_none_or(|record| {
+            record.status.is_terminal()
+                || record.execution != caller.execution
+                || self.is_shown_open(&record.view.waiting) == Some(false)
+        }))
     }
 
     /// True if the call's result is in the caller's history: the message came again although its work was done. Asked only of redelivered tasks.
@@ -189,11 +193,8 @@ impl Run {
         else {
             return Ok(true);
         };
-        let waiting = &record.view.waiting;
-        let is_open =
-            |entry: &WaitingFor| matches!(entry, WaitingFor::Activity { sequence, .. } if *sequence == caller.sequence);
-        if waiting.shown.len() == waiting.total {
-            return Ok(!waiting.shown.iter().any(is_open));
+        if let Some(is_open) = self.is_shown_open(&record.view.waiting) {
+            return Ok(!is_open);
         }
         // The record names only the first few calls; the history names them all.
         let mut after = 0;
@@ -217,6 +218,12 @@ impl Run {
                 return Ok(true);
             }
         }
+    }
+
+    /// Whether the call is open, as far as the record shows; `None` if it shows only some of what is open.
+    fn is_shown_open(&self, waiting: &WaitingView) -> Option<bool> {
+        let is_it = |entry: &WaitingFor| matches!(entry, WaitingFor::Activity { sequence, .. } if *sequence == self.task.caller.sequence);
+        (waiting.shown.len() == waiting.total).then(|| waiting.shown.iter().any(is_it))
     }
 
     /// The activity is not registered here: a live worker of the app that knows it gets the task; if there is none, the caller is told.

@@ -75,6 +75,7 @@ macro_rules! all_behaviours {
             duplicates:
                 each_kind_of_message_counts_once,
                 what_comes_after_the_end_changes_nothing,
+                an_old_copy_of_a_task_that_is_done_does_not_run,
                 a_start_whose_taker_died_is_taken_again,
                 a_start_that_was_lost_is_sent_again,
                 effects_that_a_crash_left_unmade_are_made_by_whoever_comes_next,

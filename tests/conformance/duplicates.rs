@@ -6,11 +6,12 @@ use leveret::wire::{
     Command, CommandItem, CompletionItem, EventItem, Item, Outcome, ProbeItem, TaskRef, TimerItem, WakeItem,
 };
 use leveret::{
-    Activity, ActivityContext, Event, MessageId, Payload, Result, RunningWorker, Status, WorkerId, Workflow,
+    Activity, ActivityContext, Event, MessageId, Payload, Result, RunningWorker, Status, Timestamp, WorkerId, Workflow,
     WorkflowContext,
 };
 
 use crate::harness::*;
+use crate::programs::counted;
 
 const MAIN: Workflow<u64, u64> = Workflow::new("orders", "main");
 const CHILD: Workflow<u64, u64> = Workflow::new("payments", "child");
@@ -211,6 +212,31 @@ pub(crate) async fn what_comes_after_the_end_changes_nothing(h: &impl Harness) {
         (after.status, after.turns, after.updated_at),
         (Status::Completed, info.turns, info.updated_at)
     );
+}
+
+pub(crate) async fn an_old_copy_of_a_task_that_is_done_does_not_run(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let runs = Tally::new();
+    stage.known_app("payments").await;
+    let _orders = orders(&stage).await;
+    let _run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    let queue = Queue::Activities(app("payments"));
+    let mut tasks = stage.take(&queue).await;
+    for item in &mut tasks {
+        if let Item::Task(task) = item {
+            // Young tasks are not asked about.
+            task.scheduled_at = Timestamp::from_millis(task.scheduled_at.as_millis() - 10_000);
+        }
+    }
+    stage.publish(queue.clone(), tasks.clone()).await;
+    let child = stage
+        .worker("payments")
+        .workflow(CHILD, async |_: WorkflowContext, n: u64| ok(n));
+    let payments = up(child.activity(WORK, counted(&runs))).await;
+    stage.wait_for_text("orders", "one", &["event `number`"]).await;
+    stage.publish(queue, tasks).await;
+    wait_for_dropped(&payments, 1).await;
+    assert_eq!(runs.get(), 1);
 }
 
 pub(crate) async fn a_start_whose_taker_died_is_taken_again(h: &impl Harness) {
