@@ -86,6 +86,7 @@ impl Hold {
                     Ok(false) => {
                         warn!(activity = %run.task.name, caller = %run.task.caller.instance, "a task's lease was taken over by another worker, which runs it again");
                         self.lease = None;
+                        run.lost.cancel();
                         cancelled.cancel();
                         return std::future::pending().await;
                     }

@@ -31,6 +31,8 @@ pub(super) struct Run {
     pub(super) is_redelivered: bool,
     /// True while it waits for its turn to be the one that may be deadly.
     pub(super) is_waiting: watch::Sender<bool>,
+    /// Fires when another worker has the task's lease.
+    pub(super) lost: CancellationToken,
 }
 
 impl Run {
@@ -40,6 +42,7 @@ impl Run {
             task,
             is_redelivered,
             is_waiting: watch::Sender::new(false),
+            lost: CancellationToken::new(),
         }
     }
 
@@ -131,6 +134,11 @@ impl Run {
         if result.is_err() && runtime.draining.is_cancelled() {
             // It may have failed only because its token fired: another worker runs it.
             return Err(Error::transient("the worker stops"));
+        }
+        if result.is_err() && self.lost.is_cancelled() {
+            // For the same reason: what counts is what the other worker comes to.
+            runtime.counters.dropped("another worker has the task");
+            return Ok(());
         }
         // Before the answer: whatever takes the process down from here on, it is not the body.
         self.end_run().await?;

@@ -172,6 +172,7 @@ macro_rules! all_behaviours {
             running_activities:
                 a_worker_whose_lease_was_taken_over_stops_and_its_late_result_is_dropped,
                 a_worker_whose_lease_is_gone_stops_and_its_late_result_is_dropped,
+                a_body_that_fails_because_its_lease_was_taken_over_is_no_answer,
                 a_body_that_fails_while_its_worker_stops_runs_again,
                 a_body_that_panics_while_its_worker_stops_runs_again,
                 a_long_body_that_fails_while_its_worker_stops_runs_again,

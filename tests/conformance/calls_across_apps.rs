@@ -184,6 +184,17 @@ pub(crate) async fn a_child_whose_worker_is_killed_goes_on_from_its_history(h: &
     let first = up(payments()).await;
     let run = stage.client.start(SUM, 0).id("one").await.unwrap();
     after.reach(1).await;
+    // Killed before its turn is done with, it would leave a second copy of the task.
+    until("the child's turn to be over", async || {
+        stage
+            .record("payments", "kid")
+            .await
+            .unwrap()
+            .marks
+            .is_empty()
+            .then_some(())
+    })
+    .await;
     drop(first);
     let _second = up(payments()).await;
     assert_eq!(done(&run).await, 2);
