@@ -14,13 +14,12 @@ use tracing::{debug, warn};
 use super::delivery::Arrival;
 use super::homes::Successor;
 use super::runtime::Runtime;
-use super::state::{Live, OpenCalls};
+use super::state::Live;
 use super::turn::Opening;
-use crate::backend::{Loaded, Mark, Record, Result};
+use crate::backend::{Record, Result};
 use crate::fault::fault_point;
 use crate::model::{ExecutionId, InstanceRef, Lane, MessageId, StallReason, Status};
 use crate::replay::Stuck;
-use crate::replay::history::Turn;
 use crate::wire::{Command, Item};
 
 /// How long an instance is left alone after its turn failed for reasons outside it.
@@ -164,103 +163,12 @@ impl<'a> Activation<'a> {
         }
     }
 
-    /// Reads the state, and drives the marks that it has: whatever happens to our items next, nothing of the instance is left unmade. `None` if there
-    /// is none, or none that can be read.
-    async fn read(&mut self) -> Result<Option<Live>> {
-        let engine = &self.runtime.engine;
-        loop {
-            let most = self.runtime.settings.limits.turn_events;
-            let loaded = engine
-                .retrying("load", || engine.store().load(self.instance, 0, most))
-                .await?;
-            let Some(loaded) = loaded else { return Ok(None) };
-            // A start's mark is cleared by the first turn, which is what we are here for.
-            let mut outstanding = loaded.record.clone();
-            outstanding.marks.retain(|mark| matches!(mark, Mark::Turn(_)));
-            let driven = match engine.drive_marks(self.instance, &outstanding).await {
-                Err(error) if !error.is_permanent() => return Err(error),
-                driven => driven,
-            };
-            let Some(more) = self.rest_of_history(&loaded).await? else {
-                continue;
-            };
-            let mut state = match Live::read(&loaded, &more) {
-                Ok(state) => state,
-                Err(problem) if self.without_history(&loaded, &more, &problem).await? => return Ok(None),
-                Err(_) => continue,
-            };
-            // A turn that cannot be read cannot be driven either, and was met above.
-            if driven? {
-                state.record.marks.retain(|mark| !matches!(mark, Mark::Turn(_)));
-            }
-            self.is_current = true;
-            return Ok(Some(state));
-        }
-    }
-
-    /// The stored state cannot be read: the instance stalls, and what came waits in its inbox for a worker that can, unless it is to end. False if the
-    /// state is to be read again first.
-    async fn without_history(&mut self, loaded: &Loaded, more: &[bytes::Bytes], problem: &str) -> Result<bool> {
-        let record = &loaded.record;
-        if record.status.is_terminal() {
-            self.drop_all();
-            return Ok(true);
-        }
-        if let Some((reason, recursive)) = self.awaited_end(record, &[]) {
-            // The children that end with it are those that can be read of.
-            let turns = loaded
-                .turns
-                .iter()
-                .chain(more)
-                .filter_map(|bytes| Turn::decode(bytes).ok());
-            let events = OpenCalls::of(turns).terminate(reason, recursive);
-            let now = self.runtime.now().max(record.updated_at);
-            self.runtime
-                .engine
-                .commit_plain(self.instance, record, now, events)
-                .await?;
-            return Ok(false);
-        }
-        let stuck = Stuck {
-            reason: StallReason::Unreadable,
-            message: problem.to_owned(),
-        };
-        self.stall_record(record, stuck).await?;
-        Ok(matches!(self.all_to_inbox().await?, Step::Done))
-    }
-
     /// The instance is over: nothing that came is of any use.
-    fn drop_all(&mut self) {
+    pub(super) fn drop_all(&mut self) {
         for item in self.items.drain(..) {
             debug!(instance = %self.instance, kind = item.kind(), "dropped: the instance is over");
             self.runtime.counters.dropped("instance is over");
         }
-    }
-
-    /// The turns after the first page, as far as they are there; `None` if the instance began another execution meanwhile.
-    async fn rest_of_history(&self, loaded: &Loaded) -> Result<Option<Vec<bytes::Bytes>>> {
-        let engine = &self.runtime.engine;
-        let (mut more, execution, version) = (Vec::new(), loaded.record.execution, loaded.record.version);
-        let mut have = loaded.turns.len() as u64;
-        while have < version {
-            let page = engine
-                .retrying("turns", || {
-                    engine.store().turns(self.instance, execution, have, Loaded::TURNS)
-                })
-                .await?;
-            if page.is_empty() {
-                let record = engine
-                    .retrying("record", || engine.store().record(self.instance))
-                    .await?;
-                let is_same = record.is_some_and(|record| record.execution == execution);
-                return Ok(is_same.then_some(more));
-            }
-            // Turns that were committed since belong to another state than the one that was loaded.
-            let wanted = page.into_iter().take((version - have) as usize);
-            more.extend(wanted);
-            have = loaded.turns.len() as u64 + more.len() as u64;
-        }
-        Ok(Some(more))
     }
 
     async fn step(&mut self, state: &mut Live) -> Result<Step> {
@@ -300,7 +208,7 @@ impl<'a> Activation<'a> {
     }
 
     /// A command that waits for us and ends the run.
-    fn awaited_end(&self, record: &Record, inbox: &[Item]) -> Option<(String, bool)> {
+    pub(super) fn awaited_end(&self, record: &Record, inbox: &[Item]) -> Option<(String, bool)> {
         self.items.iter().chain(inbox).find_map(|item| match item {
             Item::Command(command) if self.means_us(command, record) => match &command.command {
                 Command::Terminate { reason, recursive } => Some((reason.clone(), *recursive)),

@@ -21,6 +21,7 @@ mod inbox;
 mod lanes;
 mod mailbox;
 mod membership;
+mod reading;
 mod registry;
 mod run;
 mod running;

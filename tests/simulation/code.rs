@@ -46,7 +46,10 @@ pub(crate) struct Work {
 
 /// Which calls' bodies have run, by their step and round: what the outside world has seen.
 #[derive(Clone, Default)]
-pub(crate) struct Journal(Arc<Mutex<BTreeMap<(String, u32), BTreeSet<TaskExecutionId>>>>);
+pub(crate) struct Journal(Arc<Mutex<Runs>>);
+
+/// Steps and rounds to the calls that ran them.
+type Runs = BTreeMap<(String, u32), BTreeSet<TaskExecutionId>>;
 
 impl Journal {
     fn note(&self, key: &str, round: u32, id: TaskExecutionId) {
