@@ -20,8 +20,8 @@ use crate::model::Timestamp;
 /// How often a task's caller is asked whether it still wants the result.
 const ASK_EVERY: Duration = Duration::from_secs(5);
 
-/// How long the lease of a waiting task lasts. Not long: whoever it waits for may take the process down, and it with that.
-const WAITING_LEASE: Duration = Duration::from_secs(30);
+/// A lease lapses after so many heartbeats: as soon as a worker that gives no sign of life counts as gone.
+const LEASE_HEARTBEATS: u32 = 3;
 
 /// See the module.
 pub(super) struct Hold {
@@ -70,17 +70,12 @@ impl Hold {
     /// Keeps the task ours while it is here, and fires the token when nobody wants the result. Never returns: it runs beside the task.
     pub(super) async fn keep(&mut self, run: &Run, cancelled: &CancellationToken) {
         let runtime = self.runtime.clone();
-        let longest = runtime.settings.delivery_timeout / 2;
+        let message_time = runtime.settings.delivery_timeout / 2;
+        let lease_time = message_time.min(runtime.settings.heartbeat * LEASE_HEARTBEATS);
         let mut waiting = run.is_waiting.subscribe();
         loop {
             let is_waiting = *waiting.borrow_and_update();
-            let lease_time = if is_waiting {
-                longest.min(WAITING_LEASE)
-            } else {
-                longest
-            };
-            let tick = ASK_EVERY.min(lease_time / 3).max(Duration::from_millis(1));
-            if self.needs_renewal(lease_time, is_waiting) {
+            if self.needs_lease(message_time, lease_time, is_waiting) {
                 match self.renew(run, lease_time).await {
                     Ok(true) => {}
                     Ok(false) => {
@@ -95,7 +90,14 @@ impl Hold {
                     }
                 }
             }
+            let renewal = if self.is_leased() {
+                lease_time / 3
+            } else {
+                message_time / 3
+            };
+            let tick = ASK_EVERY.min(renewal).max(Duration::from_millis(1));
             tokio::select! {
+                biased;
                 () = runtime.engine.backend.clock().sleep(tick) => {}
                 // Its sender is the run, which outlives this.
                 _ = waiting.changed() => continue,
@@ -106,13 +108,13 @@ impl Hold {
         }
     }
 
-    fn needs_renewal(&self, lease_time: Duration, is_waiting: bool) -> bool {
+    fn needs_lease(&self, message_time: Duration, lease_time: Duration, is_waiting: bool) -> bool {
         let now = self.runtime.now();
         match &self.lease {
-            // A third of it is over, or it is a short one and the task waits no more.
+            // A third of it is over.
             Some(lease) => !lease.is_renewed || lease.entry.due.since(now) <= lease_time * 2 / 3,
             // Without a ticket the lease was lost.
-            None => self.ticket.is_some() && (is_waiting || now.since(self.since) >= lease_time),
+            None => self.ticket.is_some() && (is_waiting || now.since(self.since) >= message_time),
         }
     }
 
