@@ -225,7 +225,7 @@ fn command(command: Command) -> CommandItem {
     CommandItem {
         instance: instance(),
         command,
-        message_id: MessageId::new("command").expect("a valid ID"),
+        issued_at: Timestamp::from_millis(1),
         run: Some(Uuid::from_u128(3).into()),
         parent: Some(task()),
     }
@@ -325,14 +325,8 @@ fn history() -> Vec<HistoryEvent> {
             payload: payload(),
             message_id: message_id(),
         },
-        ExecutionSuspended {
-            reason: "why".into(),
-            message_id: Some(MessageId::new("command").expect("a valid ID")),
-        },
-        ExecutionResumed {
-            reason: "why".into(),
-            message_id: None,
-        },
+        ExecutionSuspended { reason: "why".into() },
+        ExecutionResumed { reason: "why".into() },
         ExecutionTerminated {
             reason: "why".into(),
             recursive: true,

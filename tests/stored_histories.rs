@@ -126,12 +126,8 @@ fn scripts() -> BTreeMap<&'static str, Vec<(u64, Vec<HistoryEvent>)>> {
     };
     let suspend = HistoryEvent::ExecutionSuspended {
         reason: "maintenance".into(),
-        message_id: None,
     };
-    let resume = HistoryEvent::ExecutionResumed {
-        reason: "over".into(),
-        message_id: None,
-    };
+    let resume = HistoryEvent::ExecutionResumed { reason: "over".into() };
     BTreeMap::from([
         (
             "checkout",

@@ -9,7 +9,7 @@ use super::wait::settled;
 use super::{Client, Error, Instance};
 use crate::backend::{DueEntry, Record, When};
 use crate::engine::{CheckEntry, Commanded, FIRST_CHECK, check_key, encode};
-use crate::model::{InstanceRef, MessageId, Status};
+use crate::model::{InstanceRef, Status};
 use crate::wire::{Command, CommandItem};
 
 /// What became of a command. In every case it is durable: no crash undoes it.
@@ -27,14 +27,13 @@ pub enum CommandState {
 ///
 /// # Errors
 /// [`Error::NotFound`], or [`Error::RunGone`] if a run was meant that is not the current one; [`Error::InstanceOver`]; [`Error::NotYet`] after
-/// [`and_wait`](Self::and_wait); [`Error::Unavailable`] or [`Error::Backend`], after which it may take effect: repeat it
-/// with the same message ID.
+/// [`and_wait`](Self::and_wait); [`Error::Unavailable`] or [`Error::Backend`], after which it may take effect: repeat it.
+/// Of a suspend and a resume the one that was asked for last holds, in whatever order they arrive.
 #[derive(Debug)]
 #[must_use = "nothing happens until it is awaited"]
 pub struct StatusChange {
     handle: Instance,
     command: Command,
-    message_id: Option<String>,
     wait: Option<Duration>,
 }
 
@@ -56,7 +55,6 @@ impl StatusChange {
         Self {
             handle,
             command: Command::Suspend { reason },
-            message_id: None,
             wait: None,
         }
     }
@@ -65,16 +63,8 @@ impl StatusChange {
         Self {
             handle,
             command: Command::Resume { reason },
-            message_id: None,
             wait: None,
         }
-    }
-
-    /// The command counts once by this (while the run lasts, within `Limits::dedup_window`). Without it a new one is made: fine as long as it is not
-    /// repeated after an error, for then a first copy that comes late would take effect once more.
-    pub fn message_id(mut self, id: impl Into<String>) -> Self {
-        self.message_id = Some(id.into());
-        self
     }
 
     /// Returns only when the instance has the status (or is over), and fails with [`Error::NotYet`] if that takes longer than this.
@@ -115,11 +105,7 @@ impl IntoFuture for StatusChange {
         Box::pin(async move {
             let is_suspend = matches!(self.command, Command::Suspend { .. });
             let has_it = |record: &Record| (record.status == Status::Suspended) == is_suspend;
-            let message_id = match &self.message_id {
-                Some(id) => MessageId::new(id)?,
-                None => MessageId::generate(),
-            };
-            match carry_out(&self.handle, self.command, message_id, self.wait, has_it).await? {
+            match carry_out(&self.handle, self.command, self.wait, has_it).await? {
                 CommandState::AlreadyOver(status) => Err(Error::InstanceOver {
                     instance: self.handle.instance().clone(),
                     status,
@@ -141,7 +127,7 @@ impl IntoFuture for Terminate {
                 recursive: self.recursive,
             };
             let is_over = |record: &Record| record.status.is_terminal();
-            carry_out(&self.handle, command, MessageId::generate(), self.wait, is_over).await
+            carry_out(&self.handle, command, self.wait, is_over).await
         })
     }
 }
@@ -150,18 +136,18 @@ impl IntoFuture for Terminate {
 async fn carry_out(
     handle: &Instance,
     command: Command,
-    message_id: MessageId,
     wait: Option<Duration>,
     has_it: impl Fn(&Record) -> bool,
 ) -> Result<CommandState, Error> {
     let (client, instance) = (handle.client(), handle.instance());
     // A command that waits in a queue must not meet a later run of the same ID.
     let run = handle.current().await?.run;
+    let issued_at = client.ask("time", || client.store().now()).await?;
     let ends = matches!(command, Command::Terminate { .. });
     let item = CommandItem {
         instance: instance.clone(),
         command,
-        message_id,
+        issued_at,
         run: Some(run),
         parent: None,
     };

@@ -279,7 +279,7 @@ async fn terminate(client: &Client, instance: &InstanceRef, run: RunId) -> Resul
             reason: "another start takes its place".into(),
             recursive: true,
         },
-        message_id: MessageId::generate(),
+        issued_at: client.ask("time", || client.store().now()).await?,
         run: Some(run),
         parent: None,
     };

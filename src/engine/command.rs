@@ -57,10 +57,7 @@ impl Engine {
                         &instance,
                         &record,
                         now,
-                        vec![HistoryEvent::ExecutionSuspended {
-                            reason: reason.clone(),
-                            message_id: Some(item.message_id.clone()),
-                        }],
+                        vec![HistoryEvent::ExecutionSuspended { reason: reason.clone() }],
                     )
                     .await?
                 }
@@ -71,10 +68,7 @@ impl Engine {
                             &instance,
                             &record,
                             now,
-                            vec![HistoryEvent::ExecutionResumed {
-                                reason: reason.clone(),
-                                message_id: Some(item.message_id.clone()),
-                            }],
+                            vec![HistoryEvent::ExecutionResumed { reason: reason.clone() }],
                         )
                         .await?;
                     if let Some(record) = self.retrying("record", || self.store().record(&instance)).await? {
@@ -100,7 +94,7 @@ impl Engine {
         let item = CommandItem {
             instance: child.clone(),
             command,
-            message_id: task.message_id("terminate"),
+            issued_at: self.now().await?,
             run: None,
             parent: Some(task),
         };

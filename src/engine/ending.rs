@@ -69,6 +69,9 @@ impl Engine {
         };
         let encoded = turn.encode();
         let mut view = record.view.clone();
+        if !status.is_terminal() {
+            view.commanded_at = Some(now);
+        }
         view.history_events += turn.events.len() as u64;
         view.history_bytes += encoded.len() as u64;
         let mut marks = vec![Mark::Turn(turn.version)];

@@ -133,8 +133,7 @@ fn message_id(item: &Item) -> MessageId {
         Item::Timer(timer) => timer.task.message_id("timer"),
         Item::Event(event) => event.message_id.clone(),
         Item::Start(start) => start.execution.derive("start", 0).into(),
-        Item::Command(command) => command.message_id.clone(),
-        Item::Wake(_) | Item::Probe(_) => MessageId::generate(),
+        Item::Command(_) | Item::Wake(_) | Item::Probe(_) => MessageId::generate(),
     }
 }
 

@@ -61,14 +61,6 @@ impl Machine {
                     None => self.events.push(event),
                 }
             }
-            HistoryEvent::ExecutionSuspended {
-                message_id: Some(message_id),
-                ..
-            }
-            | HistoryEvent::ExecutionResumed {
-                message_id: Some(message_id),
-                ..
-            } => self.seen.insert(message_id, self.now),
             // These change who may run the code, not what it sees; decisions are not applied.
             _ => {}
         }

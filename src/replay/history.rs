@@ -226,17 +226,11 @@ pub enum HistoryEvent {
     ExecutionSuspended {
         /// Why.
         reason: String,
-        /// It counts once by this.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        message_id: Option<MessageId>,
     },
     /// An operator let it go on.
     ExecutionResumed {
         /// Why.
         reason: String,
-        /// It counts once by this.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        message_id: Option<MessageId>,
     },
     /// An operator, or the parent, ended it.
     ExecutionTerminated {

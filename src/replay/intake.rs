@@ -74,20 +74,17 @@ impl Execution {
                 match &command.command {
                     _ if other_run => Intake::Stray("another run"),
                     _ if other_parent => Intake::Stray("another parent's child"),
-                    _ if machine.seen.contains(&command.message_id) => Intake::Seen,
                     Command::Terminate { reason, recursive } => Intake::Accept(HistoryEvent::ExecutionTerminated {
                         reason: reason.clone(),
                         recursive: *recursive,
                         children: Vec::new(),
                     }),
-                    Command::Suspend { reason } => Intake::Accept(HistoryEvent::ExecutionSuspended {
-                        reason: reason.clone(),
-                        message_id: Some(command.message_id.clone()),
-                    }),
-                    Command::Resume { reason } => Intake::Accept(HistoryEvent::ExecutionResumed {
-                        reason: reason.clone(),
-                        message_id: Some(command.message_id.clone()),
-                    }),
+                    Command::Suspend { reason } => {
+                        Intake::Accept(HistoryEvent::ExecutionSuspended { reason: reason.clone() })
+                    }
+                    Command::Resume { reason } => {
+                        Intake::Accept(HistoryEvent::ExecutionResumed { reason: reason.clone() })
+                    }
                 }
             }
             Item::Start(_) | Item::Task(_) | Item::Wake(_) | Item::Probe(_) => Intake::Seen,

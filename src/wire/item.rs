@@ -248,8 +248,8 @@ pub struct CommandItem {
     pub instance: InstanceRef,
     /// What to do.
     pub command: Command,
-    /// A suspend or a resume counts once by this.
-    pub message_id: MessageId,
+    /// When it was asked for, by the store's clock. A suspend or a resume that was asked for before the last one that took effect comes too late.
+    pub issued_at: Timestamp,
     /// If given, only this run is meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<RunId>,

@@ -118,6 +118,7 @@ impl Activation<'_> {
         view.started_at.get_or_insert(draft.now);
         view.custom_status = execution.custom_status().or(view.custom_status);
         view.waiting = execution.waiting();
+        view.commanded_at = draft.commanded_at;
         view.stall = None;
         view.history_events += turn.events.len() as u64;
         view.history_bytes += encoded.len() as u64;

@@ -36,7 +36,22 @@ pub(super) struct Draft {
     pub(super) claims_closed: Vec<Sequence>,
     pub(super) dropped: Vec<&'static str>,
     pub(super) is_suspended: bool,
+    /// When the last suspend or resume that came in time was asked for.
+    pub(super) commanded_at: Option<Timestamp>,
     must_commit: bool,
+}
+
+impl Draft {
+    /// True if a suspend or a resume comes behind one that was asked for later; notes one that does not.
+    fn is_late(&mut self, item: &Item) -> bool {
+        let Item::Command(command) = item else { return false };
+        if self.commanded_at > Some(command.issued_at) {
+            self.dropped.push("a later suspend or resume came first");
+            return true;
+        }
+        self.commanded_at = Some(command.issued_at);
+        false
+    }
 }
 
 impl Activation<'_> {
@@ -59,6 +74,7 @@ impl Activation<'_> {
             claims_closed: Vec::new(),
             dropped: Vec::new(),
             is_suspended: state.record.status == Status::Suspended,
+            commanded_at: state.record.view.commanded_at,
             must_commit: matches!(opening, Some(Opening::Unstall)),
         };
         if let Err(stuck) = self.draw_up(state, &mut execution, &mut draft, opening).await? {
@@ -188,9 +204,18 @@ impl Activation<'_> {
             }
         }
         match &event {
-            HistoryEvent::ExecutionSuspended { .. } => draft.is_suspended = true,
-            HistoryEvent::ExecutionResumed { .. } if !draft.is_suspended => return Ok(Ok(true)),
-            HistoryEvent::ExecutionResumed { .. } => draft.is_suspended = false,
+            HistoryEvent::ExecutionSuspended { .. } | HistoryEvent::ExecutionResumed { .. } => {
+                if draft.is_late(item) {
+                    return Ok(Ok(true));
+                }
+                let was_suspended = draft.is_suspended;
+                draft.is_suspended = matches!(event, HistoryEvent::ExecutionSuspended { .. });
+                if !was_suspended && !draft.is_suspended {
+                    // The suspend that it is meant for comes too late now, and has to be known as such.
+                    draft.must_commit = true;
+                    return Ok(Ok(true));
+                }
+            }
             _ => {}
         }
         Ok(execution.advance(event, &mut draft.events).map(|()| true))

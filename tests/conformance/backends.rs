@@ -101,7 +101,7 @@ macro_rules! all_behaviours {
                 a_workflow_that_fails_or_panics_says_why;
             lifecycle:
                 a_suspended_instance_keeps_what_arrives_and_goes_on_with_it,
-                a_late_copy_of_a_suspend_or_a_resume_changes_nothing,
+                a_suspend_or_a_resume_that_comes_late_changes_nothing,
                 an_instance_that_is_suspended_twice_is_resumed_once,
                 a_suspended_instance_stays_so_in_another_worker,
                 a_pending_instance_is_suspended_and_resumed_without_a_worker,

@@ -90,7 +90,7 @@ pub(crate) async fn each_kind_of_message_counts_once(h: &impl Harness) {
             command: Command::Resume {
                 reason: "it is not suspended".into(),
             },
-            message_id: MessageId::generate(),
+            issued_at: Timestamp::from_millis(0),
             run: Some(info.run),
             parent: None,
         }),
@@ -100,7 +100,7 @@ pub(crate) async fn each_kind_of_message_counts_once(h: &impl Harness) {
                 reason: "another run".into(),
                 recursive: true,
             },
-            message_id: MessageId::generate(),
+            issued_at: Timestamp::from_millis(0),
             run: Some(leveret::RunId::generate()),
             parent: None,
         }),
@@ -199,7 +199,7 @@ pub(crate) async fn what_comes_after_the_end_changes_nothing(h: &impl Harness) {
             reason: "late".into(),
             recursive: true,
         },
-        message_id: MessageId::generate(),
+        issued_at: Timestamp::from_millis(0),
         run: None,
         parent: None,
     };

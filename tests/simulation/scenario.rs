@@ -491,14 +491,13 @@ impl<'a> Play<'a> {
         let client = self.client();
         let instance = client.handle(code::instance(&root.app, &root.id)).of_run(run.run_id());
         let (mut before, mut was_terminated) = (0, false);
-        for (number, (at, command)) in life.commands.iter().enumerate() {
-            let id = format!("{}/{number}", run.run_id());
+        for (at, command) in &life.commands {
             tokio::time::sleep(Duration::from_millis(at - before)).await;
             before = *at;
             // One that is over already cannot be told anything.
             let _ = match command {
-                Command::Suspend => insist(|| instance.suspend("a while").message_id(&id).into_future()).await,
-                Command::Resume => insist(|| instance.resume("enough").message_id(&id).into_future()).await,
+                Command::Suspend => insist(|| instance.suspend("a while").into_future()).await,
+                Command::Resume => insist(|| instance.resume("enough").into_future()).await,
                 Command::Terminate => insist(|| instance.terminate("enough").into_future()).await,
             };
             was_terminated |= *command == Command::Terminate;

@@ -48,6 +48,9 @@ pub struct View {
     /// What it waits for.
     #[serde(default)]
     pub waiting: WaitingView,
+    /// When the last suspend or resume that came in time was asked for.
+    #[serde(default)]
+    pub commanded_at: Option<Timestamp>,
     /// Why it is stalled, if it is.
     #[serde(default)]
     pub stall: Option<Stall>,

@@ -203,7 +203,7 @@ fn a_command_for_another_run_or_another_parents_child_is_a_stray() {
         Item::Command(CommandItem {
             instance: instance(),
             command: Command::Suspend { reason: "r".into() },
-            message_id: MessageId::generate(),
+            issued_at: START,
             run,
             parent,
         })
@@ -246,7 +246,7 @@ fn a_command_of_the_parent_counts_for_its_own_child() {
                 reason: "r".into(),
                 recursive: true,
             },
-            message_id: MessageId::generate(),
+            issued_at: START,
             run: None,
             parent: Some(parent),
         })

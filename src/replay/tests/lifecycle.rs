@@ -27,20 +27,11 @@ fn suspension_and_resumption_are_kept_in_order_and_change_nothing_for_the_code()
     run.start(1);
     let reason = || "maintenance".to_owned();
     assert!(
-        run.turn([HistoryEvent::ExecutionSuspended {
-            reason: reason(),
-            message_id: None
-        }])
-        .is_empty()
+        run.turn([HistoryEvent::ExecutionSuspended { reason: reason() }])
+            .is_empty()
     );
     assert_eq!(
-        run.turn([
-            HistoryEvent::ExecutionResumed {
-                reason: reason(),
-                message_id: None
-            },
-            completed(0, 2)
-        ]),
+        run.turn([HistoryEvent::ExecutionResumed { reason: reason() }, completed(0, 2)]),
         ["done 2"]
     );
 }

@@ -220,7 +220,6 @@ fn next_arrival(run: &Run, choice: Option<u16>, count: usize) -> HistoryEvent {
     match choice {
         Some(choice) if choice % 17 == 0 => HistoryEvent::ExecutionSuspended {
             reason: "a pause".into(),
-            message_id: None,
         },
         Some(choice) if open.is_empty() || choice % 4 == 0 => raised(usize::from(choice / 17)),
         Some(choice) => arrival(open[usize::from(choice / 4) % open.len()], choice % 3 != 0),

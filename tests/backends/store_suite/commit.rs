@@ -18,6 +18,7 @@ pub(crate) async fn a_commit_appends_its_turn_and_sets_the_record(store: Fresh) 
         started_at: Some(Timestamp::from_millis(5)),
         generation: 2,
         custom_status: Some(payload("half way")),
+        commanded_at: Some(Timestamp::from_millis(7)),
         waiting: WaitingView {
             total: 20,
             given_up: 0,
