@@ -67,10 +67,15 @@ impl Execution {
             machine.answers.learn(&turn.events);
         }
         for event in &turn.events {
-            let is_end = matches!(event, HistoryEvent::ExecutionTerminated { .. });
-            if is_end && !self.shared.lock().decided.is_empty() {
-                // It was ended by its history alone, as its code could not run: what the code asks for now was never decided.
-                self.happen(&mut event.clone())?;
+            if turn.build.is_none()
+                && matches!(
+                    event,
+                    HistoryEvent::ExecutionTerminated { .. } | HistoryEvent::ExecutionFailed { .. }
+                )
+            {
+                // It was ended by its history alone, as no code ran: what the code asks for now was never decided.
+                self.is_over = true;
+                self.drop_code();
                 self.shared.lock().decided.clear();
                 return Ok(());
             }

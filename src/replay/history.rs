@@ -25,7 +25,7 @@ pub struct Turn {
     pub commit: CommitId,
     /// When it ran: what `ctx.now()` says throughout the turn.
     pub at: Timestamp,
-    /// The code that ran it.
+    /// The code that ran it; none if no code ran: the instance was ended, held or let go before its first turn, or while its code could not run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub build: Option<BuildId>,
     /// What happened, in order.

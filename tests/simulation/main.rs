@@ -52,7 +52,7 @@ fn many_seeds_lose_nothing() {
         }
         return;
     }
-    let seeds = number("LEVERET_SEEDS").unwrap_or(300);
+    let seeds = number("LEVERET_SEEDS").unwrap_or(3000);
     let first = number("LEVERET_FIRST_SEED").unwrap_or(1);
     let (next, turns, began) = (AtomicU64::new(first), AtomicU64::new(0), Instant::now());
     let failed = Mutex::new(Vec::new());

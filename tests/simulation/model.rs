@@ -47,6 +47,7 @@ fn check_step(step: &Step, round: u32, seen: &Seen) -> Result<(), String> {
                 .try_for_each(|(call, seen)| check_call(call, round, seen));
         }
         (Step::Child(child), Seen::Child(seen)) => return check(&child.plan, &Ended::Completed(seen.clone())),
+        (Step::Child(child), Seen::Failed(kind)) if kind == "AppNotFound" => child.attempts > 1,
         (Step::Child(child), Seen::Failed(kind)) => return check(&child.plan, &Ended::Failed(kind.clone())),
         (Step::Event { name, .. }, Seen::Event(Some(value))) => *value == event_value(&event_name(name, round)),
         (Step::Event { within, .. }, Seen::Event(None)) => within.is_some(),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::model::{
-    AppId, CommitId, ExecutionId, Failure, InstanceId, InstanceRef, Limits, MessageId, Payload, Result, RunId,
+    AppId, BuildId, CommitId, ExecutionId, Failure, InstanceId, InstanceRef, Limits, MessageId, Payload, Result, RunId,
     Sequence, Timestamp,
 };
 use crate::replay::history::{CarriedEvent, HistoryEvent, Turn};
@@ -179,7 +179,7 @@ impl Run {
             version,
             commit: CommitId::from(uuid::Uuid::from_u128(u128::from(version))),
             at: self.now,
-            build: None,
+            build: Some(BuildId::new("tests").expect("printable")),
             events,
         });
         Ok(decided)

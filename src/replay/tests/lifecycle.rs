@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use super::kit::*;
-use crate::model::{Activity, CommitId, Limits, StallReason, Workflow, kinds};
+use crate::model::{Activity, CommitId, Failure, Limits, StallReason, Workflow, kinds};
 use crate::replay::WorkflowContext;
 use crate::replay::history::{HistoryEvent, Turn};
 
@@ -67,16 +67,21 @@ fn a_history_that_was_ended_without_its_code_replays() {
         let _timer = ctx.timer(ms(10)).start();
         ctx.call(ADD, n).await
     });
-    // Terminated while pending: the code never ran, so nothing that it asks for is there.
-    let turn = Turn {
-        version: 1,
-        commit: CommitId::generate(),
-        at: START,
-        build: None,
-        events: vec![started(1), terminated(true)],
+    // Ended while pending: the code never ran, so nothing that it asks for is there.
+    let failed = HistoryEvent::ExecutionFailed {
+        failure: Failure::new(kinds::APP_NOT_FOUND, "nobody is there"),
     };
-    let run = replay(&code, &Limits::default(), &[turn]).expect("it replays");
-    assert!(run.is_over());
+    for end in [terminated(true), failed] {
+        let turn = Turn {
+            version: 1,
+            commit: CommitId::generate(),
+            at: START,
+            build: None,
+            events: vec![started(1), end],
+        };
+        let run = replay(&code, &Limits::default(), &[turn]).expect("it replays");
+        assert!(run.is_over());
+    }
 }
 
 #[test]
