@@ -35,3 +35,105 @@ fn die() -> ! {
     let killed = std::process::Command::new("kill").args(["-KILL", &this]).status();
     unreachable!("the process outlived SIGKILL: {killed:?}");
 }
+
+/// Defects that are built in on purpose, for a simulation to find. Each is what somebody might write who has not thought of one thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "nobody plants them"))]
+pub enum Defect {
+    /// A commit's lost reply is taken for a conflict, and for whoever won to publish what the turn caused.
+    LostReplyIsConflict,
+    /// A turn whose only effect is a timer is not marked.
+    TimerIsNoEffect,
+    /// Retention, purge or a new start deletes a turn that is still marked.
+    MarkedTurnIsDeleted,
+    /// A completion is dropped because the live state does not know its task.
+    UnknownTaskIsDropped,
+    /// The guard compares the version alone.
+    GuardIsTheVersion,
+    /// The start of a child's second attempt is taken for a duplicate of the first.
+    SecondAttemptIsDuplicate,
+    /// A terminate or an event that comes before the start is lost.
+    EarlyEventIsLost,
+    /// Continue-as-new forgets the IDs of the events that it has seen.
+    SeenIsForgotten,
+    /// Messages are acknowledged before what they cause is published.
+    AcknowledgedFirst,
+    /// What a turn causes is published before it is committed.
+    PublishedFirst,
+    /// Whoever gets a message by a lane takes itself for the lane's only holder, and commits without a guard.
+    LaneIsGuard,
+    /// A due timer is removed before its event is confirmed.
+    TimerIsRemovedFirst,
+    /// A redelivered task does not look for a lease.
+    LeaseIsIgnored,
+    /// A mark is cleared by a worker that has not made its effects.
+    OthersMarkIsCleared,
+    /// A purge begins with the parent.
+    ParentIsPurgedFirst,
+    /// What was pushed into the inbox while a commit ended `Pending` or `Suspended` stays unread.
+    InboxStaysUnread,
+    /// Nobody notices that the next execution after a continue-as-new has not begun.
+    NextExecutionIsForgotten,
+    /// A claim can be taken once only.
+    ClaimIsTakenOnce,
+    /// The taker of a start creates the instance if it is not there.
+    TakerCreates,
+    /// A deleted child leaves no receipt for its parent's call.
+    NoReceiptIsLeft,
+}
+
+/// True if the defect is built in, in this thread.
+#[cfg(not(feature = "testing"))]
+#[inline(always)]
+pub(crate) const fn planted(_defect: Defect) -> bool {
+    false
+}
+
+#[cfg(feature = "testing")]
+pub(crate) use planting::{plant, planted};
+
+#[cfg(feature = "testing")]
+mod planting {
+    use std::cell::Cell;
+
+    use super::Defect;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Defect>> = const { Cell::new(None) };
+    }
+
+    pub(crate) fn planted(defect: Defect) -> bool {
+        PLANTED.get() == Some(defect)
+    }
+
+    /// Builds a defect in, in this thread, or takes it out again.
+    pub(crate) fn plant(defect: Option<Defect>) {
+        PLANTED.set(defect);
+    }
+}
+
+impl Defect {
+    /// All of them.
+    pub const ALL: [Defect; 20] = [
+        Defect::LostReplyIsConflict,
+        Defect::TimerIsNoEffect,
+        Defect::MarkedTurnIsDeleted,
+        Defect::UnknownTaskIsDropped,
+        Defect::GuardIsTheVersion,
+        Defect::SecondAttemptIsDuplicate,
+        Defect::EarlyEventIsLost,
+        Defect::SeenIsForgotten,
+        Defect::AcknowledgedFirst,
+        Defect::PublishedFirst,
+        Defect::LaneIsGuard,
+        Defect::TimerIsRemovedFirst,
+        Defect::LeaseIsIgnored,
+        Defect::OthersMarkIsCleared,
+        Defect::ParentIsPurgedFirst,
+        Defect::InboxStaysUnread,
+        Defect::NextExecutionIsForgotten,
+        Defect::ClaimIsTakenOnce,
+        Defect::TakerCreates,
+        Defect::NoReceiptIsLeft,
+    ];
+}

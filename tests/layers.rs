@@ -9,14 +9,14 @@ const LAYERS: [(&str, &[&str]); 10] = [
     ("model", &[]),
     ("config", &["model"]),
     ("wire", &["model"]),
-    ("backend", &["model", "config", "wire", "probes"]),
-    ("replay", &["model", "wire"]),
+    ("backend", &["model", "config", "wire", "probes", "fault"]),
+    ("replay", &["model", "wire", "fault"]),
     ("engine", &["model", "wire", "backend", "replay", "fault"]),
     (
         "worker",
         &["model", "wire", "backend", "replay", "engine", "fault", "probes"],
     ),
-    ("client", &["model", "wire", "backend", "replay", "engine"]),
+    ("client", &["model", "wire", "backend", "replay", "engine", "fault"]),
 ];
 
 /// What stands above all layers and may import them all.

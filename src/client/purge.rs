@@ -8,6 +8,7 @@ use super::tree::{Node, Walk};
 use super::{Client, Error, Filter, Instance};
 use crate::backend::Deleted;
 use crate::engine::{check_key, retention_key};
+use crate::fault::{Defect, planted};
 use crate::model::{InstanceRef, RunId, Status};
 
 /// How often the marks of an instance are driven before it is given up.
@@ -156,7 +157,7 @@ async fn purge(client: &Client, instance: &InstanceRef, run: Option<RunId>, is_r
         });
     }
     let root = Node::finished(instance.clone(), &record)?;
-    if !record.marks.is_empty() {
+    if !record.marks.is_empty() && !planted(Defect::MarkedTurnIsDeleted) {
         // Its last turn may have children to end.
         client.reach(client.engine().drive_marks(instance, &record)).await?;
     }
@@ -171,7 +172,10 @@ async fn purge(client: &Client, instance: &InstanceRef, run: Option<RunId>, is_r
     if size == 1 {
         return delete(client, &root).await;
     }
-    let (mut walk, mut purged) = (Walk::from(client, root), 0);
+    let (mut walk, mut purged) = (Walk::from(client, root.clone()), 0);
+    if planted(Defect::ParentIsPurgedFirst) {
+        delete(client, &root).await?;
+    }
     while let Some(node) = walk.next().await? {
         // A crash here: the parent is still there, and with it the way to the children that are left.
         purged += delete(client, &node).await?;

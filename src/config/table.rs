@@ -168,6 +168,22 @@ const VARIABLES: &[Variable] = &[
         "What running activities get to end in when a worker stops; then they are handed back."
     ),
     Variable {
+        name: "LEVERET_USER_PER_APP",
+        sets: "`yes` if each app connects to RabbitMQ as a user of its own, named as the app. Then an activity's result counts only if RabbitMQ vouches for that user.",
+        field: Field::Text {
+            takes: "yes or no",
+            get: |draft| if draft.settings.user_per_app { "yes" } else { "no" }.into(),
+            set: |draft, text| {
+                draft.settings.user_per_app = match text {
+                    "yes" => true,
+                    "no" => false,
+                    _ => return None,
+                };
+                Some(())
+            },
+        },
+    },
+    Variable {
         name: "LEVERET_HTTP",
         sets: "Where `/live` and `/ready` are served. Nowhere if not set.",
         field: Field::Text {

@@ -4,6 +4,7 @@ use tracing::warn;
 
 use super::{Engine, check_key, retention_key};
 use crate::backend::{Deleted, Result};
+use crate::fault::{Defect, planted};
 use crate::model::{ExecutionId, InstanceRef};
 use crate::wire::TaskRef;
 
@@ -21,7 +22,9 @@ impl Engine {
             if !record.status.is_terminal() {
                 return Ok(Deleted::Active);
             }
-            self.drive_marks(instance, &record).await?;
+            if !planted(Defect::MarkedTurnIsDeleted) {
+                self.drive_marks(instance, &record).await?;
+            }
             self.drive_parent(record.origin.parent.as_ref().map(|parent| &parent.task))
                 .await?;
             let deleted = self

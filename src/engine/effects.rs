@@ -11,7 +11,7 @@ use tracing::{debug, warn};
 use super::due::{self, RetentionEntry};
 use super::{Engine, NewInstance, ended_by, persist, retention_key, timer_key};
 use crate::backend::{Created, Deliver, Delivered, DueEntry, DueKey, Queue, Record, Result, When};
-use crate::fault::fault_point;
+use crate::fault::{Defect, fault_point, planted};
 use crate::model::{ExecutionId, Failure, InstanceRef, Lane, Payload, RunId, Sequence, Status, Timestamp, kinds};
 use crate::replay::history::{HistoryEvent, TimeLimits, Turn};
 use crate::wire::{CompletionItem, EventItem, Item, Outcome, ParentLink, TaskItem, TaskRef, TimerItem};
@@ -267,6 +267,11 @@ impl Engine {
         let Some(link) = child.parent.clone() else {
             return Ok(());
         };
+        let mut child = child;
+        if planted(Defect::SecondAttemptIsDuplicate) {
+            let call = format!("{}/{}", link.task.execution, child.instance.id);
+            child.request = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, call.as_bytes()).into();
+        }
         match self.begin(&child).await? {
             Created::Created | Created::Repeated { .. } => Ok(()),
             // Its parent was terminated before it came to be: nobody waits for an answer.
@@ -307,7 +312,7 @@ impl Engine {
             item: due::encode(&item),
             bound: Some(self.limits.inbox_events),
             park: false,
-            keep_absent: Some(self.limits.dedup_window),
+            keep_absent: (!planted(Defect::EarlyEventIsLost)).then_some(self.limits.dedup_window),
         };
         let delivered = self.retrying("deliver", || self.store().deliver(&deliver)).await?;
         match &delivered {

@@ -26,6 +26,9 @@ pub struct Settings {
     pub parked_interval: Duration,
     /// What running activities get to end in when the worker stops: 10 s. Then they are handed back.
     pub shutdown_grace: Duration,
+    /// True if each app connects to the broker as a user of its own, named as the app: then an activity's result counts only if the broker vouches
+    /// for that user. False by default.
+    pub user_per_app: bool,
     /// Where `/live` and `/ready` are served over HTTP; nowhere by default.
     pub http: Option<SocketAddr>,
     /// Bounds.
@@ -46,6 +49,7 @@ impl Default for Settings {
             delivery_timeout: Duration::from_secs(30 * 60),
             parked_interval: Duration::from_secs(10),
             shutdown_grace: Duration::from_secs(10),
+            user_per_app: false,
             http: None,
             limits: Limits::default(),
             retention: Retention::default(),

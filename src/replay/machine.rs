@@ -13,6 +13,7 @@ use super::history::{CarriedEvent, ChildRef, HistoryEvent};
 use super::open::{Open, OpenSet};
 use super::seen::Seen;
 use super::slots::Slots;
+use crate::fault::{Defect, planted};
 use crate::model::{ExecutionId, InstanceRef, MessageId, Payload, RunId, Sequence, Timestamp};
 use crate::wire::ParentLink;
 
@@ -89,7 +90,11 @@ impl Machine {
 
     /// What continue-as-new hands to the next execution.
     pub(super) fn carry(&mut self) -> (Vec<CarriedEvent>, Vec<(MessageId, Timestamp)>) {
-        (self.events.drain(), self.seen.drain(self.now))
+        let seen = self.seen.drain(self.now);
+        if planted(Defect::SeenIsForgotten) {
+            return (self.events.drain(), Vec::new());
+        }
+        (self.events.drain(), seen)
     }
 
     /// A replayed decision stands in the history as `recorded`: its due time is the one that counts.

@@ -27,6 +27,8 @@ pub struct Faults {
     pub overtaken: Chance,
     /// With a request, or an acknowledgement, the process's connection breaks: what it had not acknowledged is delivered again.
     pub cut: Chance,
+    /// The process dies with a commit that is carried out: nobody has made its effects. [`Process::is_alive`](super::Process::is_alive) tells.
+    pub dies_at_commit: Chance,
 }
 
 impl Faults {
@@ -42,6 +44,7 @@ impl Faults {
             to_two: 0.03,
             overtaken: 0.05,
             cut: 0.003,
+            dies_at_commit: 0.01,
         }
     }
 

@@ -13,6 +13,7 @@ mod process;
 mod store;
 mod world;
 
+pub use crate::fault::Defect;
 pub use faults::{Chance, Faults};
 pub use process::Process;
-pub use world::{Observed, World, simulate};
+pub use world::{Observed, World, simulate, simulate_with};

@@ -81,8 +81,7 @@ impl Process {
     /// Kills it, as SIGKILL does: whatever it was doing, nothing of it reaches a server any more. What it had asked for just now may or may not be
     /// carried out.
     pub fn kill(&self) {
-        self.state.is_dead.store(true, Ordering::Release);
-        self.state.cut();
+        self.state.kill();
     }
 
     /// Lets it stand still for a while, as SIGSTOP does: its connections stay open.
@@ -119,6 +118,11 @@ impl fmt::Debug for Process {
 }
 
 impl State {
+    pub(super) fn kill(&self) {
+        self.is_dead.store(true, Ordering::Release);
+        self.cut();
+    }
+
     pub(super) fn is_alive(&self) -> bool {
         !self.is_dead.load(Ordering::Acquire)
     }

@@ -41,6 +41,9 @@ impl Store for SimulatedStore {
         let operation = async {
             let result = self.store().commit(commit).await?;
             self.world.observed(&Observed::Commit { commit, result });
+            if self.world.dice.happens(self.world.faults().dies_at_commit) {
+                self.process.kill();
+            }
             Ok(result)
         };
         self.process.request(&self.world, operation).await

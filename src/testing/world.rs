@@ -13,6 +13,7 @@ use crate::backend::{
     Backend, Broker, Clock, Commit, Committed, Create, Created, Message, Queue, Record, Result, Store,
 };
 use crate::engine::check_key;
+use crate::fault::{Defect, plant};
 use crate::model::{InstanceRef, Namespace, Timestamp, random};
 
 /// A broker and a store, and the processes around them. Cheap to clone.
@@ -73,6 +74,20 @@ pub enum Observed<'a> {
     },
 }
 
+/// Like [`simulate`], with a defect built into workers and clients, for the simulation to find: a simulation that does not is not worth much.
+pub fn simulate_with<T>(defect: Defect, seed: u64, scenario: impl AsyncFnOnce(World) -> T) -> T {
+    /// Takes the defect out, whatever happens.
+    struct Planted;
+    impl Drop for Planted {
+        fn drop(&mut self) {
+            plant(None);
+        }
+    }
+    let _planted = Planted;
+    plant(Some(defect));
+    simulate(seed, scenario)
+}
+
 /// Runs a future in a new world: one thread, virtual time, every choice from the seed.
 ///
 /// ```
@@ -86,7 +101,7 @@ pub enum Observed<'a> {
 ///     let worker = Worker::new("orders", world.process("orders-1").backend())
 ///         .workflow(WAIT, async |ctx: WorkflowContext, n: u32| {
 ///             ctx.timer(Duration::from_secs(365 * 24 * 3600)).await?;
-///             Ok(n)
+///             Ok::<_, leveret::Failure>(n)
 ///         })
 ///         .start()
 ///         .await

@@ -17,7 +17,7 @@ use super::runtime::Runtime;
 use super::state::Live;
 use super::turn::Opening;
 use crate::backend::{Record, Result};
-use crate::fault::fault_point;
+use crate::fault::{Defect, fault_point, planted};
 use crate::model::{ExecutionId, InstanceRef, Lane, MessageId, StallReason, Status};
 use crate::replay::Stuck;
 use crate::wire::{Command, Item};
@@ -50,6 +50,12 @@ async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
             return;
         };
         let mut activation = Activation::new(&runtime, &instance, &batch);
+        let batch = if planted(Defect::AcknowledgedFirst) {
+            batch.into_iter().for_each(|arrival| arrival.ticket.done());
+            Vec::new()
+        } else {
+            batch
+        };
         let outcome = activation.run().await;
         activation.end_try().await;
         drop(permit);

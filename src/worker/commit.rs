@@ -7,7 +7,7 @@ use super::state::{Live, Renewal};
 use super::turn::Draft;
 use crate::backend::{ClaimTerms, Commit, Committed, Mark, Record, Result};
 use crate::engine::{Effect, claim_terms, effects_of, ended_by};
-use crate::fault::fault_point;
+use crate::fault::{Defect, fault_point, planted};
 use crate::model::{CommitId, Sequence, Status, Timestamp};
 use crate::replay::Execution;
 use crate::replay::history::{HistoryEvent, Turn};
@@ -35,9 +35,26 @@ impl Activation<'_> {
         } = composed;
         self.warn_of_size(&commit, events);
         let engine = &self.runtime.engine;
+        if planted(Defect::PublishedFirst) {
+            engine.make(self.instance, &state.record, effects.clone()).await?;
+        }
         // A crash before this line costs nothing: the messages come again.
         fault_point("turn-drawn-up");
-        let committed = engine.retrying("commit", || engine.store().commit(&commit)).await?;
+        let committed = if planted(Defect::LostReplyIsConflict) {
+            match engine.store().commit(&commit).await {
+                Err(error) if !error.is_permanent() => {
+                    let mark = Mark::Turn(commit.version());
+                    engine
+                        .store()
+                        .clear_mark(self.instance, commit.execution(), mark)
+                        .await?;
+                    Committed::Conflict
+                }
+                committed => committed?,
+            }
+        } else {
+            engine.retrying("commit", || engine.store().commit(&commit)).await?
+        };
         let inbox_left = match committed {
             Committed::Applied { inbox_left } => inbox_left,
             Committed::Conflict | Committed::Absent => {
@@ -75,7 +92,7 @@ impl Activation<'_> {
         state.execution = (!execution.is_over()).then_some(execution);
         // They stand at the front of the stored inbox again: the next turn reads them first, so that nothing overtakes them.
         state.inbox = draft.inbox_kept;
-        let has_unread = inbox_left > state.inbox.len() && !status.is_terminal();
+        let has_unread = inbox_left > state.inbox.len() && !status.is_terminal() && !planted(Defect::InboxStaysUnread);
         Ok(match status {
             _ if has_unread && status != Status::Suspended => Step::Reload,
             _ if state.renewal.is_some() => Step::Again,
@@ -122,7 +139,12 @@ impl Activation<'_> {
         view.stall = None;
         view.history_events += turn.events.len() as u64;
         view.history_bytes += encoded.len() as u64;
-        let turn_mark = (!effects.is_empty()).then_some(Mark::Turn(turn.version));
+        let has_effects = if planted(Defect::TimerIsNoEffect) {
+            effects.iter().any(|effect| !matches!(effect, Effect::Schedule(_)))
+        } else {
+            !effects.is_empty()
+        };
+        let turn_mark = has_effects.then_some(Mark::Turn(turn.version));
         let run_mark = renewal.is_some().then_some(Mark::Run);
         let start_mark = record.marks.contains(&Mark::Start).then_some(Mark::Start);
         let cancelled = turn.events.iter().filter_map(|event| match event {

@@ -10,7 +10,7 @@ use super::activities::take_over;
 use super::runtime::Runtime;
 use crate::backend::{DueEntry, DueKind, DueOutcome, Error, Mark, Queue, Record, Result};
 use crate::engine::{CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, decode};
-use crate::fault::fault_point;
+use crate::fault::{Defect, fault_point, planted};
 use crate::model::{InstanceRef, StallReason, Status, Timestamp, WaitingFor};
 use crate::wire::{Item, TimerItem, WakeItem};
 
@@ -106,7 +106,13 @@ async fn handle(runtime: &Arc<Runtime>, entry: &DueEntry) -> Result<Option<DueOu
         DueKind::Retention => read(entry).map(|retention: RetentionEntry| Due::Retention(retention)),
     };
     match outcome {
-        Some(Due::Timer(timer)) => fire(runtime, timer).await.map(Some),
+        Some(Due::Timer(timer)) => {
+            if planted(Defect::TimerIsRemovedFirst) {
+                let removed = [(entry.clone(), DueOutcome::Remove)];
+                runtime.engine.store().settle_due(&runtime.app, &removed).await?;
+            }
+            fire(runtime, timer).await.map(Some)
+        }
         Some(Due::Check(check)) => look_at(runtime, check).await.map(Some),
         Some(Due::Parked(parked)) => try_parked(runtime, *parked).await.map(Some),
         Some(Due::Retention(retention)) => retire(runtime, retention).await.map(Some),
@@ -243,8 +249,11 @@ async fn is_marked(runtime: &Runtime, instance: &InstanceRef, execution: crate::
 
 /// True if something waits in the instance that no message will announce.
 async fn needs_a_turn(runtime: &Runtime, instance: &InstanceRef, record: &Record) -> Result<bool> {
-    if record.marks.contains(&Mark::Run) {
+    if record.marks.contains(&Mark::Run) && !planted(Defect::NextExecutionIsForgotten) {
         return Ok(true);
+    }
+    if planted(Defect::InboxStaysUnread) {
+        return Ok(false);
     }
     let engine = &runtime.engine;
     let loaded = engine

@@ -4,6 +4,9 @@ use tracing::{debug, warn};
 
 use super::activation::{Activation, Step};
 use crate::backend::{Deliver, Delivered, Result};
+use crate::engine::NewInstance;
+use crate::fault::{Defect, planted};
+use crate::model::{MessageId, Payload};
 use crate::wire::Item;
 
 impl Activation<'_> {
@@ -54,6 +57,13 @@ impl Activation<'_> {
     /// There is no such instance (any more). Events wait for one that may come; the rest has nobody left to care.
     pub(super) async fn without_record(&mut self) -> Result<()> {
         while let Some(item) = self.items.pop_front() {
+            if planted(Defect::TakerCreates)
+                && let Item::Start(start) = &item
+            {
+                let (instance, workflow) = (start.instance.clone(), start.workflow.clone());
+                let root = NewInstance::root(instance, workflow, Payload::null(), MessageId::generate());
+                self.runtime.engine.begin(&root).await?;
+            }
             if matches!(item, Item::Event(_)) {
                 self.deliver(&item, false).await?;
             } else if !matches!(item, Item::Probe(_)) {

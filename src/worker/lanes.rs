@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::activation::arrive;
 use super::consume::{consume_and_keep, open};
@@ -21,7 +21,7 @@ use super::runtime::Runtime;
 use super::starts::bury_item;
 use crate::backend::{Delivery, Queue, WorkerInfo};
 use crate::model::{BuildId, Lane, WorkerId};
-use crate::wire::{Item, ProbeItem};
+use crate::wire::{CompletionItem, Item, ProbeItem};
 
 /// One lane's subscription, for as long as the worker runs. `give_up` asks it to go to the end of the line.
 pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::sync::Notify>) {
@@ -92,7 +92,7 @@ async fn handle(
     let Some((bundle, delivery)) = open(runtime, delivery, &origin).await? else {
         return Ok(());
     };
-    let is_redelivered = delivery.redelivered;
+    let (is_redelivered, user) = (delivery.redelivered, delivery.user.clone());
     let tickets = Ticket::split_held(delivery, bundle.items.len(), in_hand);
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {
         match item {
@@ -100,6 +100,11 @@ async fn handle(
                 if probe.worker == runtime.id {
                     debug!(lane, "this worker holds the lane");
                 }
+                ticket.done();
+            }
+            Item::Completion(completion) if is_of_another_user(runtime, &completion, user.as_deref()) => {
+                warn!(app = %completion.from, user, caller = %completion.task.instance, "a result was dropped: its broker user is not its app's");
+                runtime.counters.dropped("another user than its app's");
                 ticket.done();
             }
             Item::Start(_) | Item::Task(_) => {
@@ -125,6 +130,12 @@ async fn handle(
         }
     }
     Ok(())
+}
+
+/// True for an activity's result that does not come from the user of the app that it names. The end of a child is not asked about: whoever may end it
+/// in the store may say so.
+fn is_of_another_user(runtime: &Runtime, completion: &CompletionItem, user: Option<&str>) -> bool {
+    runtime.settings.user_per_app && completion.task_execution_id.is_some() && user != Some(completion.from.as_str())
 }
 
 /// Sends something to the lane, so that whoever is active in it notices.

@@ -15,7 +15,7 @@ use super::runtime::Runtime;
 use super::starts::{PASS_ON_AFTER, bury_item};
 use crate::backend::{Claim, Error, Loaded, Queue, Result};
 use crate::engine::lease_key;
-use crate::fault::fault_point;
+use crate::fault::{Defect, fault_point, planted};
 use crate::model::{Failure, Payload, WaitingFor, WaitingView, kinds};
 use crate::replay::history::Turn;
 use crate::replay::panic_text;
@@ -51,6 +51,9 @@ impl Run {
         // Its child tokens fire when the worker drains; it fires by itself when nobody wants the result.
         let cancelled = self.runtime.cancel_activities.child_token();
         let is_leased = hold.is_leased();
+        if planted(Defect::AcknowledgedFirst) {
+            hold.let_go_of_message();
+        }
         let outcome = tokio::select! {
             biased;
             outcome = self.work(is_leased, &cancelled) => outcome,
@@ -78,7 +81,7 @@ impl Run {
         };
         let mut suspect = None;
         if self.is_redelivered {
-            if !is_leased && self.has_live_lease().await? {
+            if !is_leased && !planted(Defect::LeaseIsIgnored) && self.has_live_lease().await? {
                 self.drop_for("the task is leased");
                 return Ok(());
             }

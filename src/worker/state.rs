@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::backend::{Loaded, Record};
+use crate::fault::{Defect, planted};
 use crate::model::{InstanceRef, Limits, MessageId, Payload, Sequence, Timestamp};
 use crate::replay::history::{CarriedEvent, ChildRef, HistoryEvent, Turn};
 use crate::replay::{Code, Execution, Stuck};
@@ -76,7 +77,8 @@ impl Live {
             .iter()
             .rev()
             .find_map(|turn| turn.events.last())
-            .and_then(Renewal::from_event);
+            .and_then(Renewal::from_event)
+            .filter(|_| !planted(Defect::NextExecutionIsForgotten));
         Ok(Self {
             record: loaded.record.clone(),
             execution: None,

@@ -4,6 +4,7 @@ use super::activation::{Activation, Step};
 use super::state::{Live, Renewal};
 use crate::backend::{Queue, Record, Result};
 use crate::engine::started;
+use crate::fault::{Defect, planted};
 use crate::model::{ExecutionId, Payload, Sequence, Status, Timestamp, kinds};
 use crate::replay::history::HistoryEvent;
 use crate::replay::{Execution, Intake, Stuck};
@@ -187,6 +188,10 @@ impl Activation<'_> {
             }
             Intake::Stray(reason) => {
                 draft.dropped.push(reason);
+                None
+            }
+            Intake::Ahead if planted(Defect::UnknownTaskIsDropped) => {
+                draft.dropped.push("unknown task");
                 None
             }
             Intake::Ahead => return Ok(Ok(false)),

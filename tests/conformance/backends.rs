@@ -288,5 +288,7 @@ mod servers {
         deleted_by_hand:
             an_instance_whose_state_is_gone_is_missed_by_nobody,
             an_instance_whose_history_is_gone_stalls_and_can_be_ended;
+        users:
+            a_result_counts_from_its_apps_own_user_alone;
     }
 }

@@ -273,9 +273,23 @@ pub(crate) async fn up(worker: Worker) -> RunningWorker {
     running
 }
 
+/// A size that takes its time, or a small one: `LEVERET_FULL_SIZE=1 cargo test --release --all-features --test conformance limits` runs the former.
+pub(crate) fn size(full: u64, short: u64) -> u64 {
+    if std::env::var_os("LEVERET_FULL_SIZE").is_some() {
+        full
+    } else {
+        short
+    }
+}
+
 /// The run's output.
 pub(crate) async fn done<O: DeserializeOwned + 'static>(run: &Run<O>) -> O {
-    match run.result().within(PATIENCE).await {
+    done_within(run, PATIENCE).await
+}
+
+/// The run's output, of a run that may take so long.
+pub(crate) async fn done_within<O: DeserializeOwned + 'static>(run: &Run<O>, longest: Duration) -> O {
+    match run.result().within(longest).await {
         Ok(output) => output,
         Err(error) => panic!(
             "{} has not completed: {error}; waiting for {:?}",

@@ -26,5 +26,6 @@ mod raw_starts;
 mod replicas;
 mod running_activities;
 mod time_limits;
+mod users;
 
 mod backends;

@@ -1,7 +1,7 @@
 //! The code that runs plans, and the journal of the bodies that ran.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use leveret::testing::Process;
@@ -10,6 +10,7 @@ use leveret::{
     Workflow, WorkflowContext, race,
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::plan::{CallPlan, ChildPlan, Plan, Round, Seen, Step, event_name, result_of};
 
@@ -44,30 +45,98 @@ pub(crate) struct Work {
     millis: u64,
 }
 
-/// Which calls' bodies have run, by their step and round: what the outside world has seen.
-#[derive(Clone, Default)]
-pub(crate) struct Journal(Arc<Mutex<Runs>>);
+/// Which bodies have run, and run: what the outside world has seen.
+#[derive(Clone)]
+pub(crate) struct Journal {
+    /// After so long a body runs under a lease, and must be the only one.
+    leased_after: Duration,
+    entries: Arc<Mutex<Entries>>,
+}
 
-/// Steps and rounds to the calls that ran them.
-type Runs = BTreeMap<(String, u32), BTreeSet<TaskExecutionId>>;
+#[derive(Default)]
+struct Entries {
+    /// Steps and rounds to the calls that ran them.
+    calls: BTreeMap<(String, u32), BTreeSet<TaskExecutionId>>,
+    /// When bodies that run now began, by call and attempt.
+    running: BTreeMap<(TaskExecutionId, u32), Vec<Instant>>,
+    /// Bodies that began beside one that had a lease.
+    beside_leases: u32,
+    wrong: Option<String>,
+}
+
+/// One that has waited for its turn may begin while the other writes its lease.
+const MOST_BESIDE_LEASES: u32 = 2;
 
 impl Journal {
-    fn note(&self, key: &str, round: u32, id: TaskExecutionId) {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.entry((key.to_owned(), round)).or_default().insert(id);
+    pub(crate) fn new(leased_after: Duration) -> Self {
+        Self {
+            leased_after,
+            entries: Arc::default(),
+        }
     }
 
     /// How many calls of a step have run their body in a round.
     pub(crate) fn calls(&self, key: &str, round: u32) -> usize {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(&(key.to_owned(), round)).map_or(0, BTreeSet::len)
+        self.lock().calls.get(&(key.to_owned(), round)).map_or(0, BTreeSet::len)
+    }
+
+    pub(crate) fn wrong(&self) -> Option<String> {
+        self.lock().wrong.clone()
+    }
+
+    fn begins(&self, work: &Work, id: TaskExecutionId, attempt: u32) -> Running {
+        let now = Instant::now();
+        let mut entries = self.lock();
+        entries
+            .calls
+            .entry((work.key.clone(), work.round))
+            .or_default()
+            .insert(id);
+        let running = entries.running.entry((id, attempt)).or_default();
+        let is_leased = running.iter().any(|since| now - *since > self.leased_after);
+        running.push(now);
+        entries.beside_leases += u32::from(is_leased);
+        if entries.beside_leases > MOST_BESIDE_LEASES {
+            let wrong = format!("step {} runs a second time beside a body with a lease", work.key);
+            entries.wrong.get_or_insert(wrong);
+        }
+        drop(entries);
+        Running {
+            journal: self.clone(),
+            id,
+            attempt,
+            since: now,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A body that runs.
+struct Running {
+    journal: Journal,
+    id: TaskExecutionId,
+    attempt: u32,
+    since: Instant,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let mut entries = self.journal.lock();
+        if let Some(running) = entries.running.get_mut(&(self.id, self.attempt))
+            && let Some(place) = running.iter().position(|since| *since == self.since)
+        {
+            running.remove(place);
+        }
     }
 }
 
 /// An activity's body in a process.
 pub(crate) async fn work(process: &Process, journal: &Journal, ctx: ActivityContext, work: Work) -> Result<u64> {
     process.goes_on().await;
-    journal.note(&work.key, work.round, ctx.task_execution_id());
+    let _running = journal.begins(&work, ctx.task_execution_id(), ctx.attempt());
     if work.millis > 0 {
         tokio::time::sleep(Duration::from_millis(work.millis)).await;
         process.goes_on().await;

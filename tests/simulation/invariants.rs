@@ -24,6 +24,10 @@ struct State {
     settled: BTreeSet<(ExecutionId, Sequence)>,
     /// Events that a run has seen.
     raised: BTreeSet<(RunId, MessageId)>,
+    /// Activity calls that stand in a history.
+    scheduled: BTreeSet<(ExecutionId, Sequence)>,
+    /// Parents of children that are not detached.
+    parents: BTreeMap<InstanceRef, InstanceRef>,
     /// Which runs were active when an event was sent.
     sent_to: BTreeMap<MessageId, BTreeSet<Option<RunId>>>,
     turns: u64,
@@ -59,6 +63,27 @@ impl Watcher {
         self.lock().known.iter().cloned().collect()
     }
 
+    /// Children of the instance, and theirs, as far as they are still there.
+    pub(crate) fn descendants(&self, world: &World, of: &InstanceRef) -> Vec<InstanceRef> {
+        let state = self.lock();
+        let mut found = Vec::new();
+        let mut parents = vec![of.clone()];
+        while let Some(parent) = parents.pop() {
+            for (child, _) in state.parents.iter().filter(|(_, its)| **its == parent) {
+                let record = at_once(world.servers().store().record(child));
+                let is_its = |record: &Record| {
+                    let link = record.origin.parent.as_ref();
+                    link.is_some_and(|link| link.task.instance == parent && !link.detached)
+                };
+                if record.is_some_and(|record| is_its(&record)) {
+                    found.push(child.clone());
+                }
+                parents.push(child.clone());
+            }
+        }
+        found
+    }
+
     /// Turns committed.
     pub(crate) fn turns(&self) -> u64 {
         self.lock().turns
@@ -83,6 +108,12 @@ impl State {
             Observed::Create { create, result } => {
                 if matches!(result, Created::Created) {
                     self.known.insert(create.instance.clone());
+                    match create.origin.parent.as_ref().filter(|parent| !parent.detached) {
+                        Some(parent) => self
+                            .parents
+                            .insert(create.instance.clone(), parent.task.instance.clone()),
+                        None => self.parents.remove(&create.instance),
+                    };
                 }
                 self.nothing_is_forgotten(world)
             }
@@ -98,6 +129,14 @@ impl State {
             }
             Observed::Published { body, .. } => {
                 for item in items(body) {
+                    if let Item::Task(task) = &item
+                        && !self.scheduled.contains(&(task.caller.execution, task.caller.sequence))
+                    {
+                        return Err(format!(
+                            "I2: the task of call {} of {} was published before its turn was committed",
+                            task.caller.sequence, task.caller.instance
+                        ));
+                    }
                     if let Item::Event(event) = item {
                         let record = at_once(world.servers().store().record(&event.instance));
                         let run = record
@@ -164,6 +203,9 @@ impl State {
                 && !self.settled.insert((record.execution, sequence))
             {
                 return Err(format!("I3: call {sequence} of {instance} has ended twice"));
+            }
+            if let HistoryEvent::TaskScheduled { sequence, .. } = event {
+                self.scheduled.insert((record.execution, *sequence));
             }
             if let HistoryEvent::EventRaised { message_id, .. } = event
                 && !self.raised.insert((record.run, message_id.clone()))

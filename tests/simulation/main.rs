@@ -14,6 +14,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use leveret::testing::Defect;
 use scenario::{Script, play};
 
 fn number(name: &str) -> Option<u64> {
@@ -27,7 +28,7 @@ fn number(name: &str) -> Option<u64> {
 /// Plays a seed: the number of turns, or what was wrong and how to play it again.
 fn play_seed(seed: u64) -> Result<u64, String> {
     let script = Script::draw(seed);
-    match std::panic::catch_unwind(|| play(&script)) {
+    match std::panic::catch_unwind(|| play(&script, None)) {
         Ok(Ok(turns)) => Ok(turns),
         Ok(Err(wrong)) => Err(format!("seed {seed}: {wrong}\n{}\n", again(seed))),
         Err(_) => Err(format!("seed {seed} panicked\n{}\n", again(seed))),
@@ -85,4 +86,35 @@ fn many_seeds_lose_nothing() {
         failed.join("\n")
     );
     println!("{seeds} seeds, {} turns, in {:?}", turns.into_inner(), began.elapsed());
+}
+
+/// Every defect that is planted is found: by one of so many seeds, if not by the first.
+#[test]
+fn planted_defects_are_found() {
+    let most = number("LEVERET_SEEDS").unwrap_or(3000);
+    let survived = |defect: Defect| {
+        (1..=most).find(|seed| {
+            let script = Script::draw(*seed);
+            !matches!(std::panic::catch_unwind(|| play(&script, Some(defect))), Ok(Ok(_)))
+        })
+    };
+    let next = Mutex::new(Defect::ALL.into_iter());
+    let missed = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let Some(defect) = next.lock().unwrap().next() else {
+                        return;
+                    };
+                    match survived(defect) {
+                        Some(seed) => println!("{defect:?}: found by seed {seed}"),
+                        None => missed.lock().unwrap().push(defect),
+                    }
+                }
+            });
+        }
+    });
+    let missed = missed.into_inner().unwrap();
+    assert!(missed.is_empty(), "in {most} seeds these were not found: {missed:?}");
 }

@@ -93,6 +93,17 @@ pub(crate) struct Round {
 }
 
 impl Plan {
+    pub(crate) fn for_each_call(&mut self, change: &mut impl FnMut(&mut CallPlan)) {
+        for step in &mut self.steps {
+            match step {
+                Step::Call(call) | Step::Race { call, .. } => change(call),
+                Step::All(calls) => calls.iter_mut().for_each(&mut *change),
+                Step::Child(child) | Step::Detached(child) => child.plan.for_each_call(change),
+                _ => {}
+            }
+        }
+    }
+
     /// True if it, or a child of it, waits for an event.
     fn waits_for_events(&self) -> bool {
         self.steps.iter().any(|step| match step {
@@ -205,6 +216,14 @@ impl Generator<'_> {
 
     /// A plan for an instance; only one whose ID is known can wait for events from outside.
     fn plan(&mut self, app: &str, id: Option<&str>, depth: u32, raises: &mut Vec<Raised>) -> Plan {
+        if self.one_in(20) {
+            // One that does nothing but begin anew, more often than an activation lets it.
+            return Plan {
+                steps: vec![Step::Status(1)],
+                rounds: self.rng.u32(..30),
+                fails: false,
+            };
+        }
         let rounds = if self.one_in(5) { 1 + self.rng.u32(..3) } else { 0 };
         let count = 1 + self.rng.usize(..4);
         let steps = (0..count).map(|_| self.step(app, id, rounds, depth, raises)).collect();

@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use leveret::backend::{DueKind, Queue, QueueDepth};
 use leveret::client::Error;
 use leveret::replay::{Code, CodeFuture, Execution};
-use leveret::testing::{Faults, Process, World, simulate};
+use leveret::testing::{Defect, Faults, Process, World, simulate, simulate_with};
 use leveret::{Client, Limits, Payload, Retention, RunningWorker, Settings, Worker, WorkflowContext};
 
 use crate::code::{self, Journal, NEW_WORK, RUN, WORK};
@@ -33,6 +33,8 @@ pub(crate) struct Script {
     pub(crate) has_old_build: bool,
     /// Bytes of live workflows that a worker keeps.
     pub(crate) cache: usize,
+    /// The broker's delivery timeout, in milliseconds.
+    pub(crate) delivery_timeout: u64,
 }
 
 /// Something that happens to one worker of an app, or to the broker.
@@ -75,8 +77,12 @@ pub(crate) enum Chaos {
 
 /// When everything is healed, in milliseconds.
 const HEALED: u64 = 25_000;
+/// How often the fleet is looked at, in milliseconds.
+const LOOK_EVERY: u64 = 500;
+/// Deaths at a commit; a few more may happen before they are noticed.
+const MOST_DEATHS: u32 = 2;
 /// What a healthy world gets to finish in.
-const PATIENCE: Duration = Duration::from_secs(3 * 3600);
+const PATIENCE: Duration = Duration::from_secs(1800);
 
 impl Script {
     pub(crate) fn draw(seed: u64) -> Self {
@@ -86,7 +92,7 @@ impl Script {
         let roots = (0..roots).map(|number| generator.root(number)).collect();
         let replicas = 1 + rng.usize(..3);
         // Fewer deaths than a task may have: none is to be taken for a killer.
-        let mut deaths = 4;
+        let mut deaths = 2;
         let mut chaos: Vec<_> = (0..rng.usize(..12))
             .map(|_| (rng.u64(..HEALED - 5_000), draw_chaos(&mut rng, replicas, &mut deaths)))
             .collect();
@@ -100,15 +106,49 @@ impl Script {
                 ..some_of(Faults::bad_day(), &mut rng)
             },
         };
+        let cache = if rng.bool() { 1 << 20 } else { 0 };
+        let retention = (rng.u32(..3) == 0).then(|| rng.u64(..20_000));
+        let has_old_build = rng.u32(..3) == 0;
+        if rng.u32(..8) == 0 {
+            return Self::of_long_bodies(seed, roots, &mut rng);
+        }
         Self {
             seed,
             roots,
             chaos,
             faults,
-            retention: (rng.u32(..3) == 0).then(|| rng.u64(..20_000)),
+            retention,
             replicas,
-            has_old_build: rng.u32(..3) == 0,
-            cache: if rng.bool() { 1 << 20 } else { 0 },
+            has_old_build,
+            cache,
+            delivery_timeout: 1_800_000,
+        }
+    }
+
+    /// Bodies that run for longer than their messages may be held, and a broker that delivers again and again; nobody dies, and the store is well. So a
+    /// body that runs under a lease runs alone.
+    fn of_long_bodies(seed: u64, mut roots: Vec<Root>, rng: &mut fastrand::Rng) -> Self {
+        for life in roots.iter_mut().flat_map(|root| &mut root.lives) {
+            life.plan.for_each_call(&mut |call| {
+                call.millis = 2_000 + rng.u64(..8_000);
+                call.timeout = None;
+            });
+        }
+        let faults = Faults {
+            latency: Duration::from_millis(2),
+            cut: 0.01,
+            ..Faults::default()
+        };
+        Self {
+            seed,
+            roots,
+            chaos: Vec::new(),
+            faults,
+            retention: None,
+            replicas: 2,
+            has_old_build: false,
+            cache: 1 << 20,
+            delivery_timeout: 4_000,
         }
     }
 
@@ -119,6 +159,7 @@ impl Script {
             parked_interval: Duration::from_secs(2),
             shutdown_grace: Duration::from_secs(2),
             retention: self.kept(),
+            delivery_timeout: Duration::from_millis(self.delivery_timeout),
             limits: Limits {
                 cache_bytes: self.cache,
                 ..Limits::default()
@@ -184,13 +225,18 @@ fn some_of(all: Faults, rng: &mut fastrand::Rng) -> Faults {
         to_two: some(all.to_two),
         overtaken: some(all.overtaken),
         cut: some(all.cut),
+        dies_at_commit: some(all.dies_at_commit),
         ..all
     }
 }
 
 /// Plays a script. An error says what was wrong.
-pub(crate) fn play(script: &Script) -> Result<u64, String> {
-    simulate(script.seed, async |world| Play::new(script, world).run().await)
+pub(crate) fn play(script: &Script, defect: Option<Defect>) -> Result<u64, String> {
+    let scenario = async |world| Play::new(script, world).run().await;
+    match defect {
+        Some(defect) => simulate_with(defect, script.seed, scenario),
+        None => simulate(script.seed, scenario),
+    }
 }
 
 struct Play<'a> {
@@ -217,7 +263,8 @@ impl<'a> Play<'a> {
         Self {
             script,
             world,
-            journal: Journal::default(),
+            // After half of the time that a message may be held a body has a lease; a while is for the way to the store.
+            journal: Journal::new(Duration::from_millis(script.delivery_timeout * 3 / 4)),
             watcher: Watcher::default(),
         }
     }
@@ -248,12 +295,13 @@ impl<'a> Play<'a> {
         }
         self.replays().await?;
         self.nothing_is_left().await?;
+        self.purged_stay_away()?;
         for slot in fleet.values_mut() {
             if let Some(worker) = slot.worker.take() {
                 worker.stop().await;
             }
         }
-        match self.watcher.wrong() {
+        match self.watcher.wrong().or_else(|| self.journal.wrong()) {
             Some(wrong) => Err(wrong),
             None => Ok(self.watcher.turns()),
         }
@@ -273,14 +321,28 @@ impl<'a> Play<'a> {
         let began = tokio::time::Instant::now();
         let mut back: Vec<(u64, (usize, usize))> = Vec::new();
         let mut events = self.script.chaos.iter().copied().peekable();
+        let (mut look, mut deaths) = (0, 0);
         loop {
+            look += LOOK_EVERY;
             back.sort_unstable();
             let next_event = events.peek().map(|(at, _)| *at);
             let next_back = back.first().map(|(at, _)| *at);
-            let Some(at) = next_event.into_iter().chain(next_back).min() else {
+            let at = next_event.into_iter().chain(next_back).fold(look, u64::min);
+            if at >= HEALED && next_back.is_none() {
                 break;
-            };
+            }
             tokio::time::sleep_until(began + Duration::from_millis(at)).await;
+            for (place, _) in fleet.extract_if(.., |_, slot| !slot.process.is_alive()) {
+                back.push((at + 1 + self.script.seed % 3_000, place));
+                deaths += 1;
+            }
+            if deaths >= MOST_DEATHS {
+                // No task is to be taken for a killer.
+                self.world.set_faults(Faults {
+                    dies_at_commit: 0.0,
+                    ..self.script.faults.clone()
+                });
+            }
             if next_back == Some(at) {
                 let (_, place) = back.remove(0);
                 let slot = self.hire(place.0, &mut born, false).await;
@@ -289,8 +351,12 @@ impl<'a> Play<'a> {
                 self.happen(at, event, fleet, &mut back, &mut born).await;
             }
         }
-        tokio::time::sleep_until(began + Duration::from_millis(HEALED)).await;
         self.world.set_faults(Faults::slow(Duration::from_millis(2)));
+        let dead: Vec<_> = fleet.extract_if(.., |_, slot| !slot.process.is_alive()).collect();
+        for (place, _) in dead {
+            let slot = self.hire(place.0, &mut born, false).await;
+            fleet.insert(place, slot);
+        }
         for slot in fleet.values() {
             slot.process.set_clock_wrong_by(0);
         }
@@ -459,6 +525,13 @@ impl<'a> Play<'a> {
             Err(None) => return Err("its outcome was not kept for as long as promised".into()),
         };
         if life.is_purged {
+            if life.is_abandoned_once {
+                let process = self.world.process("doomed");
+                let instance = self.client_of(&process).handle(code::instance(&root.app, &root.id));
+                let _ =
+                    tokio::time::timeout(Duration::from_millis(life.at % 300), instance.purge().into_future()).await;
+                process.kill();
+            }
             loop {
                 match insist(|| run.handle().purge().into_future()).await {
                     Ok(_) | Err(Error::NotFound { .. } | Error::RunGone { .. }) => break,
@@ -466,6 +539,14 @@ impl<'a> Play<'a> {
                     Err(Error::StillActive { .. }) => tokio::time::sleep(Duration::from_secs(1)).await,
                     Err(error) => return Err(format!("its purge: {error}")),
                 }
+            }
+            let left = self
+                .watcher
+                .descendants(&self.world, &code::instance(&root.app, &root.id));
+            // Those of a life that was replaced are nobody's children.
+            let is_whole = self.script.retention.is_none() && root.lives[..number].iter().all(|life| life.is_purged);
+            if let Some(left) = left.first().filter(|_| is_whole) {
+                return Err(format!("it was purged, and its child {left} is there"));
             }
         }
         Ok(Lived { ended, was_terminated })
@@ -630,6 +711,22 @@ impl<'a> Play<'a> {
             tokio::time::sleep(Duration::from_secs(5)).await;
         }
         self.first_left().map_or(Ok(()), Err)
+    }
+
+    /// What was purged in the end has not come back.
+    fn purged_stay_away(&self) -> Result<(), String> {
+        let store = self.world.servers().store();
+        let purged = self
+            .script
+            .roots
+            .iter()
+            .filter(|root| root.lives.last().is_some_and(|life| life.is_purged));
+        for root in purged {
+            if at_once(store.record(&code::instance(&root.app, &root.id))).is_some() {
+                return Err(format!("{} was purged and is there again", root.id));
+            }
+        }
+        Ok(())
     }
 
     fn first_left(&self) -> Option<String> {

@@ -9,6 +9,7 @@ use super::super::key::{Key, Table, leading_number};
 use super::super::kv::{Snapshot, Transaction, decode, get_as};
 use super::{records, trash};
 use crate::backend::{Claim, ClaimTerms, ClaimVerdict, Progress, Result};
+use crate::fault::{Defect, planted};
 use crate::model::{ExecutionId, InstanceRef, Namespace, Sequence, Timestamp};
 
 /// When to look again at a call that has no limit left to reach.
@@ -43,7 +44,7 @@ impl Call {
         if self.verdict.is_none() && self.claimed_at.is_none() && terms.start_by.is_some_and(|by| by <= now) {
             self.verdict = Some(ClaimVerdict::NotStarted);
         }
-        if self.verdict.is_some() {
+        if self.verdict.is_some() || (planted(Defect::ClaimIsTakenOnce) && self.claimed_at.is_some()) {
             return Claim::Closed;
         }
         self.claimed_at = Some(now);

@@ -11,6 +11,7 @@ use super::{claims, expiry, inbox, trash};
 use crate::backend::{
     Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver, Delivered, Loaded, Mark, Record, Result, View,
 };
+use crate::fault::{Defect, planted};
 use crate::model::{ExecutionId, InstanceRef, Namespace, RunId, Status, Timestamp};
 use crate::wire::Outcome;
 
@@ -69,7 +70,8 @@ pub(super) fn create(
 }
 
 fn may_be_replaced(record: &Record, policy: ConflictPolicy) -> bool {
-    policy == ConflictPolicy::RejectActive && record.status.is_terminal() && record.marks.is_empty()
+    let is_unmarked = record.marks.is_empty() || planted(Defect::MarkedTurnIsDeleted);
+    policy == ConflictPolicy::RejectActive && record.status.is_terminal() && is_unmarked
 }
 
 /// See [`Store::load`](crate::backend::Store::load).
@@ -120,7 +122,12 @@ pub(super) fn commit(
         let inbox_left = inbox::len(to, namespace, instance, now)?;
         return Ok(Committed::Applied { inbox_left });
     }
-    if record.guard() != commit.guard {
+    let is_guarded = if planted(Defect::GuardIsTheVersion) {
+        record.version == commit.guard.version
+    } else {
+        record.guard() == commit.guard || planted(Defect::LaneIsGuard)
+    };
+    if !is_guarded {
         return Ok(Committed::Conflict);
     }
     record.marks.retain(|mark| !commit.cleared.contains(mark));
@@ -237,7 +244,7 @@ pub(super) fn delete(
     if !record.status.is_terminal() {
         return Ok(Deleted::Active);
     }
-    if !record.marks.is_empty() {
+    if !record.marks.is_empty() && !planted(Defect::MarkedTurnIsDeleted) {
         return Ok(Deleted::Marked);
     }
     remove(to, namespace, instance, &record, keep, now)?;
@@ -253,7 +260,12 @@ fn remove(
     keep: Duration,
     now: Timestamp,
 ) -> Result<()> {
-    receipts::keep_for(to, namespace, instance, &record.origin.request, keep, now)?;
+    let keep_receipt = if planted(Defect::NoReceiptIsLeft) {
+        Duration::ZERO
+    } else {
+        keep
+    };
+    receipts::keep_for(to, namespace, instance, &record.origin.request, keep_receipt, now)?;
     if let Some(outcome) = &record.outcome {
         let until = now + keep.max(OUTCOME_KEPT);
         expiry::put(
