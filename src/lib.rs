@@ -27,4 +27,7 @@ mod guides {
     struct Readme;
     #[doc = include_str!("../docs/first-two-apps.md")]
     struct FirstTwoApps;
+    #[cfg(feature = "testing")]
+    #[doc = include_str!("../docs/testing.md")]
+    struct Testing;
 }

@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::tree::{Node, Walk};
 use super::{Client, Error, Filter, Instance};
-use crate::backend::Deleted;
+use crate::backend::{Deleted, Retryable};
 use crate::engine::{check_key, retention_key};
 use crate::fault::{Defect, planted};
 use crate::model::{InstanceRef, RunId, Status};
@@ -102,7 +102,9 @@ impl PurgeMany {
                     Ok(count) => purged += count,
                     // Purged or started anew since it was listed.
                     Err(Error::RunGone { .. }) => {}
-                    Err(error @ (Error::StillActive { .. } | Error::UnreadableHistory { .. })) => {
+                    Err(error)
+                        if matches!(error, Error::StillActive { .. }) || error.retryable() == Retryable::Permanent =>
+                    {
                         refused += 1;
                         first.get_or_insert(error);
                     }

@@ -1,6 +1,6 @@
 //! A world to test workflows in: real workers and clients on a simulated broker, store and clock, in one thread and on virtual time.
 //!
-//! Waiting costs nothing: when all wait, time jumps to what is due next, so a timer of a year fires at once. Every choice follows from a seed: what
+//! Waiting costs little: when all wait, time jumps to what is due next. Every choice follows from a seed: what
 //! fails once fails again with its seed. [`Faults`] says what goes wrong between the processes and their servers; a [`Process`] can be killed,
 //! frozen, cut off, and given a wrong clock.
 //!

@@ -13,6 +13,7 @@ use super::clock::ProcessClock;
 use super::store::SimulatedStore;
 use super::world::Shared;
 use crate::backend::{Backend, Error, Result};
+use crate::model::Settings;
 
 /// A process: workers and clients on its [`backend`](Self::backend) live and die together.
 #[derive(Clone)]
@@ -76,6 +77,7 @@ impl Process {
             Arc::new(clock),
             format!("simulation, process {}", self.state.name),
         )
+        .with_settings(settings())
     }
 
     /// Kills it, as SIGKILL does: whatever it was doing, nothing of it reaches a server any more. What it had asked for just now may or may not be
@@ -108,6 +110,15 @@ impl Process {
     /// comes behind this.
     pub async fn goes_on(&self) {
         self.state.goes_on().await;
+    }
+}
+
+/// What workers of a simulation go by: looks and signs of life are rare, so that long waits cost little.
+fn settings() -> Settings {
+    Settings {
+        due_interval: Duration::from_secs(10),
+        heartbeat: Duration::from_secs(60),
+        ..Settings::default()
     }
 }
 

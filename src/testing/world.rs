@@ -100,7 +100,7 @@ pub fn simulate_with<T>(defect: Defect, seed: u64, scenario: impl AsyncFnOnce(Wo
 /// let answer = simulate(7, async |world| {
 ///     let worker = Worker::new("orders", world.process("orders-1").backend())
 ///         .workflow(WAIT, async |ctx: WorkflowContext, n: u32| {
-///             ctx.timer(Duration::from_secs(365 * 24 * 3600)).await?;
+///             ctx.timer(Duration::from_secs(7 * 24 * 3600)).await?;
 ///             Ok::<_, leveret::Failure>(n)
 ///         })
 ///         .start()

@@ -72,7 +72,11 @@ async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
                     runtime.pause(PAUSE_AFTER_ERROR).await;
                 }
                 drop(batch);
-                drop(runtime.mailboxes.take(&instance, usize::MAX));
+                if runtime.mailboxes.take(&instance, usize::MAX).is_empty() {
+                    // From here on the mailbox may be somebody else's.
+                    guard.is_over = true;
+                    return;
+                }
             }
         }
     }

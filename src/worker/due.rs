@@ -193,8 +193,11 @@ async fn look_at(runtime: &Arc<Runtime>, check: CheckEntry) -> Result<DueOutcome
     };
     let now = runtime.now();
     if record.status.is_terminal() {
-        engine.drive_marks(instance, &record).await?;
-        return Ok(DueOutcome::Remove);
+        return match engine.drive_marks(instance, &record).await {
+            // What cannot be made by us a later release's worker may be able to make.
+            Err(error) if error.is_permanent() => Ok(DueOutcome::Again(now + CHECK_AGAIN.1)),
+            driven => driven.map(|_| DueOutcome::Remove),
+        };
     }
     let age = now.since(record.updated_at);
     let again = now + age.clamp(CHECK_AGAIN.0, CHECK_AGAIN.1);
@@ -338,7 +341,11 @@ pub(super) async fn is_wanted(runtime: &Runtime, item: &Item) -> Result<bool> {
 
 /// A finished instance's time is over.
 async fn retire(runtime: &Runtime, entry: RetentionEntry) -> Result<DueOutcome> {
-    let deleted = runtime.engine.delete(&entry.instance, entry.execution).await?;
+    let deleted = match runtime.engine.delete(&entry.instance, entry.execution).await {
+        // Its effects cannot be made: perhaps a later release's worker can.
+        Err(error) if error.is_permanent() => return Ok(DueOutcome::Again(runtime.now() + CHECK_AGAIN.1)),
+        deleted => deleted?,
+    };
     debug!(instance = %entry.instance, ?deleted, "retention");
     Ok(DueOutcome::Remove)
 }

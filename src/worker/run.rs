@@ -54,9 +54,21 @@ impl Run {
         if planted(Defect::AcknowledgedFirst) {
             hold.let_go_of_message();
         }
+        // Before we write a lease of our own: it would be taken for another's.
+        match self.is_leased_elsewhere(is_leased).await {
+            Ok(false) => {}
+            Ok(true) => {
+                self.drop_for("the task is leased");
+                return hold.settle().await;
+            }
+            Err(error) => {
+                debug!(%error, "a task is handed back");
+                return hold.hand_back().await;
+            }
+        }
         let outcome = tokio::select! {
             biased;
-            outcome = self.work(is_leased, &cancelled) => outcome,
+            outcome = self.work(&cancelled) => outcome,
             () = hold.keep(&self, &cancelled) => Ok(()),
             () = self.runtime.engine.stop.cancelled() => Err(Error::transient("the worker stops")),
         };
@@ -73,7 +85,15 @@ impl Run {
         }
     }
 
-    async fn work(&self, is_leased: bool, cancelled: &CancellationToken) -> Result<()> {
+    /// True if another run of the task, whose message is this one too, goes on under a lease.
+    async fn is_leased_elsewhere(&self, is_leased: bool) -> Result<bool> {
+        if !self.is_redelivered || is_leased || planted(Defect::LeaseIsIgnored) {
+            return Ok(false);
+        }
+        self.has_live_lease().await
+    }
+
+    async fn work(&self, cancelled: &CancellationToken) -> Result<()> {
         let runtime = &self.runtime;
         let engine = &runtime.engine;
         let Some(code) = runtime.registry.find_activity(&self.task.name).cloned() else {
@@ -81,10 +101,6 @@ impl Run {
         };
         let mut suspect = None;
         if self.is_redelivered {
-            if !is_leased && !planted(Defect::LeaseIsIgnored) && self.has_live_lease().await? {
-                self.drop_for("the task is leased");
-                return Ok(());
-            }
             if self.is_settled().await? {
                 self.drop_for("already in history");
                 return self.end_run().await;
@@ -104,6 +120,10 @@ impl Run {
         let Ok(slot) = runtime.slots.clone().acquire_owned().await else {
             return Ok(());
         };
+        if self.lost.is_cancelled() {
+            self.drop_for("another worker has the task");
+            return Ok(());
+        }
         if self.is_unwanted().await? {
             self.drop_for("nobody waits for the task");
             return self.end_run().await;

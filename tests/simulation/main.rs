@@ -88,28 +88,59 @@ fn many_seeds_lose_nothing() {
     println!("{seeds} seeds, {} turns, in {:?}", turns.into_inner(), began.elapsed());
 }
 
-/// Every defect that is planted is found: by one of so many seeds, if not by the first.
+/// Defects, and a seed that is known to find each. Code and scripts change, and then another seed may have to.
+const FOUND_BY: [(Defect, u64); 18] = [
+    (Defect::LostReplyIsConflict, 1),
+    (Defect::TimerIsNoEffect, 13),
+    (Defect::MarkedTurnIsDeleted, 496),
+    (Defect::GuardIsTheVersion, 28),
+    (Defect::SecondAttemptIsDuplicate, 155),
+    (Defect::EarlyEventIsLost, 1),
+    (Defect::SeenIsForgotten, 15),
+    (Defect::AcknowledgedFirst, 1),
+    (Defect::PublishedFirst, 1),
+    (Defect::LaneIsGuard, 3),
+    (Defect::TimerIsRemovedFirst, 5),
+    (Defect::UnknownTaskIsDropped, 1054),
+    (Defect::OthersMarkIsCleared, 2),
+    (Defect::LeaseIsIgnored, 318),
+    (Defect::ParentIsPurgedFirst, 29),
+    (Defect::InboxStaysUnread, 1),
+    (Defect::ClaimIsTakenOnce, 60),
+    (Defect::TakerCreates, 6),
+];
+
+/// The defects that are planted are found: by the seed that is known to, or by another. With `LEVERET_SEEDS=3000` all of them are looked for from the
+/// first seed on.
 #[test]
 fn planted_defects_are_found() {
-    let most = number("LEVERET_SEEDS").unwrap_or(3000);
-    let survived = |defect: Defect| {
-        (1..=most).find(|seed| {
+    let most = number("LEVERET_SEEDS");
+    let defects: Vec<(Defect, Option<u64>)> = match most {
+        Some(_) => Defect::ALL.into_iter().map(|defect| (defect, None)).collect(),
+        None => FOUND_BY
+            .into_iter()
+            .map(|(defect, seed)| (defect, Some(seed)))
+            .collect(),
+    };
+    let most = most.unwrap_or(600);
+    let found_by = |(defect, known): (Defect, Option<u64>)| {
+        known.into_iter().chain(1..=most).find(|seed| {
             let script = Script::draw(*seed);
             !matches!(std::panic::catch_unwind(|| play(&script, Some(defect))), Ok(Ok(_)))
         })
     };
-    let next = Mutex::new(Defect::ALL.into_iter());
+    let next = Mutex::new(defects.into_iter());
     let missed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
                 loop {
-                    let Some(defect) = next.lock().unwrap().next() else {
+                    let Some(wanted) = next.lock().unwrap().next() else {
                         return;
                     };
-                    match survived(defect) {
-                        Some(seed) => println!("{defect:?}: found by seed {seed}"),
-                        None => missed.lock().unwrap().push(defect),
+                    match found_by(wanted) {
+                        Some(seed) => println!("{:?}: found by seed {seed}", wanted.0),
+                        None => missed.lock().unwrap().push(wanted.0),
                     }
                 }
             });
