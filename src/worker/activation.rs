@@ -18,7 +18,7 @@ use super::state::Live;
 use super::turn::Opening;
 use crate::backend::{Record, Result};
 use crate::fault::{Defect, fault_point, planted};
-use crate::model::{ExecutionId, InstanceRef, Lane, MessageId, StallReason, Status};
+use crate::model::{ExecutionId, InstanceRef, Lane, MessageId, StallReason, Status, Timestamp};
 use crate::replay::Stuck;
 use crate::wire::{Command, Item};
 
@@ -270,6 +270,24 @@ impl<'a> Activation<'a> {
             Item::Wake(_) => is_stalled,
             _ => false,
         });
+        // What is dropped or used up below has to be known by its time, for what was asked for before it and comes behind it.
+        let told = self
+            .items
+            .iter()
+            .take(wanted.map_or(usize::MAX, |position| position + 1));
+        let told_at = told.filter_map(|item| match item {
+            Item::Command(command) => match command.command {
+                Command::Suspend { .. } if !is_stalled => Some(command.issued_at),
+                Command::Resume { .. } if is_stalled && self.means_us(command, &state.record) => {
+                    Some(command.issued_at)
+                }
+                _ => None,
+            },
+            _ => None,
+        });
+        if let Some(told_at) = told_at.max().filter(|at| state.record.view.commanded_at < Some(*at)) {
+            return self.note_command(&state.record, told_at).await;
+        }
         if !is_stalled {
             // It is held already: what would hold it up to the resume is dropped. Kept, it would hold it once more after the resume.
             let rest = self.items.split_off(wanted.unwrap_or(self.items.len()));
@@ -305,6 +323,17 @@ impl<'a> Activation<'a> {
         self.items.remove(position);
         self.items.push_front(item);
         self.turn(state, Some(Opening::Resume)).await
+    }
+
+    /// Notes when the last suspend or resume was asked for, where that changes nothing else.
+    async fn note_command(&self, record: &Record, at: Timestamp) -> Result<Step> {
+        if self.is_current {
+            let mut view = record.view.clone();
+            view.commanded_at = Some(at);
+            self.commit_empty(self.empty_commit(record, record.status, record.lane, view))
+                .await?;
+        }
+        Ok(Step::Reload)
     }
 
     pub(super) fn means_us(&self, command: &crate::wire::CommandItem, record: &Record) -> bool {

@@ -99,18 +99,25 @@ pub(crate) async fn a_suspend_or_a_resume_that_comes_late_changes_nothing(h: &im
     let again = stage.client.start(MAIN, 8).id("one").await.unwrap();
     stage.wait_for_status("orders", "one", Status::Running).await;
     again.suspend(reason()).and_wait(PATIENCE).await.unwrap();
-    let late = Item::Command(CommandItem {
-        instance: run.instance().clone(),
-        command: Command::Resume { reason: reason() },
-        issued_at: began,
-        run: Some(again.run_id()),
-        parent: None,
-    });
-    stage.publish(lane.clone(), vec![late]).await;
+    let of = |after: u64, command| {
+        Item::Command(CommandItem {
+            instance: run.instance().clone(),
+            command,
+            issued_at: began + millis(after),
+            run: Some(again.run_id()),
+            parent: None,
+        })
+    };
+    let suspend = |after| of(after, Command::Suspend { reason: reason() });
+    let resume = |after| of(after, Command::Resume { reason: reason() });
+    // A resume of before, and one that the next suspend has overtaken.
+    stage
+        .publish(lane.clone(), vec![resume(0), suspend(120_000), resume(90_000)])
+        .await;
     again.raise(GO, ()).await.unwrap();
-    stage.wait_for_depth(lane, 0).await;
+    stage.wait_for_depth(lane.clone(), 0).await;
     assert_eq!(again.get().await.unwrap().status, Status::Suspended);
-    again.resume(reason()).await.unwrap();
+    stage.publish(lane, vec![resume(150_000)]).await;
     assert_eq!(done(&again).await, 8);
 }
 
