@@ -161,7 +161,8 @@ impl Run {
         if result.is_err() && self.lost.is_cancelled() {
             // For the same reason: what counts is what the other worker comes to.
             runtime.counters.dropped("another worker has the task");
-            return Ok(());
+            // Nobody has died here: servers that were away too long for our lease are no crash.
+            return self.end_run().await;
         }
         // Before the answer: whatever takes the process down from here on, it is not the body.
         self.end_run().await?;
