@@ -315,6 +315,7 @@ mod tests {
                 Field::Text { .. } => match variable.name {
                     "LEVERET_QUEUE_TYPE" => "classic".into(),
                     "LEVERET_HTTP" => "127.0.0.1:1".into(),
+                    "LEVERET_USER_PER_APP" => "yes".into(),
                     _ => "other".into(),
                 },
             };
