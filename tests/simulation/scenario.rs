@@ -407,7 +407,9 @@ impl<'a> Play<'a> {
             Chaos::Deploy { app, replica } => {
                 if let Some(mut slot) = fleet.remove(&(app, replica)) {
                     if let Some(worker) = slot.worker.take() {
-                        worker.stop().await;
+                        // One that dies meanwhile never ends.
+                        let _ = tokio::time::timeout(Duration::from_secs(30), worker.stop()).await;
+                        slot.process.kill();
                     }
                     fleet.insert((app, replica), self.hire(app, born, false).await);
                 }
@@ -417,6 +419,16 @@ impl<'a> Play<'a> {
     }
 
     async fn hire(&self, app: usize, born: &mut u32, is_old: bool) -> Slot {
+        loop {
+            let hired = self.try_to_hire(app, born, is_old);
+            // One that dies before it is up never ends; one whose servers do not answer takes a while.
+            if let Ok(slot) = tokio::time::timeout(Duration::from_secs(120), hired).await {
+                return slot;
+            }
+        }
+    }
+
+    async fn try_to_hire(&self, app: usize, born: &mut u32, is_old: bool) -> Slot {
         *born += 1;
         let process = self.world.process(format!("{}-{born}", APPS[app]));
         let body = || {
