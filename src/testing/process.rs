@@ -26,6 +26,8 @@ pub struct Process {
 pub(super) struct State {
     name: String,
     is_dead: AtomicBool,
+    /// It does not die by chance.
+    is_spared: AtomicBool,
     /// Its clock minus the world's, in milliseconds.
     skew: AtomicI64,
     changing: Mutex<Changing>,
@@ -47,6 +49,7 @@ impl Process {
         let state = State {
             name,
             is_dead: AtomicBool::new(false),
+            is_spared: AtomicBool::new(false),
             skew: AtomicI64::new(0),
             changing: Mutex::new(changing),
         };
@@ -78,6 +81,12 @@ impl Process {
             format!("simulation, process {}", self.state.name),
         )
         .with_settings(settings())
+    }
+
+    /// The same process, which no fault kills: for the clients of a test, which would wait for ever.
+    pub fn spared(self) -> Self {
+        self.state.is_spared.store(true, Ordering::Release);
+        self
     }
 
     /// Kills it, as SIGKILL does: whatever it was doing, nothing of it reaches a server any more. What it had asked for just now may or may not be
@@ -129,7 +138,14 @@ impl fmt::Debug for Process {
 }
 
 impl State {
-    pub(super) fn kill(&self) {
+    /// Kills it, unless it is spared.
+    pub(super) fn die(&self) {
+        if !self.is_spared.load(Ordering::Acquire) {
+            self.kill();
+        }
+    }
+
+    fn kill(&self) {
         self.is_dead.store(true, Ordering::Release);
         self.cut();
     }

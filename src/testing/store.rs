@@ -42,7 +42,7 @@ impl Store for SimulatedStore {
             let result = self.store().commit(commit).await?;
             self.world.observed(&Observed::Commit { commit, result });
             if self.world.dice.happens(self.world.faults().dies_at_commit) {
-                self.process.kill();
+                self.process.die();
             }
             Ok(result)
         };

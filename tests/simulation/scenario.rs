@@ -457,7 +457,7 @@ impl<'a> Play<'a> {
     // --- the clients
 
     fn client(&self) -> Client {
-        self.client_of(&self.world.process("client"))
+        self.client_of(&self.world.process("client").spared())
     }
 
     fn client_of(&self, process: &Process) -> Client {
