@@ -6,7 +6,7 @@ use futures_util::future::BoxFuture;
 
 use super::tree::{Node, Walk};
 use super::{Client, Error, Filter, Instance};
-use crate::backend::{Deleted, Retryable};
+use crate::backend::{Deleted, Record, Retryable};
 use crate::engine::{check_key, retention_key};
 use crate::fault::{Defect, planted};
 use crate::model::{InstanceRef, RunId, Status};
@@ -23,13 +23,29 @@ const ROUNDS: usize = 5;
 ///
 /// # Errors
 /// [`Error::StillActive`] names the instance that is not over; [`Error::RunGone`] if a run was meant that is not the current one;
-/// [`Error::UnreadableHistory`] if a turn that may name children cannot be read (purge without children then works);
+/// [`Error::UnreadableHistory`] if a turn that may name children cannot be read (purge without children then works); [`Error::Backend`], permanent, if
+/// effects are outstanding that cannot be made (see [`give_up_effects`](Self::give_up_effects));
 /// [`Error::Unavailable`] or [`Error::Backend`], after which it can be repeated.
 #[derive(Debug)]
 #[must_use = "nothing is purged until it is awaited"]
 pub struct Purge {
     handle: Instance,
+    manner: Manner,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Manner {
     is_recursive: bool,
+    gives_up_effects: bool,
+}
+
+impl Default for Manner {
+    fn default() -> Self {
+        Self {
+            is_recursive: true,
+            gives_up_effects: false,
+        }
+    }
 }
 
 /// A purge of all finished instances that match a filter, ready to be awaited. Gives the number of instances that it has deleted.
@@ -44,20 +60,28 @@ pub struct Purge {
 pub struct PurgeMany {
     client: Client,
     filter: Filter,
-    is_recursive: bool,
+    manner: Manner,
 }
 
 impl Purge {
     pub(super) fn new(handle: Instance) -> Self {
         Self {
             handle,
-            is_recursive: true,
+            manner: Manner::default(),
         }
     }
 
     /// Leaves the children, whatever their status.
     pub fn not_recursive(mut self) -> Self {
-        self.is_recursive = false;
+        self.manner.is_recursive = false;
+        self
+    }
+
+    /// Purges even what has effects outstanding that cannot be made, because the turn that they are of is damaged or missing. The parent is still told the
+    /// outcome; calls, events and children's ends that the turn may have had are not sent, ever. A turn that cannot be read names no children either:
+    /// see [`not_recursive`](Self::not_recursive).
+    pub fn give_up_effects(mut self) -> Self {
+        self.manner.gives_up_effects = true;
         self
     }
 }
@@ -67,13 +91,13 @@ impl PurgeMany {
         Self {
             client,
             filter,
-            is_recursive: true,
+            manner: Manner::default(),
         }
     }
 
     /// Leaves the children, unless they match by themselves.
     pub fn not_recursive(mut self) -> Self {
-        self.is_recursive = false;
+        self.manner.is_recursive = false;
         self
     }
 
@@ -98,7 +122,7 @@ impl PurgeMany {
         loop {
             let page = list.clone().await?;
             for found in page.instances {
-                match purge(&self.client, &found.instance, Some(found.run), self.is_recursive).await {
+                match purge(&self.client, &found.instance, Some(found.run), self.manner).await {
                     Ok(count) => purged += count,
                     // Purged or started anew since it was listed.
                     Err(Error::RunGone { .. }) => {}
@@ -132,7 +156,7 @@ impl IntoFuture for Purge {
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
             let handle = &self.handle;
-            purge(handle.client(), handle.instance(), handle.run(), self.is_recursive).await
+            purge(handle.client(), handle.instance(), handle.run(), self.manner).await
         })
     }
 }
@@ -146,7 +170,7 @@ impl IntoFuture for PurgeMany {
     }
 }
 
-async fn purge(client: &Client, instance: &InstanceRef, run: Option<RunId>, is_recursive: bool) -> Result<u64, Error> {
+async fn purge(client: &Client, instance: &InstanceRef, run: Option<RunId>, manner: Manner) -> Result<u64, Error> {
     let Some(record) = client.record(instance).await? else {
         // A purge that was interrupted may have left its entry in the index.
         unindex(client, instance).await?;
@@ -161,10 +185,10 @@ async fn purge(client: &Client, instance: &InstanceRef, run: Option<RunId>, is_r
     let root = Node::finished(instance.clone(), &record)?;
     if !record.marks.is_empty() && !planted(Defect::MarkedTurnIsDeleted) {
         // Its last turn may have children to end.
-        client.reach(client.engine().drive_marks(instance, &record)).await?;
+        drive_marks(client, instance, &record, manner).await?;
     }
-    if !is_recursive {
-        return delete(client, &root).await;
+    if !manner.is_recursive {
+        return delete(client, &root, manner).await;
     }
     let mut walk = Walk::from(client, root.clone());
     let mut size = 0;
@@ -172,21 +196,21 @@ async fn purge(client: &Client, instance: &InstanceRef, run: Option<RunId>, is_r
         size += 1;
     }
     if size == 1 {
-        return delete(client, &root).await;
+        return delete(client, &root, manner).await;
     }
     let (mut walk, mut purged) = (Walk::from(client, root.clone()), 0);
     if planted(Defect::ParentIsPurgedFirst) {
-        delete(client, &root).await?;
+        delete(client, &root, manner).await?;
     }
     while let Some(node) = walk.next().await? {
         // A crash here: the parent is still there, and with it the way to the children that are left.
-        purged += delete(client, &node).await?;
+        purged += delete(client, &node, manner).await?;
     }
     Ok(purged)
 }
 
 /// Deletes one instance: its record, then what lies about it. Returns 1, or 0 if it was gone already.
-async fn delete(client: &Client, node: &Node) -> Result<u64, Error> {
+async fn delete(client: &Client, node: &Node, manner: Manner) -> Result<u64, Error> {
     let (instance, store) = (&node.instance, client.store());
     let keep = client.limits().dedup_window;
     client.reach(client.engine().drive_parent(node.parent.as_ref())).await?;
@@ -209,13 +233,23 @@ async fn delete(client: &Client, node: &Node) -> Result<u64, Error> {
                     return Ok(0);
                 };
                 Node::finished(instance.clone(), &record)?;
-                client.reach(client.engine().drive_marks(instance, &record)).await?;
+                drive_marks(client, instance, &record, manner).await?;
             }
         }
     }
     let message =
         format!("instance {instance} still has effects outstanding after {ROUNDS} tries to make them: purge it again");
     Err(crate::backend::Error::transient(message).into())
+}
+
+async fn drive_marks(client: &Client, instance: &InstanceRef, record: &Record, manner: Manner) -> Result<(), Error> {
+    let engine = client.engine();
+    match client.reach(engine.drive_marks(instance, record)).await {
+        Err(error) if error.retryable() == Retryable::Permanent && manner.gives_up_effects => {
+            client.reach(engine.give_up_marks(instance, record)).await
+        }
+        driven => driven.map(drop),
+    }
 }
 
 /// Forgets an instance that has been deleted, unless its ID is in use again.

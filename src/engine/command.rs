@@ -3,8 +3,8 @@
 use super::Engine;
 use super::ending::EarlyEnd;
 use super::start::child_request;
-use crate::backend::{Queue, Result};
-use crate::model::{InstanceRef, Status};
+use crate::backend::{Queue, Record, Result};
+use crate::model::{InstanceRef, Status, Timestamp};
 use crate::replay::history::HistoryEvent;
 use crate::wire::{Command, CommandItem, Item, TaskRef};
 
@@ -46,42 +46,51 @@ impl Engine {
                 return Ok(Commanded::Sent);
             }
             // No worker has it yet, and none is needed.
-            let applied = match (&item.command, record.status) {
-                (Command::Terminate { reason, .. }, _) => {
+            let applied = match &item.command {
+                Command::Terminate { reason, .. } => {
                     self.end_early(&instance, &record, EarlyEnd::Terminated(reason.clone()))
                         .await?
                 }
-                (Command::Suspend { reason }, Status::Pending) => {
-                    let now = self.now().await?;
-                    self.commit_plain(
-                        &instance,
-                        &record,
-                        now,
-                        vec![HistoryEvent::ExecutionSuspended { reason: reason.clone() }],
-                    )
-                    .await?
+                Command::Suspend { .. } | Command::Resume { .. } if record.view.commanded_at > Some(item.issued_at) => {
+                    true
                 }
-                (Command::Resume { reason }, Status::Suspended) => {
-                    let now = self.now().await?;
-                    let resumed = self
-                        .commit_plain(
-                            &instance,
-                            &record,
-                            now,
-                            vec![HistoryEvent::ExecutionResumed { reason: reason.clone() }],
-                        )
-                        .await?;
-                    if let Some(record) = self.retrying("record", || self.store().record(&instance)).await? {
-                        self.drive_marks(&instance, &record).await?;
-                    }
-                    resumed
+                Command::Suspend { reason } => {
+                    let event = (record.status == Status::Pending)
+                        .then(|| HistoryEvent::ExecutionSuspended { reason: reason.clone() });
+                    self.tell_early(&instance, record, item.issued_at, event).await?
                 }
-                _ => true,
+                Command::Resume { reason } => {
+                    let event = (record.status == Status::Suspended)
+                        .then(|| HistoryEvent::ExecutionResumed { reason: reason.clone() });
+                    self.tell_early(&instance, record, item.issued_at, event).await?
+                }
             };
             if applied {
                 return Ok(Commanded::Done);
             }
         }
+    }
+
+    /// Suspends or resumes an instance before its first turn. Without an event it is so already, and only the time is noted, for what was asked for
+    /// earlier and comes later. False if the record has changed: read it again.
+    async fn tell_early(
+        &self,
+        instance: &InstanceRef,
+        mut record: Record,
+        asked_at: Timestamp,
+        event: Option<HistoryEvent>,
+    ) -> Result<bool> {
+        let is_resumed = matches!(event, Some(HistoryEvent::ExecutionResumed { .. }));
+        let now = self.now().await?;
+        record.view.commanded_at = Some(asked_at);
+        let applied = self
+            .commit_plain(instance, &record, now, event.into_iter().collect())
+            .await?;
+        if is_resumed && let Some(record) = self.retrying("record", || self.store().record(instance)).await? {
+            // Its start.
+            self.drive_marks(instance, &record).await?;
+        }
+        Ok(applied)
     }
 
     /// Terminates the child of a call, whether it exists already or not.

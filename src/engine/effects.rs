@@ -159,11 +159,7 @@ pub(crate) fn effects_of(
         if let Some((status, outcome)) = ended_by(event) {
             effects.push(Effect::Index);
             effects.push(Effect::Retain(status));
-            effects.extend(
-                parent
-                    .filter(|parent| !parent.detached)
-                    .map(|parent| answer(instance, parent, outcome)),
-            );
+            effects.extend(answer(instance, parent, outcome));
         }
     }
     effects.extend(
@@ -182,8 +178,9 @@ fn cancelled_timer(event: &HistoryEvent) -> Option<Sequence> {
     }
 }
 
-/// A child's outcome, to its parent's lane.
-fn answer(child: &InstanceRef, parent: &ParentLink, outcome: Outcome) -> Effect {
+/// A child's outcome, to its parent's lane; nothing if nobody waits for it.
+pub(super) fn answer(child: &InstanceRef, parent: Option<&ParentLink>, outcome: Outcome) -> Option<Effect> {
+    let parent = parent.filter(|parent| !parent.detached)?;
     let queue = Queue::Events(parent.task.instance.app.clone(), parent.lane);
     let item = CompletionItem {
         task: parent.task.clone(),
@@ -192,7 +189,7 @@ fn answer(child: &InstanceRef, parent: &ParentLink, outcome: Outcome) -> Effect 
         outcome,
         progressed: false,
     };
-    Effect::Send(queue, Box::new(Item::Completion(item)))
+    Some(Effect::Send(queue, Box::new(Item::Completion(item))))
 }
 
 /// The claim terms of a limited activity call, scheduled at `at`.

@@ -45,7 +45,8 @@ impl Engine {
         self.commit_plain(instance, record, now, events).await
     }
 
-    /// Appends a turn without running code and makes its effects: for instances that have not begun, or whose code may not run. False on a conflict.
+    /// Appends a turn without running code and makes its effects: for instances that have not begun, or whose code may not run. What else changes about
+    /// the record stands in its view already. False on a conflict.
     pub(crate) async fn commit_plain(
         &self,
         instance: &InstanceRef,
@@ -64,18 +65,16 @@ impl Engine {
         let status = match (&ended, turn.events.last()) {
             (Some((status, _)), _) => *status,
             (None, Some(HistoryEvent::ExecutionSuspended { .. })) => Status::Suspended,
-            // Resumed before it had begun: its start is sent again.
-            _ => Status::Pending,
+            (None, Some(HistoryEvent::ExecutionResumed { .. })) => Status::Pending,
+            _ => record.status,
         };
         let encoded = turn.encode();
         let mut view = record.view.clone();
-        if !status.is_terminal() {
-            view.commanded_at = Some(now);
-        }
         view.history_events += turn.events.len() as u64;
         view.history_bytes += encoded.len() as u64;
         let mut marks = vec![Mark::Turn(turn.version)];
-        if status == Status::Pending {
+        if status == Status::Pending && record.status != Status::Pending {
+            // Resumed before it had begun: its start is sent again.
             marks.push(Mark::Start);
         }
         let commit = Commit {

@@ -2,7 +2,7 @@
 
 use tracing::{debug, warn};
 
-use super::effects::effects_of;
+use super::effects::{answer, effects_of};
 use super::{Engine, check_key};
 use crate::backend::{Error, Mark, Queue, Record, Result};
 use crate::fault::{Defect, fault_point, planted};
@@ -35,6 +35,22 @@ impl Engine {
             self.forget_check(instance, record).await?;
         }
         Ok(cleared)
+    }
+
+    /// Gives up the effects that are outstanding of an instance that is over, but for the answer to its parent, which its record tells.
+    pub(crate) async fn give_up_marks(&self, instance: &InstanceRef, record: &Record) -> Result<()> {
+        if let Some(outcome) = record.outcome.clone() {
+            let effects = answer(instance, record.origin.parent.as_ref(), outcome);
+            self.make(instance, record, effects.into_iter().collect()).await?;
+        }
+        for mark in &record.marks {
+            warn!(%instance, %mark, "the effects of a turn are given up");
+            self.retrying("clear mark", || {
+                self.store().clear_mark(instance, record.execution, *mark)
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// True if the mark is cleared.
@@ -99,11 +115,22 @@ impl Engine {
                 self.store().turns(instance, record.execution, version - 1, 1)
             })
             .await?;
-        let Some(bytes) = turns.first() else {
-            // Another execution by now, which it can only be when the mark was cleared.
-            return Ok(());
+        let turn = match turns.first() {
+            Some(bytes) => Turn::decode(bytes).map_err(|problem| problem.to_string()),
+            None => {
+                let stored = self.retrying("record", || self.store().record(instance)).await?;
+                if stored.is_none_or(|stored| stored.execution != record.execution) {
+                    // Another execution by now, which it can only be when the mark was cleared.
+                    return Ok(());
+                }
+                Err("it is marked, and missing from the history".to_owned())
+            }
         };
-        let turn = Turn::decode(bytes).map_err(|problem| {
+        let turn = turn.and_then(|turn| match turn.version == version {
+            true => Ok(turn),
+            false => Err(format!("version {} stands in its place in the history", turn.version)),
+        });
+        let turn = turn.map_err(|problem| {
             warn!(%instance, version, %problem, "the effects of a turn cannot be made");
             Error::permanent(format!("turn {version} of {instance}: {problem}"))
         })?;

@@ -264,6 +264,7 @@ impl<'a> Activation<'a> {
         let is_stalled = state.record.status == Status::Stalled;
         let mut wanted = self.items.iter().position(|item| match item {
             Item::Command(command) => match command.command {
+                Command::Resume { .. } if !is_stalled => self.resumes(item, &state.record),
                 Command::Terminate { .. } | Command::Resume { .. } => self.means_us(command, &state.record),
                 Command::Suspend { .. } => false,
             },
@@ -334,6 +335,13 @@ impl<'a> Activation<'a> {
                 .await?;
         }
         Ok(Step::Reload)
+    }
+
+    /// True for a resume that is meant for this run, and behind which no later suspend or resume has come already.
+    pub(super) fn resumes(&self, item: &Item, record: &Record) -> bool {
+        matches!(item, Item::Command(command) if matches!(command.command, Command::Resume { .. })
+            && self.means_us(command, record)
+            && record.view.commanded_at <= Some(command.issued_at))
     }
 
     pub(super) fn means_us(&self, command: &crate::wire::CommandItem, record: &Record) -> bool {

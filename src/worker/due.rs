@@ -210,9 +210,12 @@ async fn look_at(runtime: &Arc<Runtime>, check: CheckEntry) -> Result<DueOutcome
     }
     // Marks of the last seconds belong to a worker that is making their effects right now. A delayed start has nobody but us.
     let is_settled = age >= CHECK_AGAIN.0 || record.origin.start_at.is_some();
-    if is_settled {
-        engine.drive_marks(instance, &record).await?;
-    }
+    let driven = match is_settled {
+        true => engine.drive_marks(instance, &record).await.map(drop),
+        false => Ok(()),
+    };
+    // What cannot be made by us holds up nothing else.
+    driven.or_else(|error| if error.is_permanent() { Ok(()) } else { Err(error) })?;
     drive_children(runtime, &record).await?;
     match record.status {
         Status::Pending if !record.marks.contains(&Mark::Start) && age >= START_AGAIN => {

@@ -3,7 +3,7 @@
 use super::activation::{Activation, Step};
 use super::state::{Live, OpenCalls};
 use crate::backend::{Loaded, Mark, Result};
-use crate::model::StallReason;
+use crate::model::{StallReason, Status};
 use crate::replay::Stuck;
 use crate::replay::history::Turn;
 
@@ -65,11 +65,15 @@ impl Activation<'_> {
                 .await?;
             return Ok(false);
         }
-        let stuck = Stuck {
-            reason: StallReason::Unreadable,
-            message: problem.to_owned(),
-        };
-        self.stall_record(record, stuck).await?;
+        // One that is suspended stays so, or it would run as soon as it can be read.
+        let is_to_run = record.status != Status::Suspended || self.items.iter().any(|item| self.resumes(item, record));
+        if is_to_run {
+            let stuck = Stuck {
+                reason: StallReason::Unreadable,
+                message: problem.to_owned(),
+            };
+            self.stall_record(record, stuck).await?;
+        }
         Ok(matches!(self.all_to_inbox().await?, Step::Done))
     }
 

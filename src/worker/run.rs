@@ -68,7 +68,7 @@ impl Run {
         }
         let outcome = tokio::select! {
             biased;
-            outcome = self.work(&cancelled) => outcome,
+            outcome = self.work(&cancelled, is_leased) => outcome,
             () = hold.keep(&self, &cancelled) => Ok(()),
             () = self.runtime.engine.stop.cancelled() => Err(Error::transient("the worker stops")),
         };
@@ -93,11 +93,11 @@ impl Run {
         self.has_live_lease().await
     }
 
-    async fn work(&self, cancelled: &CancellationToken) -> Result<()> {
+    async fn work(&self, cancelled: &CancellationToken, is_leased: bool) -> Result<()> {
         let runtime = &self.runtime;
         let engine = &runtime.engine;
         let Some(code) = runtime.registry.find_activity(&self.task.name).cloned() else {
-            return self.pass_on().await;
+            return self.pass_on(is_leased).await;
         };
         let mut suspect = None;
         if self.is_redelivered {
@@ -259,7 +259,7 @@ impl Run {
     }
 
     /// The activity is not registered here: a live worker of the app that knows it gets the task; if there is none, the caller is told.
-    async fn pass_on(&self) -> Result<()> {
+    async fn pass_on(&self, is_leased: bool) -> Result<()> {
         let runtime = &self.runtime;
         let engine = &runtime.engine;
         let workers = engine
@@ -270,6 +270,12 @@ impl Run {
             .any(|worker| worker.id != runtime.id && worker.activities.contains(&self.task.name))
         {
             runtime.pause(PASS_ON_AFTER).await;
+            if is_leased {
+                // A message would be let go by whoever finds that the task is leased. The lease itself goes on.
+                return Err(Error::transient(
+                    "the activity is not registered here; another worker has it",
+                ));
+            }
             let task = TaskItem {
                 misses: self.task.misses + 1,
                 ..self.task.clone()

@@ -1,6 +1,7 @@
 //! What was sent to an app that does not exist: answered if the caller has a retry policy, else kept and tried again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::{debug, info, warn};
 
@@ -8,11 +9,13 @@ use super::consume::{consume, open};
 use super::delivery::Ticket;
 use super::due::{is_wanted, next_try};
 use super::runtime::Runtime;
-use crate::backend::{BUNDLE_TYPE, Delivery, DueEntry, Queue, Result, When};
+use crate::backend::{BUNDLE_TYPE, Delivery, DueEntry, Message, Queue, Result, When};
 use crate::engine::{EarlyEnd, ParkedEntry, encode, parked_key};
 use crate::fault::fault_point;
 use crate::model::{AppId, Failure, MessageId, Status, kinds};
 use crate::wire::{CompletionItem, Item, Outcome, StartItem};
+
+const PAUSE_BEFORE_SENDING_ON: Duration = Duration::from_millis(500);
 
 /// Takes unrouted messages until the worker drains.
 pub(super) async fn run(runtime: Arc<Runtime>) {
@@ -48,8 +51,7 @@ async fn handle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
         .await;
     };
     if delivery.properties.content_type.as_deref() != Some(BUNDLE_TYPE) {
-        let reason = format!("queue {target} does not exist: no worker of the app has ever started");
-        return dismiss(runtime, delivery, &target.local_name(), &reason).await;
+        return send_on(runtime, delivery, target).await;
     }
     let Some((bundle, delivery)) = open(runtime, delivery, &Queue::Unrouted).await? else {
         return Ok(());
@@ -69,6 +71,32 @@ async fn handle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
         fault_point("unrouted-handled");
         ticket.done();
     }
+    Ok(())
+}
+
+/// A raw start came before its app did, or while the app's queue had no way to it yet. If the queue is there now, that is where it goes.
+async fn send_on(runtime: &Runtime, delivery: Delivery, target: Queue) -> Result<()> {
+    let engine = &runtime.engine;
+    if engine
+        .retrying("depth", || engine.broker().depth(&target))
+        .await?
+        .is_none()
+    {
+        let reason = format!("queue {target} does not exist: no worker of the app has ever started");
+        return dismiss(runtime, delivery, &target.local_name(), &reason).await;
+    }
+    // A queue is bound just after it is declared. One whose worker died in between brings the message back here, again and again until a worker starts.
+    runtime.pause(PAUSE_BEFORE_SENDING_ON).await;
+    let message = Message {
+        queue: target,
+        body: delivery.body.clone(),
+        properties: delivery.properties.clone(),
+    };
+    engine
+        .retrying("publish", || engine.broker().publish(message.clone()))
+        .await?;
+    // A crash before this line: it comes twice, and counts once by its instance ID or message ID.
+    delivery.ack();
     Ok(())
 }
 

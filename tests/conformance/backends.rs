@@ -66,8 +66,14 @@ macro_rules! all_behaviours {
                 a_stalled_instance_keeps_events_and_can_be_ended,
                 a_workflow_that_takes_its_process_down_is_stopped,
                 redelivered_messages_that_change_nothing_are_no_crashes,
-                a_history_that_cannot_be_read_holds_up_nothing_else_and_can_be_ended,
+                a_resume_that_comes_late_tries_no_code,
                 code_that_was_dropped_by_replay_leaves_no_trace;
+            damage:
+                a_history_that_cannot_be_read_holds_up_nothing_else_and_can_be_ended,
+                a_suspended_instance_that_cannot_be_read_stays_suspended,
+                a_finished_instance_whose_effects_cannot_be_made_can_be_purged,
+                a_marked_turn_that_is_not_in_its_place_is_not_taken_for_done,
+                effects_that_cannot_be_made_do_not_hold_up_what_children_have_to_tell;
             due:
                 a_start_that_is_made_while_its_check_gives_it_up_is_not_lost,
                 a_start_that_was_given_up_is_asked_for_anew,
@@ -105,6 +111,7 @@ macro_rules! all_behaviours {
                 an_instance_that_is_suspended_twice_is_resumed_once,
                 a_suspended_instance_stays_so_in_another_worker,
                 a_pending_instance_is_suspended_and_resumed_without_a_worker,
+                a_suspend_that_comes_late_to_a_pending_instance_changes_nothing,
                 an_instance_ends_in_whatever_state_it_is,
                 an_end_wins_over_continue_as_new,
                 a_workflow_that_always_begins_anew_holds_up_nobody,
@@ -153,6 +160,7 @@ macro_rules! all_behaviours {
                 a_raw_start_counts_once_by_its_message_id,
                 a_raw_start_that_cannot_be_is_among_the_dead_with_its_reason,
                 a_raw_start_at_an_app_that_is_away_waits,
+                a_raw_start_that_came_before_its_app_runs_when_the_app_is_there,
                 a_raw_start_of_an_unknown_workflow_fails_and_says_so,
                 a_message_that_cannot_be_read_holds_up_no_queue;
             replicas:
@@ -177,7 +185,8 @@ macro_rules! all_behaviours {
                 a_body_that_panics_while_its_worker_stops_runs_again,
                 a_long_body_that_fails_while_its_worker_stops_runs_again,
                 tasks_that_may_be_deadly_run_one_at_a_time_beside_all_others,
-                tasks_that_may_be_deadly_leave_room_for_others_in_the_prefetch;
+                tasks_that_may_be_deadly_leave_room_for_others_in_the_prefetch,
+                a_leased_task_whose_activity_is_not_known_here_keeps_its_lease;
             time_limits:
                 a_call_that_does_not_start_in_time_never_runs,
                 a_call_to_an_unknown_app_does_not_start_in_time_either,
@@ -287,7 +296,8 @@ mod servers {
     suite! { Servers::default();
         deleted_by_hand:
             an_instance_whose_state_is_gone_is_missed_by_nobody,
-            an_instance_whose_history_is_gone_stalls_and_can_be_ended;
+            an_instance_whose_history_is_gone_stalls_and_can_be_ended,
+            a_marked_turn_that_is_gone_is_not_taken_for_done;
         users:
             a_result_counts_from_its_apps_own_user_alone;
     }

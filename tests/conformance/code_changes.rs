@@ -1,7 +1,8 @@
 //! Code that changes under running instances, and code that does what it must not; scenario 25.
 
-use leveret::backend::{Commit, Committed, Mark, Queue};
-use leveret::{Activity, Result, StallReason, Status, Workflow, WorkflowContext};
+use leveret::backend::Queue;
+use leveret::wire::{Command, CommandItem, Item};
+use leveret::{Activity, Result, StallReason, Status, Timestamp, Workflow, WorkflowContext};
 
 use crate::harness::*;
 use crate::programs::*;
@@ -152,6 +153,32 @@ pub(crate) async fn code_that_waits_for_a_foreign_future_is_told_so(h: &impl Har
     assert_eq!(done(&run).await, 7);
 }
 
+pub(crate) async fn a_resume_that_comes_late_tries_no_code(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let old = up(stage.worker("orders").workflow(MAIN, waiter)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for_status("orders", "one", Status::Running).await;
+    run.suspend("a break").and_wait(PATIENCE).await.unwrap();
+    old.stop().await;
+    let _new = up(stage.worker("orders").build_id("new").workflow(MAIN, one_then_two)).await;
+    let resume = CommandItem {
+        instance: run.instance().clone(),
+        command: Command::Resume {
+            reason: "a copy".into(),
+        },
+        issued_at: Timestamp::from_millis(0),
+        run: Some(run.run_id()),
+        parent: None,
+    };
+    let lane = Queue::Events(app("orders"), run.get().await.unwrap().lane.unwrap());
+    stage.publish(lane.clone(), vec![Item::Command(resume)]).await;
+    stage.wait_for_depth(lane, 0).await;
+    assert_eq!(run.get().await.unwrap().status, Status::Suspended);
+    // One that is in time does, and then the two do not fit.
+    run.resume("go on").await.unwrap();
+    stage.wait_for_status("orders", "one", Status::Stalled).await;
+}
+
 pub(crate) async fn a_stalled_instance_keeps_events_and_can_be_ended(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let _orders = up(stage
@@ -240,71 +267,6 @@ pub(crate) async fn redelivered_messages_that_change_nothing_are_no_crashes(h: &
     let _last = up(orders()).await;
     run.raise(GO, ()).await.unwrap();
     assert_eq!(done(&run).await, 7);
-}
-
-/// Appends a turn that no release can read, with effects that are yet to be made or without.
-async fn spoil(stage: &Stage, run: &leveret::Run<u64>, has_effects: bool) {
-    let record = stage.record("orders", run.instance().id.as_str()).await.unwrap();
-    let commit = Commit {
-        instance: run.instance().clone(),
-        guard: record.guard(),
-        id: leveret::CommitId::generate(),
-        turn: bytes::Bytes::from_static(b"not a turn"),
-        next_execution: None,
-        status: record.status,
-        lane: record.lane,
-        view: record.view.clone(),
-        outcome: None,
-        drop_input: false,
-        inbox_taken: 0,
-        inbox_kept: Vec::new(),
-        marks: if has_effects {
-            vec![Mark::Turn(record.version + 1)]
-        } else {
-            Vec::new()
-        },
-        cleared: Vec::new(),
-        claims_opened: Vec::new(),
-        claims_closed: Vec::new(),
-    };
-    assert!(matches!(
-        stage.backend.store().commit(&commit).await.unwrap(),
-        Committed::Applied { .. }
-    ));
-}
-
-pub(crate) async fn a_history_that_cannot_be_read_holds_up_nothing_else_and_can_be_ended(h: &impl Harness) {
-    let stage = Stage::new(h).await;
-    let mut one_at_a_time = settings();
-    one_at_a_time.prefetch = 1;
-    let first = up(stage.worker("orders").workflow(MAIN, waiter)).await;
-    let mut spoilt = Vec::new();
-    for (id, has_effects) in [("without effects", false), ("with effects", true)] {
-        let run = stage.client.start(MAIN, 7).id(id).await.unwrap();
-        stage.wait_for_status("orders", id, Status::Running).await;
-        spoilt.push((run, has_effects));
-    }
-    first.stop().await;
-    for (run, has_effects) in &spoilt {
-        spoil(&stage, run, *has_effects).await;
-    }
-    let _second = up(stage.worker("orders").settings(one_at_a_time).workflow(MAIN, waiter)).await;
-    for (run, _) in &spoilt {
-        run.raise(GO, ()).await.unwrap();
-        let id = run.instance().id.as_str();
-        let stalled = stage.wait_for_status("orders", id, Status::Stalled).await;
-        assert_eq!(
-            stalled.stall.as_ref().map(|stall| stall.reason),
-            Some(StallReason::Unreadable)
-        );
-    }
-    let other = stage.client.start(MAIN, 5).await.unwrap();
-    other.raise(GO, ()).await.unwrap();
-    assert_eq!(done(&other).await, 5);
-    for (run, _) in &spoilt {
-        run.terminate("enough").and_wait(PATIENCE).await.unwrap();
-        assert_eq!(run.get().await.unwrap().status, Status::Terminated);
-    }
 }
 
 pub(crate) async fn code_that_was_dropped_by_replay_leaves_no_trace(h: &impl Harness) {

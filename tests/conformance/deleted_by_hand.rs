@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use deadpool_redis::redis;
-use leveret::backend::{DueKind, Queue};
+use leveret::backend::{DueKind, Mark, Queue};
 use leveret::client::Error;
 use leveret::{Activity, ActivityContext, Event, Result, StallReason, Status, Workflow, WorkflowContext};
 
@@ -131,4 +131,22 @@ pub(crate) async fn an_instance_whose_history_is_gone_stalls_and_can_be_ended(h:
     stage.publish(home.clone(), vec![leveret::wire::Item::Wake(wake)]).await;
     stage.wait_for_depth(home, 0).await;
     assert_eq!(run.handle().purge().not_recursive().await.unwrap(), 1);
+}
+
+pub(crate) async fn a_marked_turn_that_is_gone_is_not_taken_for_done(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let orders = up(stage.worker("orders").workflow(MAIN, waiter)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    run.raise(GO, ()).await.unwrap();
+    assert_eq!(done(&run).await, 7);
+    orders.stop().await;
+    let record = stage.record("orders", "one").await.unwrap();
+    stage
+        .mark_again(run.instance(), &record, Mark::Turn(record.version + 1))
+        .await;
+    delete(&stage, &run, "history").await;
+    let refused = run.handle().purge().not_recursive().await.unwrap_err();
+    assert!(refused.to_string().contains("missing from the history"), "{refused}");
+    let purged = run.handle().purge().not_recursive().give_up_effects().await.unwrap();
+    assert_eq!(purged, 1);
 }

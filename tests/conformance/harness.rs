@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use leveret::backend::{Backend, Broker, Commit, Committed, DueEntry, DueKind, Mark, Message, Queue, Record, When};
 use leveret::client::InstanceInfo;
 use leveret::replay::history::{HistoryEvent, Turn};
@@ -133,20 +134,25 @@ impl Stage {
             build: None,
             events: Vec::new(),
         };
+        self.append(instance, record, turn.encode(), vec![mark]).await;
+    }
+
+    /// Appends what may or may not be a turn, as a commit does, with what it leaves unmade.
+    pub(crate) async fn append(&self, instance: &InstanceRef, record: &Record, turn: Bytes, marks: Vec<Mark>) {
         let commit = Commit {
             instance: instance.clone(),
             guard: record.guard(),
-            id: turn.commit,
-            turn: turn.encode(),
+            id: CommitId::generate(),
+            turn,
             next_execution: None,
             status: record.status,
             lane: record.lane,
             view: record.view.clone(),
-            outcome: None,
+            outcome: record.outcome.clone(),
             drop_input: false,
             inbox_taken: 0,
             inbox_kept: Vec::new(),
-            marks: vec![mark],
+            marks,
             cleared: Vec::new(),
             claims_opened: Vec::new(),
             claims_closed: Vec::new(),

@@ -11,6 +11,7 @@ use leveret::{
     ActivityContext, Event, OnConflict, Retention, RunningWorker, Settings, Status, Workflow, WorkflowContext,
 };
 
+use crate::between::{Call, with_store_behind};
 use crate::harness::*;
 use crate::programs::*;
 
@@ -163,6 +164,46 @@ pub(crate) async fn a_pending_instance_is_suspended_and_resumed_without_a_worker
     run.resume("on we go").await.unwrap();
     assert_eq!(done(&run).await, 7);
     drop(orders);
+}
+
+pub(crate) async fn a_suspend_that_comes_late_to_a_pending_instance_changes_nothing(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    stage.known_app("orders").await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    // Somebody asks for a suspend, and their process is frozen before it has looked at the instance.
+    let (asked, thawed) = (Tally::new(), Gate::new());
+    let gates = (asked.clone(), thawed.clone());
+    let frozen = with_store_behind(&stage.backend, move |call: Call| {
+        let (asked, thawed) = gates.clone();
+        Box::pin(async move {
+            match call.method {
+                "now" => drop(asked.add()),
+                "record" if asked.get() > 0 => {
+                    asked.add();
+                    thawed.pass().await;
+                }
+                _ => {}
+            }
+        })
+    });
+    let handle = leveret::Client::new(frozen).instance("orders", "one").unwrap();
+    let others = async {
+        asked.reach(2).await;
+        let store = stage.backend.store();
+        let asked_at = store.now().await.unwrap();
+        until("a later time", async || {
+            (store.now().await.unwrap() > asked_at).then_some(())
+        })
+        .await;
+        run.resume("no break").await.unwrap();
+        thawed.open();
+    };
+    let (suspended, ()) = tokio::join!(handle.suspend("a break").into_future(), others);
+    suspended.unwrap();
+    assert_eq!(run.get().await.unwrap().status, Status::Pending);
+    let _orders = waiting_orders(&stage).await;
+    run.raise(GO, ()).await.unwrap();
+    assert_eq!(done(&run).await, 7);
 }
 
 pub(crate) async fn an_instance_ends_in_whatever_state_it_is(h: &impl Harness) {

@@ -12,6 +12,7 @@ mod programs;
 mod calls_across_apps;
 mod children;
 mod code_changes;
+mod damage;
 mod deleted_by_hand;
 mod due;
 mod duplicates;

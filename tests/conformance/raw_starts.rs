@@ -112,6 +112,21 @@ pub(crate) async fn a_raw_start_at_an_app_that_is_away_waits(h: &impl Harness) {
     stage.wait_for_status("orders", "one", Status::Completed).await;
 }
 
+/// As one that comes between the declaration of the app's queue and its binding: no route leads to the queue yet, and then the queue is there.
+pub(crate) async fn a_raw_start_that_came_before_its_app_runs_when_the_app_is_there(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    stage.known_app("payments").await;
+    publish(
+        &stage,
+        r#"{"workflow": "main", "instance_id": "one", "input": 41}"#,
+        None,
+    )
+    .await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, add_one)).await;
+    stage.wait_for_status("orders", "one", Status::Completed).await;
+    assert_eq!(stage.depth(Queue::Dead(app("orders"))).await, 0);
+}
+
 pub(crate) async fn a_raw_start_of_an_unknown_workflow_fails_and_says_so(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let _orders = up(stage.worker("orders").workflow(MAIN, add_one)).await;

@@ -308,3 +308,47 @@ pub(crate) async fn tasks_that_may_be_deadly_leave_room_for_others_in_the_prefet
     }
     assert_eq!(begun.get(), 2);
 }
+
+pub(crate) async fn a_leased_task_whose_activity_is_not_known_here_keeps_its_lease(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, call)).await;
+    // One that knows the activity, and counts as live for long after its death.
+    let knowing = Settings {
+        heartbeat: millis(30_000),
+        ..short_deliveries()
+    };
+    let begun = Tally::new();
+    let hang = async |begun: Tally, _: ActivityContext, _: u64| {
+        begun.add();
+        std::future::pending::<()>().await;
+        ok(0)
+    };
+    let first = up(stage
+        .worker("payments")
+        .settings(knowing)
+        .activity(WORK, with(begun.clone(), hang)))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    begun.reach(1).await;
+    stage.wait_for_text("orders", "one", &["lease until"]).await;
+    drop(first);
+    let _unknowing = up(stage.worker("payments")).await;
+    // It takes the task over and hands it back; a message would be let go by whoever finds the lease.
+    let due = async || {
+        let leases = stage.due("payments", DueKind::Lease).await;
+        leases.first().expect("the lease stays").due
+    };
+    let mut last = due().await;
+    for _ in 0..4 {
+        last = until("the lease to be claimed or handed back", async || {
+            let now = due().await;
+            (now != last).then_some(now)
+        })
+        .await;
+    }
+    let _third = up(stage
+        .worker("payments")
+        .activity(WORK, async |_: ActivityContext, n: u64| ok(n)))
+    .await;
+    assert_eq!(done(&run).await, 7);
+}

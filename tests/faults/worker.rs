@@ -103,12 +103,7 @@ async fn start_by_hand(backend: &Backend) {
     let subject = std::env::var(SUBJECT).expect("a workflow and its input");
     let (workflow, input) = subject.split_once(' ').expect("two words");
     let queue = Queue::Workflows("orders".parse().expect("valid"));
-    // With a consumer the queue is bound as well as declared.
-    let is_up = async || {
-        let depth = backend.broker().depth(&queue).await.expect("answered");
-        depth.is_some_and(|depth| depth.consumers > 0)
-    };
-    while !is_up().await {
+    while backend.broker().depth(&queue).await.expect("answered").is_none() {
         tokio::time::sleep(LOOK_EVERY).await;
     }
     let body = format!(r#"{{"workflow": "{workflow}", "instance_id": "{SUBJECT_ID}", "input": {input}}}"#);
