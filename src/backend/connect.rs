@@ -136,7 +136,8 @@ async fn open_servers(_: Servers, _: Namespace, _: &Status) -> Result<Backend> {
         ("redis", cfg!(feature = "redis")),
     ]
     .into_iter()
-    .filter_map(|(name, is_on)| (!is_on).then(|| format!("`{name}`")))
+    .filter(|(_, is_on)| !is_on)
+    .map(|(name, _)| format!("`{name}`"))
     .collect();
     Err(Error::permanent(format!(
         "LEVERET_AMQP_URL and LEVERET_REDIS_URL are set, and this build cannot use them: build it with the feature {}",

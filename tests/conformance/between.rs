@@ -83,7 +83,7 @@ pub(crate) fn with_long_waits_behind(backend: &Backend, gate: Gate) -> Backend {
 }
 
 macro_rules! pass_on {
-    ($($method:ident($($argument:ident: $type:ty),*) -> $answer:ty $(, of $instance:ident)?;)+) => {
+    ($($method:ident($($argument:ident: $type:ty),*) -> $answer:ty $(, of $instance:expr)?;)+) => {
         #[async_trait::async_trait]
         impl Store for Between {
             $(async fn $method(&self, $($argument: $type),*) -> Result<$answer> {
@@ -105,7 +105,7 @@ pass_on! {
     record(instance: &InstanceRef) -> Option<Record>, of instance;
     load(instance: &InstanceRef, after: u64, inbox: usize) -> Option<Loaded>, of instance;
     turns(instance: &InstanceRef, execution: ExecutionId, after: u64, count: usize) -> Vec<Bytes>, of instance;
-    commit(commit: &Commit) -> Committed;
+    commit(commit: &Commit) -> Committed, of &commit.instance;
     clear_mark(instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> usize, of instance;
     deliver(deliver: &Deliver) -> Delivered;
     refuse(instance: &InstanceRef, request: &MessageId, keep: Duration) -> bool, of instance;

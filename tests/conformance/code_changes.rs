@@ -2,8 +2,9 @@
 
 use leveret::backend::Queue;
 use leveret::wire::{Command, CommandItem, Item};
-use leveret::{Activity, Result, StallReason, Status, Timestamp, Workflow, WorkflowContext};
+use leveret::{Activity, Result, StallReason, Status, Timestamp, Worker, Workflow, WorkflowContext};
 
+use crate::between::{Call, with_store_behind};
 use crate::harness::*;
 use crate::programs::*;
 
@@ -231,6 +232,66 @@ pub(crate) async fn a_workflow_that_takes_its_process_down_is_stopped(h: &impl H
     run.raise(GO, ()).await.unwrap();
     run.resume("mended").await.unwrap();
     assert_eq!(done(&run).await, 7);
+}
+
+pub(crate) async fn turns_that_may_be_deadly_run_one_at_a_time_beside_all_others(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    stage.known_app("orders").await;
+    let mut suspects = Vec::new();
+    for id in ["one", "two"] {
+        let run = stage.client.start(MAIN, 7).id(id).await.unwrap();
+        let token = stage.record("orders", id).await.unwrap().execution.derive("turn", 0);
+        stage
+            .backend
+            .store()
+            .begin_run(&app("orders"), &token.into())
+            .await
+            .unwrap();
+        suspects.push(run);
+    }
+    let mut dies = stage
+        .broker()
+        .consume(&Queue::Workflows(app("orders")), 2)
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        soon("a start", dies.next()).await.expect("a start");
+    }
+    drop(dies);
+    // Both were under way when their process died. One commits late; the other waits for that.
+    let (counted, gate) = (Tally::new(), Gate::new());
+    let seen = (counted.clone(), gate.clone());
+    let watched = with_store_behind(&stage.backend, move |call: Call| {
+        let (counted, gate) = seen.clone();
+        Box::pin(async move {
+            let is_healthy = call.instance.is_some_and(|instance| instance.id.as_str() == "healthy");
+            match call.method {
+                "runs" => drop(counted.add()),
+                "commit" if !is_healthy => gate.pass().await,
+                _ => {}
+            }
+        })
+    });
+    let begun = Tally::new();
+    let code = async |begun: Tally, ctx: WorkflowContext, n: u64| {
+        begun.add();
+        waiter(ctx, n).await
+    };
+    let _orders = up(Worker::new("orders", watched)
+        .settings(settings())
+        .workflow(MAIN, with(begun.clone(), code)))
+    .await;
+    begun.reach(1).await;
+    counted.reach(2).await;
+    let healthy = stage.client.start(MAIN, 5).id("healthy").await.unwrap();
+    healthy.raise(GO, ()).await.unwrap();
+    assert_eq!(done(&healthy).await, 5);
+    assert_eq!(begun.get(), 2, "one of the two, and the healthy one");
+    gate.open();
+    for run in suspects {
+        run.raise(GO, ()).await.unwrap();
+        assert_eq!(done(&run).await, 7);
+    }
 }
 
 pub(crate) async fn redelivered_messages_that_change_nothing_are_no_crashes(h: &impl Harness) {

@@ -58,6 +58,7 @@ impl<'a> Transaction<'a> {
     }
 
     /// Takes over what a nested transaction has written.
+    #[cfg(any(feature = "embedded", test))]
     pub(super) fn absorb(&mut self, writes: Writes) {
         self.writes.extend(writes);
     }
