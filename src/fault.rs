@@ -38,7 +38,10 @@ fn die() -> ! {
 
 /// Defects that are built in on purpose, for a simulation to find. Each is what somebody might write who has not thought of one thing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "testing"), allow(dead_code, unreachable_pub, reason = "nobody plants them"))]
+#[cfg_attr(
+    not(feature = "testing"),
+    allow(dead_code, unreachable_pub, reason = "nobody plants them")
+)]
 pub enum Defect {
     /// A commit's lost reply is taken for a conflict, and for whoever won to publish what the turn caused.
     LostReplyIsConflict,

@@ -14,7 +14,7 @@ use crate::model::Namespace;
 use crate::probes::Joined;
 
 /// First and longest pause between two attempts, without jitter.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(4));
+const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(1));
 
 impl From<ConfigError> for Error {
     fn from(error: ConfigError) -> Self {

@@ -60,8 +60,8 @@ pub trait Store: Send + Sync {
     /// Appends a turn, if the guard holds (I1). The same commit sent again answers `Applied`.
     async fn commit(&self, commit: &Commit) -> Result<Committed>;
 
-    /// Removes a mark, if the execution is the current one. Returns the number of marks left.
-    async fn clear_mark(&self, instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> Result<usize>;
+    /// Removes a mark, if the execution is the current one. Returns the number of marks left; `None` if there is no record (any more).
+    async fn clear_mark(&self, instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> Result<Option<usize>>;
 
     /// Puts an item into the inbox, or says to which lane it is to be sent. See [`Deliver`].
     async fn deliver(&self, deliver: &Deliver) -> Result<Delivered>;

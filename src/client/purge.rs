@@ -173,7 +173,7 @@ impl IntoFuture for PurgeMany {
 async fn purge(client: &Client, instance: &InstanceRef, run: Option<RunId>, manner: Manner) -> Result<u64, Error> {
     let Some(record) = client.record(instance).await? else {
         // A purge that was interrupted may have left its entry in the index.
-        unindex(client, instance).await?;
+        client.reach(client.engine().unindex(instance)).await?;
         return Ok(0);
     };
     if let Some(run) = run.filter(|run| *run != record.run) {
@@ -221,7 +221,7 @@ async fn delete(client: &Client, node: &Node, manner: Manner) -> Result<u64, Err
         match deleted {
             Deleted::Deleted | Deleted::Absent => {
                 // A crash here: an index entry without a record, which lists leave out; entries in the due-set, which remove themselves.
-                unindex(client, instance).await?;
+                client.reach(client.engine().unindex(instance)).await?;
                 let keys = [check_key(instance, &node.request), retention_key(node.execution)];
                 client
                     .ask("unschedule", || store.unschedule(&instance.app, &keys))
@@ -250,14 +250,4 @@ async fn drive_marks(client: &Client, instance: &InstanceRef, record: &Record, m
         }
         driven => driven.map(drop),
     }
-}
-
-/// Forgets an instance that has been deleted, unless its ID is in use again.
-async fn unindex(client: &Client, instance: &InstanceRef) -> Result<(), Error> {
-    client.ask("unindex", || client.store().unindex(instance)).await?;
-    if let Some(record) = client.record(instance).await? {
-        // Started anew in between: what we have just removed may have been its entry.
-        client.ask("index", || client.store().index(instance, &record)).await?;
-    }
-    Ok(())
 }

@@ -3,7 +3,7 @@
 use tracing::warn;
 
 use super::{Engine, check_key, retention_key};
-use crate::backend::{Deleted, Result};
+use crate::backend::{Deleted, Mark, Result};
 use crate::fault::{Defect, planted};
 use crate::model::{ExecutionId, InstanceRef};
 use crate::wire::TaskRef;
@@ -38,14 +38,32 @@ impl Engine {
                     let keys = [check_key(instance, &record.origin.request), retention_key(execution)];
                     self.retrying("unschedule", || self.store().unschedule(&instance.app, &keys))
                         .await?;
-                    self.retrying("unindex", || self.store().unindex(instance)).await?;
-                    // A new instance of the same ID may have been created and indexed in between.
-                    if let Some(record) = self.retrying("record", || self.store().record(instance)).await? {
-                        self.retrying("index", || self.store().index(instance, &record)).await?;
-                    }
+                    self.unindex(instance).await?;
                     return Ok(deleted);
                 }
             }
+        }
+    }
+
+    /// Forgets an instance that is gone, unless its ID is in use again.
+    pub(crate) async fn unindex(&self, instance: &InstanceRef) -> Result<()> {
+        self.retrying("unindex", || self.store().unindex(instance)).await?;
+        if let Some(record) = self.retrying("record", || self.store().record(instance)).await? {
+            // Started anew in between: what we have just removed may have been its entry.
+            self.retrying("index", || self.store().index(instance, &record)).await?;
+        }
+        Ok(())
+    }
+
+    /// Clears a mark whose effects were made. An instance that is gone by now was deleted by somebody who has made them too, and then our note in the
+    /// index came too late: it goes again.
+    pub(crate) async fn clear_mark(&self, instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> Result<()> {
+        let left = self
+            .retrying("clear mark", || self.store().clear_mark(instance, execution, mark))
+            .await?;
+        match left {
+            Some(_) => Ok(()),
+            None => self.unindex(instance).await,
         }
     }
 

@@ -120,11 +120,8 @@ impl Engine {
         );
         self.make(instance, &record, effects).await?;
         fault_point("ending-effects-made");
-        self.retrying("clear mark", || {
-            self.store()
-                .clear_mark(instance, commit.execution(), Mark::Turn(turn.version))
-        })
-        .await?;
+        self.clear_mark(instance, commit.execution(), Mark::Turn(turn.version))
+            .await?;
         // Only an earlier turn that cannot be read is still marked: its check stays.
         if status.is_terminal() && record.marks.iter().all(|mark| *mark == Mark::Turn(turn.version)) {
             self.forget_check(instance, &record).await?;

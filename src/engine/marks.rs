@@ -45,10 +45,7 @@ impl Engine {
         }
         for mark in &record.marks {
             warn!(%instance, %mark, "the effects of a turn are given up");
-            self.retrying("clear mark", || {
-                self.store().clear_mark(instance, record.execution, *mark)
-            })
-            .await?;
+            self.clear_mark(instance, record.execution, *mark).await?;
         }
         Ok(())
     }
@@ -66,10 +63,7 @@ impl Engine {
             Mark::Turn(version) => self.drive_turn(instance, record, version).await?,
         }
         fault_point("mark-driven");
-        self.retrying("clear mark", || {
-            self.store().clear_mark(instance, record.execution, mark)
-        })
-        .await?;
+        self.clear_mark(instance, record.execution, mark).await?;
         debug!(%instance, %mark, "mark driven");
         Ok(true)
     }

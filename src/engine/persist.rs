@@ -9,7 +9,7 @@ use tracing::warn;
 use crate::backend::{Clock, Result};
 
 const FIRST_WAIT: Duration = Duration::from_millis(20);
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Repeats an operation until it has an answer, because every operation of the traits may be repeated: what was transient or unknown is tried again,
 /// with back-off, until `stop` fires.

@@ -148,10 +148,6 @@ impl Engine {
         }
         self.drive_start(&new.instance, &record).await?;
         fault_point("start-published");
-        self.retrying("clear mark", || {
-            self.store().clear_mark(&new.instance, record.execution, Mark::Start)
-        })
-        .await?;
-        Ok(())
+        self.clear_mark(&new.instance, record.execution, Mark::Start).await
     }
 }

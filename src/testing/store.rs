@@ -92,7 +92,7 @@ impl Store for SimulatedStore {
             .await
     }
 
-    async fn clear_mark(&self, instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> Result<usize> {
+    async fn clear_mark(&self, instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> Result<Option<usize>> {
         self.request("clear_mark", self.store().clear_mark(instance, execution, mark))
             .await
     }

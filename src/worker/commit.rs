@@ -73,11 +73,7 @@ impl Activation<'_> {
         fault_point("turn-effects-made");
         let mark = Mark::Turn(commit.version());
         if commit.marks.contains(&mark) {
-            engine
-                .retrying("clear mark", || {
-                    engine.store().clear_mark(self.instance, commit.execution(), mark)
-                })
-                .await?;
+            engine.clear_mark(self.instance, commit.execution(), mark).await?;
         }
         state.record.marks.retain(|left| *left != mark);
         fault_point("turn-mark-cleared");

@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
 use super::activities::take_over;
+use super::batch::{Batch, CLAIM};
 use super::runtime::Runtime;
 use crate::backend::{DueEntry, DueKind, DueOutcome, Error, Mark, Queue, Record, Result};
 use crate::engine::{CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, decode};
@@ -18,11 +19,7 @@ use crate::wire::{Item, TimerItem, WakeItem};
 const BATCH: usize = 256;
 /// Batches under way at a time.
 const BATCHES: usize = 8;
-/// A claimed entry comes again after this, unless it was settled. Not a round number: an entry that its handler re-times is told from a claimed one by
-/// its time alone.
-const CLAIM: Duration = Duration::from_millis(10_007);
-/// What a handler may take of that. So much less that what became of the rest of its batch is settled while it is still ours: an entry that hangs each
-/// time would have the others of its batch come again with it.
+/// What a handler may take. An entry that hangs each time would else keep what became of the rest of its batch from being settled.
 const HANDLING: Duration = Duration::from_secs(7);
 /// Bounds of the wait between two checks of an instance.
 const CHECK_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
@@ -65,23 +62,37 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
 
 /// Handles a batch side by side, and settles those that are dealt with. The others come again when their claim is over.
 async fn handle_all(runtime: &Arc<Runtime>, entries: Vec<DueEntry>) {
-    let handled = futures_util::future::join_all(entries.into_iter().map(|entry| async {
+    let batch = Batch::new(&entries);
+    let (batch, entries) = (&batch, &entries);
+    let handled = futures_util::future::join_all(entries.iter().enumerate().map(|(place, entry)| async move {
         let clock = runtime.engine.backend.clock();
         let handled = tokio::select! {
             biased;
-            handled = handle(runtime, &entry) => handled,
+            handled = handle(runtime, entry) => handled,
             () = clock.sleep(HANDLING) => Err(Error::transient("it took too long")),
         };
         match handled {
-            Ok(outcome) => outcome.map(|outcome| (entry, outcome)),
+            Ok(Some(outcome)) => Some((place, outcome)),
+            Ok(None) => {
+                batch.let_go(place);
+                None
+            }
             Err(error) => {
                 debug!(%error, kind = ?entry.key.kind, "a due entry was not handled; it comes again");
+                batch.let_go(place);
                 None
             }
         }
-    }))
-    .await;
-    let settled: Vec<_> = handled.into_iter().flatten().collect();
+    }));
+    let handled = tokio::select! {
+        biased;
+        handled = handled => handled,
+        () = batch.keep(runtime) => return,
+    };
+    let handled = handled.into_iter().flatten();
+    let settled: Vec<_> = handled
+        .flat_map(|(place, outcome)| batch.settled(place, outcome))
+        .collect();
     if settled.is_empty() {
         return;
     }

@@ -6,6 +6,7 @@
 mod activation;
 mod activities;
 mod activity;
+mod batch;
 mod builder;
 mod cache;
 mod commit;

@@ -291,6 +291,32 @@ async fn a_full_redis_refuses_whole_changes_and_takes_them_later() {
     assert_eq!(store.create(&create).await.unwrap(), Created::Created);
 }
 
+/// Redis refuses whatever is to be queued for a transaction then, also what would make room.
+#[tokio::test]
+async fn what_a_full_redis_cannot_do_all_at_once_may_be_tried_again() {
+    let server = Server::start().await;
+    let store: Fresh = connect(&server.url()).await.unwrap();
+    let instance = instance("a");
+    running(&store, &instance).await;
+    let app = &instance.app;
+    let keys = [due_key(DueKind::Check, "a")];
+    let mut beside = Beside::open(&server.url()).await;
+    let _: () = beside.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    let refused = [
+        store.unindex(&instance).await,
+        store.unschedule(app, &keys).await,
+        store.leave(app, leveret::WorkerId::generate()).await,
+        store.adopt_app(app, 1).await.map(drop),
+    ];
+    for refused in refused {
+        let error = refused.expect_err("Redis is full");
+        assert_eq!(error.retryable(), Retryable::Transient, "{error}");
+        assert!(error.to_string().contains("maxmemory"), "{error}");
+    }
+    let _: () = beside.ask(&["CONFIG", "SET", "maxmemory", "0"]).await;
+    store.unindex(&instance).await.unwrap();
+}
+
 #[tokio::test]
 async fn scripts_that_were_flushed_are_loaded_again() {
     let server = Server::start().await;

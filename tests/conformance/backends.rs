@@ -78,7 +78,8 @@ macro_rules! all_behaviours {
             due:
                 a_start_that_is_made_while_its_check_gives_it_up_is_not_lost,
                 a_start_that_was_given_up_is_asked_for_anew,
-                a_due_entry_that_hangs_holds_up_no_other;
+                a_due_entry_that_hangs_holds_up_no_other,
+                the_claim_of_a_due_entry_is_short_and_renewed_while_it_is_handled;
             duplicates:
                 each_kind_of_message_counts_once,
                 what_comes_after_the_end_changes_nothing,
@@ -144,6 +145,7 @@ macro_rules! all_behaviours {
                 instances_are_listed_by_status_in_pages,
                 apps_and_their_workers_are_shown,
                 a_dead_worker_is_not_shown_for_long,
+                an_instance_that_is_purged_while_its_end_is_noted_leaves_no_note,
                 the_root_tells_the_whole_story;
             missing_targets:
                 a_task_waits_for_an_app_that_is_away,

@@ -106,7 +106,7 @@ pass_on! {
     load(instance: &InstanceRef, after: u64, inbox: usize) -> Option<Loaded>, of instance;
     turns(instance: &InstanceRef, execution: ExecutionId, after: u64, count: usize) -> Vec<Bytes>, of instance;
     commit(commit: &Commit) -> Committed, of &commit.instance;
-    clear_mark(instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> usize, of instance;
+    clear_mark(instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> Option<usize>, of instance;
     deliver(deliver: &Deliver) -> Delivered;
     refuse(instance: &InstanceRef, request: &MessageId, keep: Duration) -> bool, of instance;
     delete(instance: &InstanceRef, execution: ExecutionId, keep: Duration) -> Deleted, of instance;

@@ -1,7 +1,10 @@
 //! The due loop, which sees to it that nothing is forgotten: what it looks at while something else happens to it, or nothing answers.
 
-use leveret::backend::{DueEntry, DueKind};
-use leveret::{Event, Result, Worker, Workflow, WorkflowContext};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use leveret::backend::{DueEntry, DueKind, When};
+use leveret::{Event, Result, Timestamp, Worker, Workflow, WorkflowContext};
 
 use crate::between::{Call, with_long_waits_behind, with_store_behind};
 use crate::harness::*;
@@ -137,4 +140,49 @@ pub(crate) async fn a_due_entry_that_hangs_holds_up_no_other(h: &impl Harness) {
     }
     stuck.raise(GO, ()).await.unwrap();
     assert_eq!(done(&stuck).await, 7);
+}
+
+pub(crate) async fn the_claim_of_a_due_entry_is_short_and_renewed_while_it_is_handled(h: &impl Harness) {
+    // What a dead worker had claimed is another's after this.
+    const LONGEST: std::time::Duration = std::time::Duration::from_secs(1);
+    let stage = Stage::new(h).await;
+    let (is_held, answered, too_late) = (Arc::new(AtomicBool::new(false)), Gate::new(), Gate::new());
+    let held = (is_held.clone(), answered.clone());
+    let worker = with_store_behind(&stage.backend, move |call: Call| {
+        let (is_held, answered) = held.clone();
+        Box::pin(async move {
+            if call.method == "record" && is_held.load(Ordering::SeqCst) {
+                answered.pass().await;
+            }
+        })
+    });
+    // Nothing is given up as too late.
+    let worker = with_long_waits_behind(&worker, too_late);
+    let timer = async |ctx: WorkflowContext, n: u64| {
+        ctx.timer(std::time::Duration::from_secs(3600)).await?;
+        ok(n)
+    };
+    let _orders = up(Worker::new("orders", worker).settings(settings()).workflow(MAIN, timer)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    let timer = stage.wait_for_due("orders", DueKind::Timer, 1).await.remove(0);
+    is_held.store(true, Ordering::SeqCst);
+    let store = stage.backend.store();
+    let before = store.now().await.unwrap();
+    let now_due = [DueEntry { due: before, ..timer }];
+    store.schedule(&app("orders"), &now_due, When::Sooner).await.unwrap();
+    let moved_from = async |before: Timestamp| {
+        until("another time", async || {
+            let due = stage.due("orders", DueKind::Timer).await.first()?.due;
+            (due > before).then_some(due)
+        })
+        .await
+    };
+    let mut due = moved_from(before).await;
+    for _ in 0..3 {
+        assert!(due.since(store.now().await.unwrap()) <= LONGEST, "{due}");
+        due = moved_from(due).await;
+    }
+    answered.open();
+    assert_eq!(done(&run).await, 7);
+    stage.wait_for_due("orders", DueKind::Timer, 0).await;
 }

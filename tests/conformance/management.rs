@@ -2,8 +2,9 @@
 
 use leveret::client::{Filter, WaitingOn};
 use leveret::replay::history::HistoryEvent;
-use leveret::{ActivityContext, Payload, Result, Status, Workflow, WorkflowContext};
+use leveret::{ActivityContext, Payload, Result, Status, Worker, Workflow, WorkflowContext};
 
+use crate::between::{Call, with_store_behind};
 use crate::harness::*;
 use crate::programs::*;
 
@@ -211,4 +212,31 @@ pub(crate) async fn the_root_tells_the_whole_story(h: &impl Harness) {
         (&children[0].instance, children[0].status),
         (&instance("payments", "kid"), Some(Status::Completed))
     );
+}
+
+pub(crate) async fn an_instance_that_is_purged_while_its_end_is_noted_leaves_no_note(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let (noting, purged, forgotten) = (Gate::new(), Gate::new(), Gate::new());
+    let gates = (noting.clone(), purged.clone(), forgotten.clone());
+    let worker = with_store_behind(&stage.backend, move |call: Call| {
+        let (noting, purged, forgotten) = gates.clone();
+        Box::pin(async move {
+            match call.method {
+                "index" => {
+                    noting.open();
+                    purged.pass().await;
+                }
+                "unindex" => forgotten.open(),
+                _ => {}
+            }
+        })
+    });
+    let echo = async |_: WorkflowContext, n: u64| ok(n);
+    let _orders = up(Worker::new("orders", worker).settings(settings()).workflow(MAIN, echo)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    soon("the note of its end", noting.pass()).await;
+    assert_eq!(done(&run).await, 7);
+    assert_eq!(run.handle().purge().await.unwrap(), 1);
+    purged.open();
+    soon("the note to be taken back", forgotten.pass()).await;
 }

@@ -76,7 +76,9 @@ pub(crate) async fn messages_left(backend: &Backend) -> Vec<String> {
         if depth.messages == 0 {
             continue;
         }
-        let mut consumer = backend.broker().consume(&queue, 0).await.expect("subscribed");
+        // None is settled: after a look everything is where it was.
+        let prefetch = u16::try_from(depth.messages).unwrap_or(u16::MAX);
+        let mut consumer = backend.broker().consume(&queue, prefetch).await.expect("subscribed");
         for _ in 0..depth.messages {
             let Ok(delivery) = tokio::time::timeout(PATIENCE, consumer.next()).await else {
                 left.push(format!("{queue}: {depth:?}, and fewer come"));

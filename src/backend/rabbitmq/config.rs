@@ -39,7 +39,7 @@ pub struct RabbitMqConfig {
     /// First pause before a lost connection is built again: 100 ms. Doubles up to [`reconnect_cap`](Self::reconnect_cap). Jitter adds up to as much
     /// again.
     pub reconnect_first: Duration,
-    /// Longest pause between two attempts to connect: 5 s, without the jitter.
+    /// Longest pause between two attempts to connect: 1 s, without the jitter. Short, because the pause is what a server that is up again waits for.
     pub reconnect_cap: Duration,
     /// Most messages that are published and not yet confirmed: 512. Further publishes wait.
     pub unconfirmed: usize,
@@ -65,7 +65,7 @@ impl RabbitMqConfig {
             publish_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(30),
             reconnect_first: Duration::from_millis(100),
-            reconnect_cap: Duration::from_secs(5),
+            reconnect_cap: Duration::from_secs(1),
             unconfirmed: 512,
             message_bytes: 16 << 20,
             send_user: true,

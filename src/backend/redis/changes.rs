@@ -58,13 +58,13 @@ impl RedisStore {
         instance: &InstanceRef,
         execution: ExecutionId,
         mark: Mark,
-    ) -> Result<usize> {
+    ) -> Result<Option<usize>> {
         let call = script::CLEAR_MARK
             .on(&[&self.keys.instance(instance).meta()])
             .arg(execution.to_string())
             .arg(mark.to_string());
-        let left = call.send(&self.links).await?.optional_bytes()?.unwrap_or_default();
-        Ok(left.split(|byte| *byte == b' ').filter(|mark| !mark.is_empty()).count())
+        let left = call.send(&self.links).await?.optional_bytes()?;
+        Ok(left.map(|left| left.split(|byte| *byte == b' ').filter(|mark| !mark.is_empty()).count()))
     }
 
     pub(super) async fn deliver_item(&self, deliver: &Deliver) -> Result<Delivered> {

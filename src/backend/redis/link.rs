@@ -27,7 +27,7 @@ const TRIED_EVERY: Duration = Duration::from_secs(10);
 const QUEUED: usize = 1024;
 
 /// First and longest pause between two attempts to connect.
-pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// The pauses between attempts to connect, without an end.
 pub(super) fn pauses() -> impl Iterator<Item = Duration> {

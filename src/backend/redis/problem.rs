@@ -1,6 +1,6 @@
 //! What an error of Redis means: whether to try again, and what to tell a person.
 
-use deadpool_redis::redis::{ErrorKind, RedisError};
+use deadpool_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::backend::{Error, Retryable};
 
@@ -48,6 +48,9 @@ impl Problem {
 
     /// Of a command that was sent.
     pub(super) fn of_command(address: &str, what: &str, error: &RedisError) -> Self {
+        if error.kind() == ErrorKind::Server(ServerErrorKind::ExecAbort) {
+            return Self::of_transaction(address, what, error);
+        }
         let Some(code) = error.code() else {
             return match error.kind() {
                 ErrorKind::Io if error.is_connection_refusal() => {
@@ -66,7 +69,20 @@ impl Problem {
                 },
             };
         };
-        let said = error.detail().unwrap_or_default();
+        Self::of_answer(address, what, code, error.detail().unwrap_or_default())
+    }
+
+    /// Of a transaction that was not run, because one of its commands was refused when it was queued: that one says why.
+    fn of_transaction(address: &str, what: &str, error: &RedisError) -> Self {
+        let refused = error.clone().into_server_errors();
+        match refused.as_deref().and_then(|refused| refused.first()) {
+            Some((_, first)) => Self::of_answer(address, what, first.code(), first.details().unwrap_or_default()),
+            None => Self::transient(format!("Redis at {address} did not run {what}: {error}")),
+        }
+    }
+
+    /// Of an answer that refuses.
+    fn of_answer(address: &str, what: &str, code: &str, said: &str) -> Self {
         let text = format!("{code} {said}");
         match code {
             "WRONGPASS" => Self::wrong_credentials(address, &text),

@@ -103,7 +103,7 @@ impl Store for RedisStore {
         self.commit_turn(commit).await
     }
 
-    async fn clear_mark(&self, instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> Result<usize> {
+    async fn clear_mark(&self, instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> Result<Option<usize>> {
         self.remove_mark(instance, execution, mark).await
     }
 

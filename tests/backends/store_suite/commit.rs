@@ -192,23 +192,35 @@ pub(crate) async fn a_mark_stays_until_it_is_cleared(store: Fresh) {
     let (first, _) = apply(&store, &commit).await;
     assert_eq!(first.marks.len(), 3);
     let other = ExecutionId::generate();
-    assert_eq!(store.clear_mark(&instance, other, Mark::Start).await.unwrap(), 3);
+    assert_eq!(store.clear_mark(&instance, other, Mark::Start).await.unwrap(), Some(3));
     for _ in 0..2 {
-        assert_eq!(store.clear_mark(&instance, execution, Mark::Start).await.unwrap(), 2);
+        assert_eq!(
+            store.clear_mark(&instance, execution, Mark::Start).await.unwrap(),
+            Some(2)
+        );
     }
     // Turn 11 is not turn 1.
-    assert_eq!(store.clear_mark(&instance, execution, Mark::Turn(11)).await.unwrap(), 2);
+    assert_eq!(
+        store.clear_mark(&instance, execution, Mark::Turn(11)).await.unwrap(),
+        Some(2)
+    );
     let second = Commit {
         marks: vec![Mark::Turn(2), Mark::Turn(2)],
         cleared: vec![Mark::Turn(1), Mark::Turn(7)],
         ..turn(&instance, first.guard())
     };
     assert_eq!(apply(&store, &second).await.0.marks, [Mark::Turn(2), Mark::Run]);
-    assert_eq!(store.clear_mark(&instance, execution, Mark::Run).await.unwrap(), 1);
-    assert_eq!(store.clear_mark(&instance, execution, Mark::Turn(2)).await.unwrap(), 0);
+    assert_eq!(
+        store.clear_mark(&instance, execution, Mark::Run).await.unwrap(),
+        Some(1)
+    );
+    assert_eq!(
+        store.clear_mark(&instance, execution, Mark::Turn(2)).await.unwrap(),
+        Some(0)
+    );
     assert_eq!(record(&store, &instance).await.marks, []);
     let absent = super::fixture::instance("b");
-    assert_eq!(store.clear_mark(&absent, execution, Mark::Start).await.unwrap(), 0);
+    assert_eq!(store.clear_mark(&absent, execution, Mark::Start).await.unwrap(), None);
 }
 
 pub(crate) async fn continue_as_new_replaces_the_history(store: Fresh) {
@@ -249,7 +261,7 @@ pub(crate) async fn continue_as_new_replaces_the_history(store: Fresh) {
             .clear_mark(&instance, before.execution, Mark::Turn(1))
             .await
             .unwrap(),
-        1,
+        Some(1),
         "a mark belongs to its execution"
     );
     let late = turn(&instance, before.guard());

@@ -130,7 +130,7 @@ pub(crate) async fn a_marked_instance_is_not_replaced(store: Fresh) {
             .clear_mark(&instance, over.execution, Mark::Turn(2))
             .await
             .unwrap(),
-        0
+        Some(0)
     );
     assert_eq!(store.create(&create).await.unwrap(), Created::Created);
 }

@@ -149,7 +149,7 @@ impl Store for LocalStore {
         Ok(committed)
     }
 
-    async fn clear_mark(&self, instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> Result<usize> {
+    async fn clear_mark(&self, instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> Result<Option<usize>> {
         let instance = instance.clone();
         self.write(move |to, namespace, _| records::clear_mark(to, namespace, &instance, execution, mark))
             .await

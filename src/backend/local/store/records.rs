@@ -183,15 +183,15 @@ pub(super) fn clear_mark(
     instance: &InstanceRef,
     execution: ExecutionId,
     mark: Mark,
-) -> Result<usize> {
+) -> Result<Option<usize>> {
     let Some(mut record) = read(to, namespace, instance)? else {
-        return Ok(0);
+        return Ok(None);
     };
     if record.execution == execution && record.marks.contains(&mark) {
         record.marks.retain(|set| *set != mark);
         to.put_as(key(namespace, instance), &record);
     }
-    Ok(record.marks.len())
+    Ok(Some(record.marks.len()))
 }
 
 /// See [`Store::deliver`](crate::backend::Store::deliver).
