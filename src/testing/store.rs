@@ -22,9 +22,19 @@ pub(super) struct SimulatedStore {
 
 impl SimulatedStore {
     async fn request<T>(&self, name: &'static str, operation: impl Future<Output = Result<T>>) -> Result<T> {
+        self.request_of(name, None, operation).await
+    }
+
+    /// A request that may change an instance.
+    async fn request_of<T>(
+        &self,
+        name: &'static str,
+        instance: Option<&InstanceRef>,
+        operation: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let operation = async {
             let result = operation.await;
-            self.world.observed(&Observed::Request { name });
+            self.world.observed(&Observed::Request { name, instance });
             result
         };
         self.process.request(&self.world, operation).await
@@ -93,8 +103,12 @@ impl Store for SimulatedStore {
     }
 
     async fn clear_mark(&self, instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> Result<usize> {
-        self.request("clear_mark", self.store().clear_mark(instance, execution, mark))
-            .await
+        self.request_of(
+            "clear_mark",
+            Some(instance),
+            self.store().clear_mark(instance, execution, mark),
+        )
+        .await
     }
 
     async fn deliver(&self, deliver: &Deliver) -> Result<Delivered> {
@@ -107,7 +121,7 @@ impl Store for SimulatedStore {
     }
 
     async fn delete(&self, instance: &InstanceRef, execution: ExecutionId, keep: Duration) -> Result<Deleted> {
-        self.request("delete", self.store().delete(instance, execution, keep))
+        self.request_of("delete", Some(instance), self.store().delete(instance, execution, keep))
             .await
     }
 
