@@ -84,11 +84,11 @@ impl Play<'_> {
         text
     }
 
-    pub(crate) fn judge(&self, life: &Life, lived: &Lived) -> Result<(), String> {
+    pub(crate) fn judge(&self, number: usize, life: &Life, lived: &Lived) -> Result<(), String> {
         if lived.was_terminated && lived.ended == Ended::Terminated {
             return Ok(());
         }
-        model::check(&life.plan, &lived.ended)?;
+        model::check(&life.plan, &lived.ended, number > 0)?;
         let mut calls = Vec::new();
         model::calls_of(&life.plan, 1, &mut calls);
         for (key, round, most) in calls {

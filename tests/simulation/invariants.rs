@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use leveret::backend::{Commit, Committed, Created, Queue, Record};
+use leveret::backend::{Commit, Committed, Create, Created, Origin, Queue, Record};
 use leveret::replay::history::{HistoryEvent, Turn};
 use leveret::testing::{Observed, World};
 use leveret::wire::{Bundle, Item, Outcome, TaskRef};
@@ -116,6 +116,9 @@ impl State {
                             .insert(create.instance.clone(), parent.task.instance.clone()),
                         None => self.parents.remove(&create.instance),
                     };
+                }
+                if let Created::Exists(occupant) = result {
+                    is_of_the_same_parent(create, occupant)?;
                 }
                 self.note(world, &create.instance);
                 self.nothing_is_forgotten(world)
@@ -305,6 +308,20 @@ impl State {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// A child's ID can be taken only by a child of an earlier run of its parent.
+fn is_of_the_same_parent(create: &Create, occupant: &Record) -> Result<(), String> {
+    let parent = |origin: &Origin| origin.parent.as_ref().map(|link| link.task.clone());
+    match (parent(&create.origin), parent(&occupant.origin)) {
+        (Some(call), Some(its)) if its.instance == call.instance && its.execution != call.execution => Ok(()),
+        (None, _) => Ok(()),
+        _ if occupant.status.is_terminal() => Ok(()),
+        (call, its) => Err(format!(
+            "{} cannot be started by {call:?}, as it is there and belongs to {its:?}",
+            create.instance
+        )),
     }
 }
 

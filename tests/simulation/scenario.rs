@@ -60,8 +60,8 @@ impl<'a> Play<'a> {
         };
         for (root, lives) in self.script.roots.iter().zip(lived) {
             let lives = lives.map_err(|problem| format!("{}: {problem}", root.id))?;
-            for (life, lived) in root.lives.iter().zip(lives) {
-                self.judge(life, &lived)
+            for (number, (life, lived)) in root.lives.iter().zip(lives).enumerate() {
+                self.judge(number, life, &lived)
                     .map_err(|problem| format!("{}: {problem}", root.id))?;
             }
         }
