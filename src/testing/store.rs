@@ -37,6 +37,10 @@ impl SimulatedStore {
             self.world.observed(&Observed::Request { name, instance });
             result
         };
+        if instance.is_some() {
+            let operation = self.process.changing(&self.world, operation);
+            return self.process.request(&self.world, operation).await;
+        }
         self.process.request(&self.world, operation).await
     }
 
@@ -51,11 +55,9 @@ impl Store for SimulatedStore {
         let operation = async {
             let result = self.store().commit(commit).await?;
             self.world.observed(&Observed::Commit { commit, result });
-            if self.world.dice.happens(self.world.faults().dies_at_commit) {
-                self.process.die();
-            }
             Ok(result)
         };
+        let operation = self.process.changing(&self.world, operation);
         self.process.request(&self.world, operation).await
     }
 
@@ -68,6 +70,7 @@ impl Store for SimulatedStore {
             });
             Ok(result)
         };
+        let operation = self.process.changing(&self.world, operation);
         self.process.request(&self.world, operation).await
     }
 

@@ -14,7 +14,7 @@ use crate::script::{Chaos, HEALED};
 
 /// How often the fleet is looked at, in milliseconds.
 const LOOK_EVERY: u64 = 500;
-/// Deaths at a commit; a few more may happen before they are noticed.
+/// Deaths by chance; a few more may happen before they are noticed.
 const MOST_DEATHS: u32 = 2;
 
 /// An app's number, and a worker's among its replicas.
@@ -75,7 +75,7 @@ impl<'a> Fleet<'a> {
             if deaths >= MOST_DEATHS {
                 // No task is to be taken for a killer.
                 self.play.world.set_faults(Faults {
-                    dies_at_commit: 0.0,
+                    dies: 0.0,
                     ..script.faults.clone()
                 });
             }

@@ -36,7 +36,7 @@ impl<'a> Play<'a> {
             script,
             world,
             // After half of the time that a message may be held a body has a lease; a while is for the way to the store.
-            journal: Journal::new(Duration::from_millis(script.delivery_timeout * 3 / 4)),
+            journal: Journal::new(Duration::from_millis(script.delivery_timeout / 2 + 250)),
             watcher: Watcher::default(),
         }
     }

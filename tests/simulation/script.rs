@@ -91,7 +91,9 @@ impl Script {
             },
         };
         let cache = if rng.bool() { 1 << 20 } else { 0 };
-        let retention = (rng.u32(..3) == 0).then(|| rng.u64(..20_000));
+        // Often so short that a child is gone before its parent is looked at again.
+        let longest = if rng.bool() { 2_000 } else { 20_000 };
+        let retention = (rng.u32(..3) == 0).then(|| rng.u64(..longest));
         let has_old_build = rng.u32(..3) == 0;
         if rng.u32(..8) == 0 {
             return Self::of_long_bodies(seed, roots, &mut rng);
@@ -121,6 +123,7 @@ impl Script {
         let faults = Faults {
             latency: Duration::from_millis(2),
             cut: 0.01,
+            unnoticed: Duration::from_secs(4),
             ..Faults::default()
         };
         Self {
@@ -209,7 +212,7 @@ fn some_of(all: Faults, rng: &mut fastrand::Rng) -> Faults {
         to_two: some(all.to_two),
         overtaken: some(all.overtaken),
         cut: some(all.cut),
-        dies_at_commit: some(all.dies_at_commit),
+        dies: some(all.dies),
         ..all
     }
 }
