@@ -49,7 +49,7 @@ pub enum Defect {
     TimerIsNoEffect,
     /// Retention, purge or a new start deletes a turn that is still marked.
     MarkedTurnIsDeleted,
-    /// A completion is dropped because the live state does not know its task.
+    /// A completion is dropped because the live state, which may be older than the history, does not know its task.
     UnknownTaskIsDropped,
     /// The guard compares the version alone.
     GuardIsTheVersion,
@@ -81,7 +81,7 @@ pub enum Defect {
     ClaimIsTakenOnce,
     /// The taker of a start creates the instance if it is not there.
     TakerCreates,
-    /// A deleted child leaves no receipt for its parent's call.
+    /// A deleted child leaves no receipt for its parent's call, and nobody sees to it first that the parent does not start it again.
     NoReceiptIsLeft,
 }
 

@@ -70,7 +70,9 @@ impl Engine {
     /// The parent of a child that is to be deleted may still be marked: its process died before it saw the child's start confirmed. Whoever drives that
     /// mark would make the child anew if its receipt has lapsed by then, so it is driven while the child is there.
     pub(crate) async fn drive_parent(&self, call: Option<&TaskRef>) -> Result<()> {
-        let Some(call) = call else { return Ok(()) };
+        let Some(call) = call.filter(|_| !planted(Defect::NoReceiptIsLeft)) else {
+            return Ok(());
+        };
         let parent = self.retrying("record", || self.store().record(&call.instance)).await?;
         let Some(parent) = parent.filter(|parent| parent.execution == call.execution) else {
             return Ok(());

@@ -158,6 +158,12 @@ impl<O: DeserializeOwned> IntoFuture for Call<O> {
 }
 
 /// A child workflow call: await it, add options first, or [`detach`](Self::detach) it.
+///
+/// A child without a chosen [`id`](Self::id) has one that is derived from its parent's. If the parent's instance ID is used again (its last run is over
+/// and a new one is started), the new run's children come to have the same IDs as the last one's. A child of the last run may be active still: one that
+/// was detached, or whose parent was terminated without its children. Then the new run's call fails with `InstanceAlreadyExists`, and a new detached
+/// child is not started. The way out is to choose an ID that differs from run to run, made with [`ctx.uuid()`](super::WorkflowContext::uuid) for
+/// instance; a [`retry`](Self::retry) policy helps too, as each attempt derives an ID of its own.
 #[must_use = "a call does nothing until it is awaited or started"]
 pub struct Child<O> {
     machine: Shared,
@@ -177,7 +183,7 @@ impl<O: DeserializeOwned> Child<O> {
     }
 
     /// Chooses the child's instance ID: 1 to 200 printable bytes. Without it, it is `<parent>:<sequence number, 4 hex digits>`, a new one for each
-    /// attempt.
+    /// attempt, and the same in each run of the parent.
     pub fn id(mut self, id: impl AsRef<str>) -> Self {
         self.id = Some(InstanceId::chosen(id).map_err(invalid));
         self
@@ -213,6 +219,10 @@ impl<O: DeserializeOwned> Child<O> {
     }
 
     /// Starts it and forgets it: nobody waits for its result, and it is not terminated with its parent. Gives the child's name.
+    ///
+    /// It may outlive its parent. If the parent's ID is then used for a new run that detaches a child in its turn, choose an [`id`](Self::id) that
+    /// differs from run to run: a derived one is the same in both, and while the first child is active the second is not started, which only the
+    /// worker's log tells.
     ///
     /// # Errors
     /// A [`Failure`] if the call is not valid: a bad name, or an input over the limit.

@@ -37,7 +37,7 @@ impl Broker for SimulatedBroker {
             if world.dice.happens(faults.doubled) {
                 world.publish(message.clone()).await?;
             }
-            world.publish(message).await
+            self.process.changing(world, world.publish(message)).await
         };
         self.process.request(world, operation).await
     }
@@ -47,7 +47,10 @@ impl Broker for SimulatedBroker {
         let operation = async {
             let link = self.process.link();
             let consumer = self.world.broker().consume(queue, prefetch).await?;
-            Ok((Channel::open(consumer, link.clone()), link))
+            Ok((
+                Channel::open(self.world.clone(), self.process.clone(), consumer, link.clone()),
+                link,
+            ))
         };
         let (channel, link) = self.process.request(&self.world, operation).await?;
         let (sender, mirrored) = mpsc::unbounded_channel();
@@ -102,14 +105,14 @@ impl Channel {
         clippy::disallowed_methods,
         reason = "the broker's side does not belong to the process"
     )]
-    fn open(mut consumer: Box<dyn Consumer>, link: CancellationToken) -> Self {
+    fn open(world: Arc<Shared>, process: Arc<State>, mut consumer: Box<dyn Consumer>, link: CancellationToken) -> Self {
         let (sender, deliveries) = mpsc::unbounded_channel();
         let (cancel, mut cancelled) = mpsc::unbounded_channel::<oneshot::Sender<()>>();
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     biased;
-                    () = link.cancelled() => return,
+                    () = link.cancelled() => return unnoticed(&world, &process).await,
                     Some(answer) = cancelled.recv() => {
                         // Ending it twice is no error.
                         let _ = consumer.cancel().await;
@@ -124,11 +127,18 @@ impl Channel {
             }
             // Cancelled: what was handed out can still be settled.
             tokio::select! {
-                () = link.cancelled() => {}
+                () = link.cancelled() => unnoticed(&world, &process).await,
                 () = sender.closed() => {}
             }
         });
         Self { deliveries, cancel }
+    }
+}
+
+/// Until the broker has noticed that the connection broke.
+async fn unnoticed(world: &Shared, process: &State) {
+    if process.is_alive() {
+        tokio::time::sleep(world.dice.duration(world.faults().unnoticed)).await;
     }
 }
 

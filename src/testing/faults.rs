@@ -27,8 +27,12 @@ pub struct Faults {
     pub overtaken: Chance,
     /// With a request, or an acknowledgement, the process's connection breaks: what it had not acknowledged is delivered again.
     pub cut: Chance,
-    /// The process dies with a commit that is carried out: nobody has made its effects. [`Process::is_alive`](super::Process::is_alive) tells.
-    pub dies_at_commit: Chance,
+    /// How long the broker takes, at most, to notice that a connection broke: until then it keeps what was not acknowledged from others. That a
+    /// process died it notices at once.
+    pub unnoticed: Duration,
+    /// The process dies just before, or just after, something that it asked for is carried out: a commit, a new instance, a mark that is cleared, a
+    /// message. [`Process::is_alive`](super::Process::is_alive) tells.
+    pub dies: Chance,
 }
 
 impl Faults {
@@ -44,7 +48,8 @@ impl Faults {
             to_two: 0.03,
             overtaken: 0.05,
             cut: 0.003,
-            dies_at_commit: 0.01,
+            unnoticed: Duration::from_secs(5),
+            dies: 0.004,
         }
     }
 

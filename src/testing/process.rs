@@ -30,10 +30,11 @@ pub(super) struct State {
     is_spared: AtomicBool,
     /// Its clock minus the world's, in milliseconds.
     skew: AtomicI64,
-    changing: Mutex<Changing>,
+    moment: Mutex<Moment>,
 }
 
-struct Changing {
+/// What changes.
+struct Moment {
     /// It stands still until then.
     frozen_until: Option<Instant>,
     /// Fires when the connection of now breaks.
@@ -42,7 +43,7 @@ struct Changing {
 
 impl Process {
     pub(super) fn new(world: Arc<Shared>, name: String) -> Self {
-        let changing = Changing {
+        let moment = Moment {
             frozen_until: None,
             link: CancellationToken::new(),
         };
@@ -51,7 +52,7 @@ impl Process {
             is_dead: AtomicBool::new(false),
             is_spared: AtomicBool::new(false),
             skew: AtomicI64::new(0),
-            changing: Mutex::new(changing),
+            moment: Mutex::new(moment),
         };
         Self {
             world,
@@ -97,7 +98,7 @@ impl Process {
 
     /// Lets it stand still for a while, as SIGSTOP does: its connections stay open.
     pub fn freeze(&self, time: Duration) {
-        self.state.changing().frozen_until = Some(Instant::now() + time);
+        self.state.moment().frozen_until = Some(Instant::now() + time);
     }
 
     /// Breaks its connection to the broker: what it has not acknowledged is delivered again, to whoever is there.
@@ -138,11 +139,20 @@ impl fmt::Debug for Process {
 }
 
 impl State {
-    /// Kills it, unless it is spared.
-    pub(super) fn die(&self) {
-        if !self.is_spared.load(Ordering::Acquire) {
+    /// Throws the dice for its death.
+    pub(super) fn may_die(&self, world: &Shared) {
+        if world.dice.happens(world.faults().dies) && !self.is_spared.load(Ordering::Acquire) {
             self.kill();
         }
+    }
+
+    /// Carries something out that changes the servers' state: the process may die just before, or just after.
+    pub(super) async fn changing<T>(&self, world: &Shared, operation: impl Future<Output = T>) -> T {
+        self.may_die(world);
+        self.goes_on().await;
+        let value = operation.await;
+        self.may_die(world);
+        value
     }
 
     fn kill(&self) {
@@ -164,7 +174,7 @@ impl State {
                 // The dead do nothing, and their tasks end with the world.
                 std::future::pending::<()>().await;
             }
-            let frozen_until = self.changing().frozen_until.filter(|until| *until > Instant::now());
+            let frozen_until = self.moment().frozen_until.filter(|until| *until > Instant::now());
             match frozen_until {
                 Some(until) => tokio::time::sleep_until(until).await,
                 None => return,
@@ -174,16 +184,16 @@ impl State {
 
     /// The connection of now: fires when it breaks.
     pub(super) fn link(&self) -> CancellationToken {
-        self.changing().link.clone()
+        self.moment().link.clone()
     }
 
     pub(super) fn cut(&self) {
-        let broken = std::mem::take(&mut self.changing().link);
+        let broken = std::mem::take(&mut self.moment().link);
         broken.cancel();
     }
 
-    fn changing(&self) -> MutexGuard<'_, Changing> {
-        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    fn moment(&self) -> MutexGuard<'_, Moment> {
+        self.moment.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A request to a server and back, with what can go wrong on the way.

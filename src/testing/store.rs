@@ -22,11 +22,25 @@ pub(super) struct SimulatedStore {
 
 impl SimulatedStore {
     async fn request<T>(&self, name: &'static str, operation: impl Future<Output = Result<T>>) -> Result<T> {
+        self.request_of(name, None, operation).await
+    }
+
+    /// A request that may change an instance.
+    async fn request_of<T>(
+        &self,
+        name: &'static str,
+        instance: Option<&InstanceRef>,
+        operation: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let operation = async {
             let result = operation.await;
-            self.world.observed(&Observed::Request { name });
+            self.world.observed(&Observed::Request { name, instance });
             result
         };
+        if instance.is_some() {
+            let operation = self.process.changing(&self.world, operation);
+            return self.process.request(&self.world, operation).await;
+        }
         self.process.request(&self.world, operation).await
     }
 
@@ -41,11 +55,9 @@ impl Store for SimulatedStore {
         let operation = async {
             let result = self.store().commit(commit).await?;
             self.world.observed(&Observed::Commit { commit, result });
-            if self.world.dice.happens(self.world.faults().dies_at_commit) {
-                self.process.die();
-            }
             Ok(result)
         };
+        let operation = self.process.changing(&self.world, operation);
         self.process.request(&self.world, operation).await
     }
 
@@ -58,6 +70,7 @@ impl Store for SimulatedStore {
             });
             Ok(result)
         };
+        let operation = self.process.changing(&self.world, operation);
         self.process.request(&self.world, operation).await
     }
 
@@ -93,8 +106,12 @@ impl Store for SimulatedStore {
     }
 
     async fn clear_mark(&self, instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> Result<Option<usize>> {
-        self.request("clear_mark", self.store().clear_mark(instance, execution, mark))
-            .await
+        self.request_of(
+            "clear_mark",
+            Some(instance),
+            self.store().clear_mark(instance, execution, mark),
+        )
+        .await
     }
 
     async fn deliver(&self, deliver: &Deliver) -> Result<Delivered> {
@@ -107,7 +124,7 @@ impl Store for SimulatedStore {
     }
 
     async fn delete(&self, instance: &InstanceRef, execution: ExecutionId, keep: Duration) -> Result<Deleted> {
-        self.request("delete", self.store().delete(instance, execution, keep))
+        self.request_of("delete", Some(instance), self.store().delete(instance, execution, keep))
             .await
     }
 

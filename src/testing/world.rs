@@ -71,6 +71,8 @@ pub enum Observed<'a> {
     Request {
         /// The name of the [`Store`] method.
         name: &'static str,
+        /// The instance that it may have changed.
+        instance: Option<&'a InstanceRef>,
     },
 }
 

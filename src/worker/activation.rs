@@ -16,7 +16,7 @@ use super::homes::Successor;
 use super::runtime::Runtime;
 use super::state::Live;
 use super::turn::Opening;
-use crate::backend::{Record, Result};
+use crate::backend::{Mark, Record, Result};
 use crate::fault::{Defect, fault_point, planted};
 use crate::model::{ExecutionId, InstanceRef, Lane, MessageId, StallReason, Status, Timestamp};
 use crate::replay::Stuck;
@@ -207,6 +207,13 @@ impl<'a> Activation<'a> {
         {
             // The next execution may begin anew at once, and so might the one after: an end wins over that.
             return self.terminate_held(state, reason, recursive).await;
+        }
+        if planted(Defect::NextExecutionIsForgotten)
+            && state.renewal.is_none()
+            && state.record.marks.contains(&Mark::Run)
+        {
+            self.drop_all();
+            return Ok(Step::Done);
         }
         if let Some(refused) = self.prepare(state).await? {
             return Ok(refused);

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::delivery::Ticket;
-use super::run::Run;
+use super::run::{Run, Wait};
 use super::runtime::Runtime;
 use crate::backend::{DueEntry, DueOutcome, Result, When};
 use crate::engine::{LeaseEntry, encode, lease_key};
@@ -79,11 +79,12 @@ impl Hold {
         let runtime = self.runtime.clone();
         let message_time = runtime.settings.delivery_timeout / 2;
         let lease_time = message_time.min(runtime.settings.heartbeat * LEASE_HEARTBEATS);
-        let mut waiting = run.is_waiting.subscribe();
+        let mut waiting = run.wait.subscribe();
         loop {
-            let is_waiting = *waiting.borrow_and_update();
-            if self.needs_lease(message_time, lease_time, is_waiting) {
-                match self.renew(run, lease_time).await {
+            let wait = *waiting.borrow_and_update();
+            if self.needs_lease(message_time, lease_time, wait) {
+                match self.renew(run, lease_time, wait).await {
+                    Ok(true) if wait == Wait::Over => run.confirmed.notify_one(),
                     Ok(true) => {}
                     Ok(false) => {
                         warn!(activity = %run.task.name, caller = %run.task.caller.instance, "a task's lease was taken over by another worker, which runs it again");
@@ -115,18 +116,18 @@ impl Hold {
         }
     }
 
-    fn needs_lease(&self, message_time: Duration, lease_time: Duration, is_waiting: bool) -> bool {
+    fn needs_lease(&self, message_time: Duration, lease_time: Duration, wait: Wait) -> bool {
         let now = self.runtime.now();
         match &self.lease {
             // A third of it is over.
-            Some(lease) => !lease.is_renewed || lease.entry.due.since(now) <= lease_time * 2 / 3,
+            Some(lease) => wait == Wait::Over || !lease.is_renewed || lease.entry.due.since(now) <= lease_time * 2 / 3,
             // Without a ticket the lease was lost.
-            None => self.ticket.is_some() && (is_waiting || now.since(self.since) >= message_time),
+            None => self.ticket.is_some() && (wait != Wait::No || now.since(self.since) >= message_time),
         }
     }
 
     /// Writes or moves the lease. False if it is another's by now.
-    async fn renew(&mut self, run: &Run, lease_time: Duration) -> Result<bool> {
+    async fn renew(&mut self, run: &Run, lease_time: Duration, wait: Wait) -> Result<bool> {
         let runtime = self.runtime.clone();
         let (engine, app) = (&runtime.engine, &runtime.app);
         let now = runtime.now();
@@ -137,29 +138,30 @@ impl Hold {
                 engine
                     .retrying("settle due", || engine.store().settle_due(app, &moved))
                     .await?;
-                // Only a lease that was still ours has moved.
-                let stored = engine
-                    .retrying("due entry", || engine.store().due_entry(app, &lease.entry.key))
-                    .await?;
-                if stored.is_none_or(|stored| stored.due != due) {
-                    return Ok(false);
-                }
                 lease.entry.due = due;
                 lease.is_renewed = true;
+                // Only a lease that was still ours has moved.
+                let entry = lease.entry.clone();
+                return self.is_stored(&entry).await;
             }
-            none => {
+            None => {
                 let payload = encode(&LeaseEntry { task: run.task.clone() });
                 let entry = DueEntry {
                     key: lease_key(&run.task.message_id()),
                     due,
                     payload,
                 };
+                // A body that runs takes the lease from a task that waits, and never the other way round.
+                let when = if wait == Wait::No { When::Set } else { When::Sooner };
                 engine
                     .retrying("schedule", || {
-                        engine.store().schedule(app, std::slice::from_ref(&entry), When::Set)
+                        engine.store().schedule(app, std::slice::from_ref(&entry), when)
                     })
                     .await?;
-                *none = Some(Lease {
+                if wait != Wait::No && !self.is_stored(&entry).await? {
+                    return Ok(false);
+                }
+                self.lease = Some(Lease {
                     entry,
                     is_renewed: true,
                 });
@@ -170,6 +172,15 @@ impl Hold {
             }
         }
         Ok(true)
+    }
+
+    /// True if the lease in the store is this one: a lease is told from another's by its time.
+    async fn is_stored(&self, lease: &DueEntry) -> Result<bool> {
+        let engine = &self.runtime.engine;
+        let stored = engine
+            .retrying("due entry", || engine.store().due_entry(&self.runtime.app, &lease.key))
+            .await?;
+        Ok(stored.is_some_and(|stored| stored.due == lease.due))
     }
 
     /// The task is done with: its message and its lease go.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::{SemaphorePermit, watch};
+use tokio::sync::{Notify, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -24,13 +24,24 @@ use crate::wire::{CompletionItem, Item, Outcome, TaskItem};
 /// A task older than this is run only if its caller still wants it.
 const STALE_AFTER: Duration = Duration::from_secs(5);
 
+/// See [`Run::wait`].
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    No,
+    Waiting,
+    /// Its turn has come: the lease is looked at once more.
+    Over,
+}
+
 /// A task on its way through this worker.
 pub(super) struct Run {
     pub(super) runtime: Arc<Runtime>,
     pub(super) task: TaskItem,
     pub(super) is_redelivered: bool,
-    /// True while it waits for its turn to be the one that may be deadly.
-    pub(super) is_waiting: watch::Sender<bool>,
+    /// Whether it waits for its turn to be the one that may be deadly.
+    pub(super) wait: watch::Sender<Wait>,
+    /// Told once the wait is over and the lease is seen to be ours still.
+    pub(super) confirmed: Notify,
     /// Fires when another worker has the task's lease.
     pub(super) lost: CancellationToken,
 }
@@ -41,7 +52,8 @@ impl Run {
             runtime,
             task,
             is_redelivered,
-            is_waiting: watch::Sender::new(false),
+            wait: watch::Sender::new(Wait::No),
+            confirmed: Notify::new(),
             lost: CancellationToken::new(),
         }
     }
@@ -183,9 +195,16 @@ impl Run {
         if let Ok(permit) = self.runtime.suspect.try_acquire() {
             return Some(permit);
         }
-        self.is_waiting.send_replace(true);
+        self.wait.send_replace(Wait::Waiting);
         let permit = self.runtime.suspect.acquire().await.ok();
-        self.is_waiting.send_replace(false);
+        // A run that began before ours may have written a lease of its own since ours was last looked at.
+        self.wait.send_replace(Wait::Over);
+        tokio::select! {
+            biased;
+            () = self.lost.cancelled() => {}
+            () = self.confirmed.notified() => {}
+        }
+        self.wait.send_replace(Wait::No);
         permit
     }
 

@@ -61,6 +61,9 @@ impl Activation<'_> {
         let Some(mut execution) = state.execution.take() else {
             return Ok(Step::Reload);
         };
+        if planted(Defect::UnknownTaskIsDropped) && !self.is_current {
+            self.items.retain(|item| execution.examine(item) != Intake::Ahead);
+        }
         // The record's times never go back, even if the clock of the store's new primary does.
         let now = self.runtime.now().max(state.record.updated_at);
         let mut draft = Draft {
@@ -188,10 +191,6 @@ impl Activation<'_> {
             }
             Intake::Stray(reason) => {
                 draft.dropped.push(reason);
-                None
-            }
-            Intake::Ahead if planted(Defect::UnknownTaskIsDropped) => {
-                draft.dropped.push("unknown task");
                 None
             }
             Intake::Ahead => return Ok(Ok(false)),

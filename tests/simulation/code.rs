@@ -59,13 +59,8 @@ struct Entries {
     calls: BTreeMap<(String, u32), BTreeSet<TaskExecutionId>>,
     /// When bodies that run now began, by call and attempt.
     running: BTreeMap<(TaskExecutionId, u32), Vec<Instant>>,
-    /// Bodies that began beside one that had a lease.
-    beside_leases: u32,
     wrong: Option<String>,
 }
-
-/// One that has waited for its turn may begin while the other writes its lease.
-const MOST_BESIDE_LEASES: u32 = 2;
 
 impl Journal {
     pub(crate) fn new(leased_after: Duration) -> Self {
@@ -95,8 +90,7 @@ impl Journal {
         let running = entries.running.entry((id, attempt)).or_default();
         let is_leased = running.iter().any(|since| now - *since > self.leased_after);
         running.push(now);
-        entries.beside_leases += u32::from(is_leased);
-        if entries.beside_leases > MOST_BESIDE_LEASES {
+        if is_leased {
             let wrong = format!("step {} runs a second time beside a body with a lease", work.key);
             entries.wrong.get_or_insert(wrong);
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use leveret::backend::{Commit, Committed, Created, Queue, Record};
+use leveret::backend::{Commit, Committed, Create, Created, Origin, Queue, Record};
 use leveret::replay::history::{HistoryEvent, Turn};
 use leveret::testing::{Observed, World};
 use leveret::wire::{Bundle, Item, Outcome, TaskRef};
@@ -19,6 +19,8 @@ pub(crate) struct Watcher(Arc<Mutex<State>>);
 struct State {
     wrong: Option<String>,
     known: BTreeSet<InstanceRef>,
+    /// Records of those that are not over, or have marks.
+    unsettled: BTreeMap<InstanceRef, Record>,
     histories: BTreeMap<InstanceRef, History>,
     /// Calls and timers that have their end in a history.
     settled: BTreeSet<(ExecutionId, Sequence)>,
@@ -115,6 +117,10 @@ impl State {
                         None => self.parents.remove(&create.instance),
                     };
                 }
+                if let Created::Exists(occupant) = result {
+                    is_of_the_same_parent(create, occupant)?;
+                }
+                self.note(world, &create.instance);
                 self.nothing_is_forgotten(world)
             }
             Observed::Commit {
@@ -122,9 +128,15 @@ impl State {
                 result: Committed::Applied { .. },
             } => {
                 self.history_grows(world, commit)?;
+                self.note(world, &commit.instance);
                 self.nothing_is_forgotten(world)
             }
-            Observed::Request { name } if ["unschedule", "settle_due", "clear_mark", "delete"].contains(name) => {
+            Observed::Request { name, instance }
+                if ["unschedule", "settle_due", "clear_mark", "delete"].contains(name) =>
+            {
+                if let Some(instance) = instance {
+                    self.note(world, instance);
+                }
                 self.nothing_is_forgotten(world)
             }
             Observed::Published { body, .. } => {
@@ -216,16 +228,20 @@ impl State {
         Ok(())
     }
 
-    /// I4: whoever is not over, or has something to be made yet, is looked at again.
-    fn nothing_is_forgotten(&mut self, world: &World) -> Result<(), String> {
-        for instance in &self.known {
-            let Some(record) = at_once(world.servers().store().record(instance)) else {
-                continue;
-            };
-            if record.status.is_terminal() && record.marks.is_empty() {
-                continue;
+    /// The instance's record has changed.
+    fn note(&mut self, world: &World, instance: &InstanceRef) {
+        match at_once(world.servers().store().record(instance)) {
+            Some(record) if !record.status.is_terminal() || !record.marks.is_empty() => {
+                self.unsettled.insert(instance.clone(), record);
             }
-            if !at_once(world.has_check(instance, &record)) {
+            _ => drop(self.unsettled.remove(instance)),
+        }
+    }
+
+    /// I4: whoever is not over, or has something to be made yet, is looked at again.
+    fn nothing_is_forgotten(&self, world: &World) -> Result<(), String> {
+        for (instance, record) in &self.unsettled {
+            if !at_once(world.has_check(instance, record)) {
                 return Err(format!(
                     "I4: {instance} is {} with marks {:?}, and nothing looks at it again",
                     record.status, record.marks
@@ -292,6 +308,20 @@ impl State {
             _ => {}
         }
         Ok(())
+    }
+}
+
+/// A child's ID can be taken only by a child of an earlier run of its parent.
+fn is_of_the_same_parent(create: &Create, occupant: &Record) -> Result<(), String> {
+    let parent = |origin: &Origin| origin.parent.as_ref().map(|link| link.task.clone());
+    match (parent(&create.origin), parent(&occupant.origin)) {
+        (Some(call), Some(its)) if its.instance == call.instance && its.execution != call.execution => Ok(()),
+        (None, _) => Ok(()),
+        _ if occupant.status.is_terminal() => Ok(()),
+        (call, its) => Err(format!(
+            "{} cannot be started by {call:?}, as it is there and belongs to {its:?}",
+            create.instance
+        )),
     }
 }
 

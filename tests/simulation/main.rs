@@ -1,42 +1,40 @@
 //! The whole system, simulated: thousands of seeds, each a world of its own in which everything goes wrong.
 //!
-//! `LEVERET_SEEDS=100000 cargo test --release --all-features --test simulation many` plays that many; `LEVERET_SEED=17` plays that one alone.
+//! `LEVERET_SEEDS=100000 cargo test --release --all-features --test simulation many -- --nocapture` plays that many and tells how far it is;
+//! `LEVERET_SEED=17` plays that one alone.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod clients;
 mod code;
+mod end;
+mod fleet;
 mod invariants;
 mod model;
 mod plan;
 mod scenario;
+mod script;
+mod search;
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use leveret::testing::Defect;
-use scenario::{Script, play};
+use scenario::play;
+use script::Script;
+use search::{each, number};
 
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name} is {text:?}, and has to be a number")),
-    )
-}
-
-/// Plays a seed: the number of turns, or what was wrong and how to play it again.
-fn play_seed(seed: u64) -> Result<u64, String> {
+/// Plays a seed: the number of turns, or what was wrong.
+fn play_seed(seed: u64, defect: Option<Defect>) -> Result<u64, String> {
     let script = Script::draw(seed);
-    match std::panic::catch_unwind(|| play(&script, None)) {
-        Ok(Ok(turns)) => Ok(turns),
-        Ok(Err(wrong)) => Err(format!("seed {seed}: {wrong}\n{}\n", again(seed))),
-        Err(_) => Err(format!("seed {seed} panicked\n{}\n", again(seed))),
-    }
+    std::panic::catch_unwind(|| play(&script, defect)).unwrap_or_else(|_| Err("it panicked".into()))
 }
 
-fn again(seed: u64) -> String {
-    format!("play it again: LEVERET_SEED={seed} cargo test --release --all-features --test simulation many")
+/// What was wrong, and how to play it again.
+fn told(seed: u64, wrong: &str) -> String {
+    format!(
+        "seed {seed}: {wrong}\nplay it again: LEVERET_SEED={seed} cargo test --release --all-features --test simulation many\n"
+    )
 }
 
 #[test]
@@ -48,37 +46,19 @@ fn many_seeds_lose_nothing() {
             .with_ansi(false)
             .init();
         println!("{:#?}", Script::draw(seed));
-        if let Err(wrong) = play_seed(seed) {
-            panic!("{wrong}");
+        if let Err(wrong) = play_seed(seed, wanted_defect()) {
+            panic!("{}", told(seed, &wrong));
         }
         return;
     }
-    let seeds = number("LEVERET_SEEDS").unwrap_or(1000);
     let first = number("LEVERET_FIRST_SEED").unwrap_or(1);
-    let (next, turns, began) = (AtomicU64::new(first), AtomicU64::new(0), Instant::now());
-    let failed = Mutex::new(Vec::new());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= first + seeds {
-                        return;
-                    }
-                    match play_seed(seed) {
-                        Ok(played) => drop(turns.fetch_add(played, Ordering::Relaxed)),
-                        Err(wrong) => failed.lock().unwrap().push(wrong),
-                    }
-                    let done = seed - first + 1;
-                    if done.is_multiple_of(1000) {
-                        println!("{done} of {seeds} seeds in {:?}", began.elapsed());
-                    }
-                }
-            });
-        }
+    let seeds = number("LEVERET_SEEDS").unwrap_or(3000);
+    let (turns, began) = (AtomicU64::new(0), Instant::now());
+    let failed = each(first..first + seeds, |seed| {
+        let played = play_seed(seed, None).map_err(|wrong| told(seed, &wrong))?;
+        turns.fetch_add(played, Ordering::Relaxed);
+        Ok(())
     });
-    let failed = failed.into_inner().unwrap();
     assert!(
         failed.is_empty(),
         "{} of {seeds} seeds failed:\n{}",
@@ -109,41 +89,36 @@ const FOUND_BY: [(Defect, u64); 16] = [
 ];
 
 /// The defects that are planted are found: by the seed that is known to, or by another. With `LEVERET_SEEDS=3000` all of them are looked for from the
-/// first seed on.
+/// first seed on; with `LEVERET_DEFECT=LeaseIsIgnored` that one alone.
 #[test]
 fn planted_defects_are_found() {
     let most = number("LEVERET_SEEDS");
-    let defects: Vec<(Defect, Option<u64>)> = match most {
-        Some(_) => Defect::ALL.into_iter().map(|defect| (defect, None)).collect(),
-        None => FOUND_BY
-            .into_iter()
-            .map(|(defect, seed)| (defect, Some(seed)))
-            .collect(),
-    };
-    let most = most.unwrap_or(100);
-    let found_by = |(defect, known): (Defect, Option<u64>)| {
-        known.into_iter().chain(1..=most).find(|seed| {
-            let script = Script::draw(*seed);
-            !matches!(std::panic::catch_unwind(|| play(&script, Some(defect))), Ok(Ok(_)))
-        })
-    };
-    let next = Mutex::new(defects.into_iter());
-    let missed = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                loop {
-                    let Some(wanted) = next.lock().unwrap().next() else {
-                        return;
-                    };
-                    match found_by(wanted) {
-                        Some(seed) => println!("{:?}: found by seed {seed}", wanted.0),
-                        None => missed.lock().unwrap().push(wanted.0),
-                    }
-                }
-            });
+    let mut missed = Vec::new();
+    for defect in Defect::ALL {
+        if wanted_defect().is_some_and(|wanted| wanted != defect) {
+            continue;
         }
-    });
-    let missed = missed.into_inner().unwrap();
-    assert!(missed.is_empty(), "in {most} seeds these were not found: {missed:?}");
+        let known = FOUND_BY.iter().find(|(planted, _)| *planted == defect);
+        let known = known.map(|(_, seed)| *seed).filter(|_| most.is_none());
+        if known.is_some_and(|seed| play_seed(seed, Some(defect)).is_err()) {
+            continue;
+        }
+        match first_that_finds(defect, most.unwrap_or(100)) {
+            Some((seed, wrong)) => println!("{defect:?} survived {} seeds; then: {wrong}", seed - 1),
+            None => missed.push(defect),
+        }
+    }
+    assert!(missed.is_empty(), "these were not found: {missed:?}");
+}
+
+/// The defect that the environment names.
+fn wanted_defect() -> Option<Defect> {
+    let name = std::env::var("LEVERET_DEFECT").ok()?;
+    let named = Defect::ALL.into_iter().find(|defect| format!("{defect:?}") == name);
+    Some(named.unwrap_or_else(|| panic!("LEVERET_DEFECT is {name:?}, and has to be one of {:?}", Defect::ALL)))
+}
+
+/// The first seed that finds the defect, and what it shows.
+fn first_that_finds(defect: Defect, most: u64) -> Option<(u64, String)> {
+    search::first(1..most + 1, |seed| play_seed(seed, Some(defect)).err())
 }

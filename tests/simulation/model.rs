@@ -1,6 +1,6 @@
 //! What a plan may come to: the reference that the system is compared with. Plain code, nothing concurrent.
 
-use crate::plan::{CallPlan, NO_APP, Plan, Seen, Step, event_name, event_value, result_of};
+use crate::plan::{CallPlan, ChildPlan, NO_APP, Plan, Seen, Step, event_name, event_value, result_of};
 
 /// How an instance ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,15 +12,18 @@ pub(crate) enum Ended {
 }
 
 /// Says what is wrong with the end of an instance of this plan that nobody terminated.
-pub(crate) fn check(plan: &Plan, ended: &Ended) -> Result<(), String> {
+///
+/// `is_later_life` says that its ID may have been an earlier run's. Children of that one that nobody waits for may still be active, under the IDs that
+/// this one's children without a chosen ID come to have: such a call then fails.
+pub(crate) fn check(plan: &Plan, ended: &Ended, is_later_life: bool) -> Result<(), String> {
     match ended {
         Ended::Failed(kind) if plan.fails && kind == "PlanFailed" => Ok(()),
-        Ended::Completed(seen) if !plan.fails => check_seen(plan, seen),
+        Ended::Completed(seen) if !plan.fails => check_seen(plan, seen, is_later_life),
         other => Err(format!("ended as {other:?}, and its plan fails: {}", plan.fails)),
     }
 }
 
-fn check_seen(plan: &Plan, seen: &[Seen]) -> Result<(), String> {
+fn check_seen(plan: &Plan, seen: &[Seen], is_later_life: bool) -> Result<(), String> {
     let steps = plan.steps.len();
     let rounds = plan.rounds as usize + 1;
     if seen.len() != steps * rounds {
@@ -32,12 +35,13 @@ fn check_seen(plan: &Plan, seen: &[Seen]) -> Result<(), String> {
     }
     for (number, seen) in seen.iter().enumerate() {
         let (step, round) = (&plan.steps[number % steps], (number / steps) as u32);
-        check_step(step, round, seen).map_err(|problem| format!("step {number} ({step:?}): {problem}"))?;
+        check_step(step, round, seen, is_later_life)
+            .map_err(|problem| format!("step {number} ({step:?}): {problem}"))?;
     }
     Ok(())
 }
 
-fn check_step(step: &Step, round: u32, seen: &Seen) -> Result<(), String> {
+fn check_step(step: &Step, round: u32, seen: &Seen, is_later_life: bool) -> Result<(), String> {
     let is_right = match (step, seen) {
         (Step::Call(call), seen) => return check_call(call, round, seen),
         (Step::All(calls), Seen::Many(seen)) if calls.len() == seen.len() => {
@@ -46,9 +50,18 @@ fn check_step(step: &Step, round: u32, seen: &Seen) -> Result<(), String> {
                 .zip(seen)
                 .try_for_each(|(call, seen)| check_call(call, round, seen));
         }
-        (Step::Child(child), Seen::Child(seen)) => return check(&child.plan, &Ended::Completed(seen.clone())),
+        (Step::Child(child), Seen::Child(seen)) => {
+            let ended = Ended::Completed(seen.clone());
+            return check(&child.plan, &ended, has_earlier_lives(child, is_later_life));
+        }
         (Step::Child(child), Seen::Failed(kind)) if kind == "AppNotFound" => child.attempts > 1,
-        (Step::Child(child), Seen::Failed(kind)) => return check(&child.plan, &Ended::Failed(kind.clone())),
+        (Step::Child(child), Seen::Failed(kind)) if kind == "InstanceAlreadyExists" => {
+            child.id.is_none() && is_later_life
+        }
+        (Step::Child(child), Seen::Failed(kind)) => {
+            let ended = Ended::Failed(kind.clone());
+            return check(&child.plan, &ended, has_earlier_lives(child, is_later_life));
+        }
         (Step::Event { name, .. }, Seen::Event(Some(value))) => *value == event_value(&event_name(name, round)),
         (Step::Event { within, .. }, Seen::Event(None)) => within.is_some(),
         (Step::Race { call, .. }, Seen::Race(Some(seen))) => return check_call(call, round, seen),
@@ -61,6 +74,14 @@ fn check_step(step: &Step, round: u32, seen: &Seen) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("came to {seen:?}"))
+    }
+}
+
+/// A chosen ID is the child's alone, and every attempt's; a derived one is every run's of the parent.
+fn has_earlier_lives(child: &ChildPlan, is_later_life: bool) -> bool {
+    match child.id {
+        Some(_) => child.attempts > 1,
+        None => is_later_life,
     }
 }
 

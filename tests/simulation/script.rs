@@ -1,0 +1,218 @@
+//! Everything that is drawn from a seed: roots, a fleet of workers, and what happens to them. Data, so that it can be made smaller.
+
+use std::time::Duration;
+
+use leveret::testing::Faults;
+use leveret::{Limits, Retention, Settings};
+
+use crate::plan::{APPS, Generator, Root};
+
+/// Everything that is drawn from a seed. What goes wrong in the network is drawn while it is played.
+#[derive(Clone, Debug)]
+pub(crate) struct Script {
+    pub(crate) seed: u64,
+    pub(crate) roots: Vec<Root>,
+    /// What happens to the fleet, in milliseconds from the beginning.
+    pub(crate) chaos: Vec<(u64, Chaos)>,
+    pub(crate) faults: Faults,
+    /// How long finished instances are kept, in milliseconds.
+    pub(crate) retention: Option<u64>,
+    /// Workers of an app.
+    pub(crate) replicas: usize,
+    /// True if workers of an older build, without the new activity, are there at first.
+    pub(crate) has_old_build: bool,
+    /// Bytes of live workflows that a worker keeps.
+    pub(crate) cache: usize,
+    /// The broker's delivery timeout, in milliseconds.
+    pub(crate) delivery_timeout: u64,
+}
+
+/// Something that happens to one worker of an app, or to the broker.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Chaos {
+    /// SIGKILL, and a new one after a while.
+    Kill {
+        app: usize,
+        replica: usize,
+        back_after: u64,
+    },
+    Freeze {
+        app: usize,
+        replica: usize,
+        millis: u64,
+    },
+    Cut {
+        app: usize,
+        replica: usize,
+    },
+    Skew {
+        app: usize,
+        replica: usize,
+        millis: i64,
+    },
+    /// It stops in order, and one of the newest build comes.
+    Deploy {
+        app: usize,
+        replica: usize,
+    },
+    Block {
+        millis: u64,
+    },
+    /// All workers of an app die, and come back.
+    Blackout {
+        app: usize,
+        back_after: u64,
+    },
+}
+
+/// When everything is healed, in milliseconds.
+pub(crate) const HEALED: u64 = 25_000;
+
+impl Script {
+    pub(crate) fn draw(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let roots = 1 + rng.usize(..6);
+        let mut generator = Generator { rng: &mut rng, keys: 0 };
+        let roots = (0..roots).map(|number| generator.root(number)).collect();
+        let replicas = 1 + rng.usize(..3);
+        // Fewer deaths than a task may have: none is to be taken for a killer.
+        let mut deaths = 2;
+        let mut chaos: Vec<_> = (0..rng.usize(..12))
+            .map(|_| (rng.u64(..HEALED - 5_000), draw_chaos(&mut rng, replicas, &mut deaths)))
+            .collect();
+        chaos.sort_by_key(|(at, _)| *at);
+        let faults = match rng.u32(..4) {
+            0 => Faults::slow(Duration::from_millis(5)),
+            1 => Faults::bad_day(),
+            2 => some_of(Faults::bad_day(), &mut rng),
+            _ => Faults {
+                latency: Duration::from_millis(1 + rng.u64(..300)),
+                ..some_of(Faults::bad_day(), &mut rng)
+            },
+        };
+        let cache = if rng.bool() { 1 << 20 } else { 0 };
+        // Often so short that a child is gone before its parent is looked at again.
+        let longest = if rng.bool() { 2_000 } else { 20_000 };
+        let retention = (rng.u32(..3) == 0).then(|| rng.u64(..longest));
+        let has_old_build = rng.u32(..3) == 0;
+        if rng.u32(..8) == 0 {
+            return Self::of_long_bodies(seed, roots, &mut rng);
+        }
+        Self {
+            seed,
+            roots,
+            chaos,
+            faults,
+            retention,
+            replicas,
+            has_old_build,
+            cache,
+            delivery_timeout: 1_800_000,
+        }
+    }
+
+    /// Bodies that run for longer than their messages may be held, and a broker that delivers again and again; nobody dies, and the store is well. So a
+    /// body that runs under a lease runs alone.
+    fn of_long_bodies(seed: u64, mut roots: Vec<Root>, rng: &mut fastrand::Rng) -> Self {
+        for life in roots.iter_mut().flat_map(|root| &mut root.lives) {
+            life.plan.for_each_call(&mut |call| {
+                call.millis = 2_000 + rng.u64(..8_000);
+                call.timeout = None;
+            });
+        }
+        let faults = Faults {
+            latency: Duration::from_millis(2),
+            cut: 0.01,
+            unnoticed: Duration::from_secs(4),
+            ..Faults::default()
+        };
+        Self {
+            seed,
+            roots,
+            chaos: Vec::new(),
+            faults,
+            retention: None,
+            replicas: 2,
+            has_old_build: false,
+            cache: 1 << 20,
+            delivery_timeout: 4_000,
+        }
+    }
+
+    pub(crate) fn settings(&self) -> Settings {
+        Settings {
+            lanes: 2,
+            due_interval: Duration::from_millis(500),
+            parked_interval: Duration::from_secs(2),
+            shutdown_grace: Duration::from_secs(2),
+            retention: self.kept(),
+            delivery_timeout: Duration::from_millis(self.delivery_timeout),
+            limits: Limits {
+                cache_bytes: self.cache,
+                ..Limits::default()
+            },
+            ..Settings::default()
+        }
+    }
+
+    pub(crate) fn kept(&self) -> Retention {
+        let time = self.retention.map(Duration::from_millis);
+        Retention {
+            completed: time,
+            failed: time,
+            terminated: time,
+        }
+    }
+}
+
+fn draw_chaos(rng: &mut fastrand::Rng, replicas: usize, deaths: &mut u32) -> Chaos {
+    let (app, replica) = (rng.usize(..APPS.len()), rng.usize(..replicas));
+    match rng.u32(..9) {
+        0..=2 if *deaths > 0 => {
+            *deaths -= 1;
+            Chaos::Kill {
+                app,
+                replica,
+                back_after: rng.u64(..8_000),
+            }
+        }
+        3 if *deaths > 0 => {
+            *deaths -= 1;
+            Chaos::Blackout {
+                app,
+                back_after: rng.u64(..10_000),
+            }
+        }
+        4 => Chaos::Freeze {
+            app,
+            replica,
+            millis: rng.u64(..20_000),
+        },
+        5 => Chaos::Cut { app, replica },
+        6 => Chaos::Skew {
+            app,
+            replica,
+            millis: rng.i64(-60_000..60_000),
+        },
+        7 => Chaos::Block {
+            millis: rng.u64(..8_000),
+        },
+        _ => Chaos::Deploy { app, replica },
+    }
+}
+
+/// Each fault is there or not.
+fn some_of(all: Faults, rng: &mut fastrand::Rng) -> Faults {
+    let mut some = |chance: f64| if rng.bool() { chance * 2.0 } else { 0.0 };
+    Faults {
+        refused: some(all.refused),
+        answer_lost: some(all.answer_lost),
+        late: some(all.late),
+        doubled: some(all.doubled),
+        to_two: some(all.to_two),
+        overtaken: some(all.overtaken),
+        cut: some(all.cut),
+        dies: some(all.dies),
+        ..all
+    }
+}
