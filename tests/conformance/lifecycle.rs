@@ -37,7 +37,7 @@ pub(crate) async fn a_suspended_instance_keeps_what_arrives_and_goes_on_with_it(
     let _orders = up(stage
         .worker("orders")
         .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-            let timer = ctx.timer(millis(300)).start();
+            let timer = ctx.timer(millis(2000)).start();
             let activity = ctx.call(WORK, n).start();
             let number = ctx.event(NUMBER).await?;
             timer.await?;
