@@ -17,7 +17,7 @@ mod store;
 
 pub use crate::model::QueueType;
 pub(crate) use broker::BUNDLE_TYPE;
-pub use broker::{Acknowledge, Broker, Consumer, Delivery, Message, Properties, Queue, QueueDepth};
+pub use broker::{Acknowledge, Broker, Browse, Browsed, Consumer, Delivery, Message, Properties, Queue, QueueDepth};
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, Result, Retryable};
 pub use handle::Backend;

@@ -23,10 +23,12 @@
 
 mod api;
 mod command;
+mod dead;
 mod error;
 mod history;
 mod info;
 mod instance;
+mod letter;
 mod list;
 mod purge;
 mod raise;
@@ -39,10 +41,12 @@ mod waiting;
 
 pub use api::{Client, ClientBuilder};
 pub use command::{CommandState, StatusChange, Terminate};
+pub use dead::{DeadLetters, LetterFilter, Retried, RetriedLetter};
 pub use error::Error;
 pub use history::ChildInfo;
 pub use info::{InstanceInfo, InstanceSummary};
 pub use instance::Instance;
+pub use letter::{DeadLetter, LetterContent, OpenedLetter};
 pub use list::{Filter, List, Page, PageToken};
 pub use purge::{Purge, PurgeMany};
 pub use raise::{Raise, Raised};

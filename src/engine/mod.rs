@@ -9,6 +9,7 @@ mod due;
 mod effects;
 mod ending;
 mod marks;
+mod open;
 mod outbox;
 mod persist;
 mod start;

@@ -50,7 +50,7 @@ async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
                 runtime.tracker.spawn(run.attend(Hold::message(&runtime, ticket)));
             }
             other => {
-                if bury_item(&runtime, &other, "only tasks belong into an activities queue")
+                if bury_item(&runtime, &other, &origin, "only tasks belong into an activities queue")
                     .await
                     .is_ok()
                 {

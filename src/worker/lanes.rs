@@ -108,7 +108,7 @@ async fn handle(
                 ticket.done();
             }
             Item::Start(_) | Item::Task(_) => {
-                bury_item(runtime, &item, "starts and tasks do not belong into a lane").await?;
+                bury_item(runtime, &item, &origin, "starts and tasks do not belong into a lane").await?;
                 ticket.done();
             }
             item => match item.instance().filter(|instance| instance.app == runtime.app).cloned() {
@@ -123,7 +123,7 @@ async fn handle(
                     },
                 ),
                 None => {
-                    bury_item(runtime, &item, "the item is for an instance of another app").await?;
+                    bury_item(runtime, &item, &origin, "the item is for an instance of another app").await?;
                     ticket.done();
                 }
             },

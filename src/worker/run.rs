@@ -301,7 +301,8 @@ impl Run {
             self.runtime.app
         );
         warn!(activity = %self.task.name, caller = %self.task.caller.instance, "{message}");
-        bury_item(&self.runtime, &Item::Task(self.task.clone()), &message).await?;
+        let origin = Queue::Activities(self.runtime.app.clone());
+        bury_item(&self.runtime, &Item::Task(self.task.clone()), &origin, &message).await?;
         // A crash here: it is counted once more and ends here again.
         self.answer(Err(Failure::new(kinds::ACTIVITY_CRASHED, message).fatal()), true)
             .await?;

@@ -75,6 +75,14 @@ macro_rules! all_behaviours {
                 a_finished_instance_whose_effects_cannot_be_made_can_be_purged,
                 a_marked_turn_that_is_not_in_its_place_is_not_taken_for_done,
                 effects_that_cannot_be_made_do_not_hold_up_what_children_have_to_tell;
+            dead_letters:
+                letters_are_listed_with_reason_origin_and_age,
+                a_letter_that_is_retried_completes_its_call,
+                a_letter_whose_call_is_over_is_settled,
+                a_raw_start_that_is_retried_counts_once,
+                a_letter_that_cannot_be_processed_this_time_either_comes_back,
+                an_item_in_the_wrong_place_is_sent_to_where_it_belongs,
+                a_retry_that_ends_in_the_middle_loses_no_letter;
             due:
                 a_start_that_is_made_while_its_check_gives_it_up_is_not_lost,
                 a_start_that_was_given_up_is_asked_for_anew,

@@ -13,6 +13,7 @@ mod calls_across_apps;
 mod children;
 mod code_changes;
 mod damage;
+mod dead_letters;
 mod deleted_by_hand;
 mod due;
 mod duplicates;
