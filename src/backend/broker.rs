@@ -180,7 +180,7 @@ pub struct Browsed {
 }
 
 /// A look through a queue, from its first message on. While it lasts nobody else gets what it has found; when it ends, in whatever way, what was not
-/// removed is back: in its order, unless its process or its connection died or others looked at the same time.
+/// removed is back, in whatever order.
 #[async_trait::async_trait]
 pub trait Browse: Send {
     /// The next message; `None` if there is none now.

@@ -22,6 +22,7 @@
 //! ([`ClientBuilder::patience`]); waiting for a result is not, unless [`within`](ResultWait::within) says so.
 
 mod api;
+mod audit;
 mod command;
 mod dead;
 mod error;
@@ -40,6 +41,7 @@ mod wait;
 mod waiting;
 
 pub use api::{Client, ClientBuilder};
+pub use audit::{Audit, AuditReport, Finding, Repair, Trouble, Undecided};
 pub use command::{CommandState, StatusChange, Terminate};
 pub use dead::{DeadLetters, LetterFilter, Retried, RetriedLetter};
 pub use error::Error;

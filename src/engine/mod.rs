@@ -21,6 +21,7 @@ pub(crate) use due::{
 };
 pub(crate) use effects::{Effect, claim_terms, effects_of, started};
 pub(crate) use ending::{EarlyEnd, ended_by};
+pub(crate) use open::{Open, What};
 pub(crate) use outbox::Outbox;
 pub(crate) use persist::persist;
 pub(crate) use start::{FIRST_CHECK, NewInstance};

@@ -1,33 +1,94 @@
 //! What an execution's history leaves open, read off its events alone; and whether anybody still waits for an item.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::Engine;
-use crate::backend::{Record, Result};
-use crate::model::{InstanceRef, Sequence};
+use super::effects::{Effect, answer, effects_of};
+use crate::backend::{Error, Record, Result};
+use crate::model::{AppId, InstanceRef, Sequence, Timestamp};
 use crate::replay::history::{HistoryEvent, Turn};
 use crate::wire::{Item, TaskRef};
 
 /// Turns read at a time.
 const PAGE: usize = 100;
 
-/// Calls and timers that are scheduled and not over.
-fn apply(open: &mut BTreeSet<Sequence>, turn: &Turn) {
-    for event in &turn.events {
-        match event {
-            HistoryEvent::TaskScheduled { sequence, .. }
-            | HistoryEvent::ChildScheduled { sequence, .. }
-            | HistoryEvent::TimerCreated { sequence, .. } => {
-                open.insert(*sequence);
-            }
-            HistoryEvent::TaskCompleted { sequence, .. }
-            | HistoryEvent::TaskFailed { sequence, .. }
-            | HistoryEvent::ChildCompleted { sequence, .. }
-            | HistoryEvent::ChildFailed { sequence, .. }
-            | HistoryEvent::TimerFired { sequence } => {
-                open.remove(sequence);
-            }
-            _ => {}
+/// What an execution waits for, as far as its history tells. (Events it does not: a wait for one is no event.)
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outline {
+    /// Calls and timers that are scheduled and not over.
+    pub(crate) open: BTreeMap<Sequence, Open>,
+    /// The last event is continue-as-new: the next execution has not begun.
+    pub(crate) is_renewed: bool,
+}
+
+/// An open call or timer.
+#[derive(Clone, Debug)]
+pub(crate) struct Open {
+    /// The turn that scheduled it.
+    pub(crate) turn: u64,
+    /// When.
+    pub(crate) at: Timestamp,
+    pub(crate) what: What,
+    /// When its entry in the due-set was due at first, if it has one: a timer's, or that of a time limit.
+    pub(crate) due: Option<Timestamp>,
+}
+
+/// Which sort of thing is open.
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    Activity { app: AppId, name: String },
+    Child { instance: InstanceRef },
+    Timer,
+}
+
+impl Outline {
+    fn apply(&mut self, turn: &Turn) {
+        for event in &turn.events {
+            self.is_renewed = matches!(event, HistoryEvent::ContinuedAsNew { .. });
+            let (sequence, what, due) = match event {
+                HistoryEvent::TaskScheduled {
+                    sequence,
+                    app,
+                    name,
+                    limits,
+                    ..
+                } => {
+                    let (app, name) = (app.clone(), name.clone());
+                    let due = limits.first_check().map(|first| turn.at + first);
+                    (*sequence, What::Activity { app, name }, due)
+                }
+                HistoryEvent::ChildScheduled {
+                    sequence,
+                    instance,
+                    limits,
+                    detached: false,
+                    ..
+                } => {
+                    let due = limits.first_check().map(|first| turn.at + first);
+                    let instance = instance.clone();
+                    (*sequence, What::Child { instance }, due)
+                }
+                HistoryEvent::TimerCreated { sequence, due, .. } => (*sequence, What::Timer, Some(*due)),
+                HistoryEvent::TimerCancelled { sequence } => {
+                    match self.open.get_mut(sequence) {
+                        // A call goes on without its time limit.
+                        Some(open) if !matches!(open.what, What::Timer) => open.due = None,
+                        _ => drop(self.open.remove(sequence)),
+                    }
+                    continue;
+                }
+                HistoryEvent::TaskCompleted { sequence, .. }
+                | HistoryEvent::TaskFailed { sequence, .. }
+                | HistoryEvent::ChildCompleted { sequence, .. }
+                | HistoryEvent::ChildFailed { sequence, .. }
+                | HistoryEvent::TimerFired { sequence } => {
+                    self.open.remove(sequence);
+                    continue;
+                }
+                _ => continue,
+            };
+            let (turn, at) = (turn.version, turn.at);
+            self.open.insert(sequence, Open { turn, at, what, due });
         }
     }
 }
@@ -35,8 +96,8 @@ fn apply(open: &mut BTreeSet<Sequence>, turn: &Turn) {
 impl Engine {
     /// What the record's execution leaves open, as of the record's version; `None` if the instance is in another execution by now, or its history cannot
     /// be read as a whole.
-    async fn open_calls(&self, instance: &InstanceRef, record: &Record) -> Result<Option<BTreeSet<Sequence>>> {
-        let mut open = BTreeSet::new();
+    pub(crate) async fn outline(&self, instance: &InstanceRef, record: &Record) -> Result<Option<Outline>> {
+        let mut outline = Outline::default();
         let mut after = 0;
         while after < record.version {
             let page = self
@@ -47,11 +108,48 @@ impl Engine {
             }
             for bytes in page.iter().take((record.version - after) as usize) {
                 let Ok(turn) = Turn::decode(bytes) else { return Ok(None) };
-                apply(&mut open, &turn);
+                outline.apply(&turn);
             }
             after += page.len() as u64;
         }
-        Ok(Some(open))
+        Ok(Some(outline))
+    }
+
+    /// The effects of one turn that are about the call or timer of this number.
+    pub(crate) async fn effects_about(
+        &self,
+        instance: &InstanceRef,
+        record: &Record,
+        turn: u64,
+        sequence: Sequence,
+    ) -> Result<Vec<Effect>> {
+        let page = self
+            .retrying("turns", || self.store().turns(instance, record.execution, turn - 1, 1))
+            .await?;
+        let Some(bytes) = page.first() else {
+            return Ok(Vec::new());
+        };
+        let turn = Turn::decode(bytes).map_err(Error::permanent)?;
+        let parent = record.origin.parent.as_ref();
+        let own = super::timer_key(record.execution, sequence);
+        let mut effects = effects_of(instance, record.execution, record.lane, parent, &turn);
+        effects.retain(|effect| match effect {
+            Effect::Send(_, item) => matches!(&**item, Item::Task(task) if task.caller.sequence == sequence),
+            Effect::Child(child) => child.parent.as_ref().is_some_and(|link| link.task.sequence == sequence),
+            Effect::Schedule(entry) => entry.key == own,
+            _ => false,
+        });
+        Ok(effects)
+    }
+
+    /// Tells a child's end to the call that waits for it once more. False if there is nothing to tell: it is not over, or not that call's.
+    pub(crate) async fn tell_again(&self, child: &InstanceRef, record: &Record) -> Result<bool> {
+        let parent = record.origin.parent.as_ref();
+        let Some(answer) = record.outcome.clone().and_then(|outcome| answer(child, parent, outcome)) else {
+            return Ok(false);
+        };
+        self.make(child, record, vec![answer]).await?;
+        Ok(true)
     }
 
     /// Why nobody waits for the item any more, for a person; `None` if somebody does, or may.
@@ -87,8 +185,8 @@ impl Engine {
             return Ok(Some(format!("instance {instance} is in another execution by now")));
         }
         let Some(sequence) = sequence else { return Ok(None) };
-        let open = self.open_calls(instance, &record).await?;
-        let is_over = open.is_some_and(|open| !open.contains(&sequence));
+        let outline = self.outline(instance, &record).await?;
+        let is_over = outline.is_some_and(|outline| !outline.open.contains_key(&sequence));
         Ok(is_over.then(|| format!("call {sequence} of {instance} is over: its result is in the history")))
     }
 }

@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 
 use super::ActivityContext;
 use super::hold::Hold;
+use super::in_hand::Held;
 use super::runtime::Runtime;
 use super::starts::{PASS_ON_AFTER, bury_item};
 use crate::backend::{Claim, Error, Loaded, Queue, Result};
@@ -33,11 +34,14 @@ pub(super) struct Run {
     pub(super) is_waiting: watch::Sender<bool>,
     /// Fires when another worker has the task's lease.
     pub(super) lost: CancellationToken,
+    /// Tells that it is here for as long as it is.
+    _held: Held,
 }
 
 impl Run {
     pub(super) fn new(runtime: Arc<Runtime>, task: TaskItem, is_redelivered: bool) -> Self {
         Self {
+            _held: runtime.in_hand.take_task(&task, runtime.now()),
             runtime,
             task,
             is_redelivered,

@@ -65,6 +65,10 @@ async fn take_bundle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
     let tickets = Ticket::split(delivery, bundle.items.len());
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {
         match item {
+            Item::Probe(probe) => {
+                probe.marker.into_iter().for_each(|marker| runtime.in_hand.note(marker));
+                ticket.done();
+            }
             Item::Start(start) => begin(runtime, start, ticket, is_redelivered).await?,
             other => {
                 bury_item(runtime, &other, &origin, "only starts belong into a workflows queue").await?;
@@ -92,11 +96,13 @@ async fn begin(runtime: &Arc<Runtime>, start: StartItem, ticket: Ticket, is_rede
         return Ok(());
     }
     let instance = start.instance.clone();
+    let item = Item::Start(start);
     arrive(
         runtime,
         &instance,
         Arrival {
-            item: Item::Start(start),
+            _held: runtime.in_hand.take(&item, runtime.now()),
+            item,
             ticket,
             is_redelivered,
             lane: None,

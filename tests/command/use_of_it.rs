@@ -15,6 +15,14 @@ fn wrong_use_is_told_in_one_line() {
         (&["dead", "retry"], "say which to retry"),
         (&["dead", "drop", "--json"], "say which to drop"),
         (&["dead", "list"], "LEVERET_AMQP_URL"),
+        (&["audit"], "LEVERET_AMQP_URL"),
+        (&["audit", "--metrics", "127.0.0.1:0"], "--every"),
+        (&["audit", "--metrics", "nowhere", "--every", "5m"], "nowhere"),
+        (&["audit", "--every", "0s"], "--every 0s"),
+        (
+            &["audit", "--app", "no app", "--repair", "--grace", "x"],
+            "a whole number and a unit",
+        ),
     ] {
         let output = bare(arguments).output().unwrap();
         let said = text(&output.stderr);

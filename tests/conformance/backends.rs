@@ -30,6 +30,22 @@ macro_rules! suite {
 macro_rules! all_behaviours {
     ($harness:expr) => {
         suite! { $harness;
+            audit:
+                a_task_whose_message_is_deleted_is_sent_again,
+                a_task_that_was_lost_while_its_app_is_away_is_sent_again,
+                what_runs_is_leased_or_waits_is_left_alone,
+                a_start_whose_message_is_deleted_is_published_again,
+                a_result_whose_message_is_deleted_is_asked_for_again,
+                an_answer_of_a_child_whose_message_is_deleted_is_told_again,
+                a_timer_whose_entry_is_deleted_is_set_again,
+                a_task_whose_lease_is_deleted_is_sent_again,
+                effects_whose_mark_is_deleted_are_made,
+                a_next_execution_whose_mark_is_deleted_begins,
+                a_check_that_is_deleted_is_written_again,
+                queues_that_are_deleted_are_declared_and_their_tasks_sent_again,
+                queues_that_are_deleted_under_running_workers_cost_no_workflow,
+                what_is_left_over_is_removed_and_nothing_else,
+                audits_of_a_busy_namespace_find_nothing_and_change_nothing;
             calls_across_apps:
                 each_activity_runs_once_where_it_belongs,
                 results_come_back_through_a_chain_of_apps,

@@ -9,6 +9,7 @@ mod between;
 mod harness;
 mod programs;
 
+mod audit;
 mod calls_across_apps;
 mod children;
 mod code_changes;

@@ -1,14 +1,12 @@
 //! Looking through a queue: messages are got one by one on a channel of its own and stay unacknowledged. When the channel closes, in whatever way, the
-//! broker puts them back. A quorum queue (3.10.8) puts what a closing channel had back in any order, so that an orderly end hands each back first.
+//! broker puts them back: a classic queue in their places, a quorum queue (3.10.8) in any order.
 
-use std::collections::BTreeSet;
 use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::try_join_all;
 use lapin::Channel;
-use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
+use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -23,8 +21,6 @@ pub(super) struct Browsing {
     channel: Channel,
     /// The queue's name on the server.
     name: String,
-    /// What was found and not removed.
-    found: BTreeSet<u64>,
     loss: Loss,
     /// Longest time for one request.
     limit: Duration,
@@ -41,21 +37,12 @@ impl Browsing {
         let browsing = Self {
             channel,
             name: name.clone(),
-            found: BTreeSet::new(),
             loss: link.loss.clone(),
             limit: shared.config.request_timeout,
             tasks: shared.tasks.clone(),
         };
         // A get from a missing queue would say so too; but it is said here, before anything is done.
-        let options = QueueDeclareOptions {
-            passive: true,
-            ..Default::default()
-        };
-        browsing
-            .channel
-            .queue_declare(name.as_str().into(), options, FieldTable::default())
-            .await
-            .map_err(failed)?;
+        ask(&browsing.channel, &name).await.map_err(failed)?;
         Ok(browsing)
     }
 
@@ -81,7 +68,6 @@ impl Browse for Browsing {
         let Some(message) = self.request(get).await? else {
             return Ok(None);
         };
-        self.found.insert(message.delivery.delivery_tag);
         Ok(Some(Browsed {
             properties: properties::from_amqp(&message.delivery.properties),
             tag: message.delivery.delivery_tag,
@@ -90,40 +76,34 @@ impl Browse for Browsing {
     }
 
     async fn remove(&mut self, tag: u64) -> Result<()> {
-        if !self.found.remove(&tag) {
-            return Ok(());
-        }
         self.request(self.channel.basic_ack(tag, BasicAckOptions::default()))
             .await
     }
 
-    async fn close(mut self: Box<Self>) -> Result<()> {
-        let found = std::mem::take(&mut self.found);
-        self.request(hand_back(&self.channel, found)).await
+    async fn close(self: Box<Self>) -> Result<()> {
+        // The broker answers after it has dealt with all that came before on the channel.
+        self.request(self.channel.close(200, "done".into())).await
     }
 }
 
-/// Hands back what was found, in its order, and closes the channel. The broker answers that after it has dealt with all that came before.
-async fn hand_back(channel: &Channel, found: BTreeSet<u64>) -> lapin::Result<()> {
-    /// Frames that are on their way at a time.
-    const BATCH: usize = 1000;
-    let options = BasicNackOptions {
-        multiple: false,
-        requeue: true,
+/// Asks after a queue: an error if it does not exist.
+async fn ask(channel: &Channel, queue: &str) -> lapin::Result<()> {
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..Default::default()
     };
-    let found: Vec<u64> = found.into_iter().collect();
-    for batch in found.chunks(BATCH) {
-        try_join_all(batch.iter().map(|tag| channel.basic_nack(*tag, options))).await?;
-    }
-    channel.close(200, "done".into()).await
+    let asked = channel
+        .queue_declare(queue.into(), options, FieldTable::default())
+        .await;
+    asked.map(drop)
 }
 
 impl Drop for Browsing {
     fn drop(&mut self) {
         if self.channel.status().connected() {
-            let (channel, found) = (self.channel.clone(), std::mem::take(&mut self.found));
+            let channel = self.channel.clone();
             self.tasks.spawn(async move {
-                let closed = hand_back(&channel, found).await;
+                let closed = channel.close(200, "dropped".into()).await;
                 tracing::trace!(?closed, "a look through a queue was dropped");
             });
         }

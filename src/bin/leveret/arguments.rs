@@ -1,5 +1,6 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -20,9 +21,39 @@ docs/operations.md says what each finding means.";
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    /// Proves that every instance will go on, and finds what nothing would move and what is left over. Exit code 1 if something is wrong and not repaired.
+    Audit(Audit),
     /// Messages that could not be processed.
     #[command(subcommand)]
     Dead(Dead),
+}
+
+#[derive(Args)]
+pub(crate) struct Audit {
+    /// Drives again what is stuck, and removes what is left over.
+    #[arg(long)]
+    pub(crate) repair: bool,
+    /// Only instances of this app. Default: of all.
+    #[arg(long, value_name = "APP")]
+    pub(crate) app: Option<String>,
+    /// Leaves alone what was scheduled less than this long ago.
+    #[arg(long, value_name = "AGE", default_value = "30s", value_parser = duration)]
+    pub(crate) grace: Duration,
+    /// How long to wait for a marker to come out of a queue before what may be in it is left undecided.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub(crate) patience: Duration,
+    /// Audits again and again, so long after the last, until it is stopped.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) every: Option<Duration>,
+    /// Serves the numbers of the last audit to Prometheus at http://ADDRESS/metrics, such as 0.0.0.0:9187. Needs --every.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics: Option<SocketAddr>,
+    /// Writes the report as one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// How long to wait for the servers.
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub(crate) wait: Duration,
 }
 
 #[derive(Subcommand)]

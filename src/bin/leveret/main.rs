@@ -4,6 +4,7 @@
 //! cannot mean anything as it was given.
 
 mod arguments;
+mod audit;
 mod connect;
 mod dead;
 mod output;
@@ -23,6 +24,7 @@ async fn main() -> ExitCode {
     };
     output::log_to_stderr();
     let done = match arguments.command {
+        Command::Audit(arguments) => audit::run(arguments).await,
         Command::Dead(command) => dead::run(command).await,
     };
     match done {
