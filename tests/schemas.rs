@@ -393,6 +393,7 @@ fn every_item_fits_its_schema_alone_and_in_a_bundle() {
     let wake = WakeItem { instance: instance() };
     let probe = ProbeItem {
         worker: Uuid::from_u128(5).into(),
+        marker: Some(Uuid::from_u128(6).into()),
     };
     let completions = [
         completion(Outcome::Completed(payload())),

@@ -42,6 +42,22 @@ impl Queue {
             Queue::Unrouted => None,
         }
     }
+
+    /// The queue of this [`local_name`](Self::local_name); `None` if it is not the exact name of one.
+    pub fn from_local_name(name: &str) -> Option<Self> {
+        let parts: Vec<&str> = name.split('.').collect();
+        let app = |name: &str| AppId::new(name).ok();
+        let queue = match parts[..] {
+            ["unrouted"] => Queue::Unrouted,
+            [name, "workflows"] => Queue::Workflows(app(name)?),
+            [name, "activities"] => Queue::Activities(app(name)?),
+            [name, "dead"] => Queue::Dead(app(name)?),
+            [name, "events", lane] => Queue::Events(app(name)?, lane.parse::<Lane>().ok()?),
+            _ => return None,
+        };
+        // `events.03` and `events.+3` parse as a number and name no queue.
+        (queue.local_name() == name).then_some(queue)
+    }
 }
 
 impl fmt::Display for Queue {
@@ -152,6 +168,41 @@ pub trait Consumer: Send {
     async fn cancel(&mut self) -> Result<()>;
 }
 
+/// A message that was found by looking through a queue.
+#[derive(Clone, Debug)]
+pub struct Browsed {
+    /// What it says.
+    pub body: Bytes,
+    /// What stands beside it.
+    pub properties: Properties,
+    /// Names it towards [`Browse::remove`].
+    pub tag: u64,
+}
+
+/// A look through a queue, from its first message on. While it lasts nobody else gets what it has found; when it ends, in whatever way, what was not
+/// removed is back, in whatever order.
+#[async_trait::async_trait]
+pub trait Browse: Send {
+    /// The next message; `None` if there is none now.
+    ///
+    /// # Errors
+    /// The look is over, and what was not removed is back: begin another.
+    async fn next(&mut self) -> Result<Option<Browsed>>;
+
+    /// Takes a message that was found out of the queue for good. Certain only once [`close`](Self::close) has returned: until then a crash of this
+    /// process or of the broker may bring it back.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next); whether it was removed is unknown.
+    async fn remove(&mut self, tag: u64) -> Result<()>;
+
+    /// Ends the look, and returns when the broker knows what was removed and has put the rest back.
+    ///
+    /// # Errors
+    /// Whether everything was removed is unknown.
+    async fn close(self: Box<Self>) -> Result<()>;
+}
+
 /// How full a queue is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueDepth {
@@ -182,6 +233,13 @@ pub trait Broker: Send + Sync {
     /// # Errors
     /// Permanent if the queue does not exist.
     async fn consume(&self, queue: &Queue, prefetch: u16) -> Result<Box<dyn Consumer>>;
+
+    /// Looks through a queue that nobody consumes. (AMQP cannot peek: what is looked at is taken, and put back.) Two who look at the same time find
+    /// each a part.
+    ///
+    /// # Errors
+    /// Permanent if the queue does not exist.
+    async fn browse(&self, queue: &Queue) -> Result<Box<dyn Browse>>;
 
     /// How full a queue is, or `None` if it does not exist. For people and for deciding whether an app exists.
     async fn depth(&self, queue: &Queue) -> Result<Option<QueueDepth>>;

@@ -17,7 +17,7 @@ mod store;
 
 pub use crate::model::QueueType;
 pub(crate) use broker::BUNDLE_TYPE;
-pub use broker::{Acknowledge, Broker, Consumer, Delivery, Message, Properties, Queue, QueueDepth};
+pub use broker::{Acknowledge, Broker, Browse, Browsed, Consumer, Delivery, Message, Properties, Queue, QueueDepth};
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, Result, Retryable};
 pub use handle::Backend;
@@ -27,6 +27,6 @@ pub use rabbitmq::{RabbitMq, RabbitMqConfig};
 pub use redis::{RedisConfig, RedisStore};
 pub use store::{
     App, Claim, ClaimTerms, ClaimVerdict, Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver,
-    Delivered, DueEntry, DueKey, DueKind, DueOutcome, Guard, IndexFilter, IndexPage, Loaded, Mark, Origin, Progress,
-    Record, Stall, Store, View, Watch, When, WorkerInfo,
+    Delivered, DueEntry, DueKey, DueKind, DueOutcome, DuePage, Guard, Holding, IndexFilter, IndexPage, Loaded, Mark,
+    Origin, Progress, Record, Stall, Store, Stray, Survey, View, Watch, When, WorkerInfo,
 };

@@ -6,13 +6,16 @@
 mod directory;
 mod due;
 mod record;
+mod survey;
 
-pub use directory::{App, IndexFilter, IndexPage, WorkerInfo};
+pub use directory::{App, Holding, IndexFilter, IndexPage, WorkerInfo};
 pub use due::{DueEntry, DueKey, DueKind, DueOutcome, When};
 pub use record::{
     Claim, ClaimTerms, ClaimVerdict, Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver, Delivered,
     Guard, Loaded, Mark, Origin, Progress, Record, Stall, View,
 };
+
+pub use survey::{DuePage, Stray, Survey};
 
 use std::time::Duration;
 
@@ -124,6 +127,18 @@ pub trait Store: Send + Sync {
 
     /// Entries of a kind in order of their time, from the start: at most `most`. For people and audits.
     async fn due_entries(&self, app: &AppId, kind: DueKind, most: usize) -> Result<Vec<DueEntry>>;
+
+    /// A page of about `most` entries of all kinds, so that all of them can be looked at bit by bit. `after` is the `next` of the page before.
+    async fn due_page(&self, app: &AppId, after: Option<&str>, most: usize) -> Result<DuePage>;
+
+    // --- audits
+
+    /// A page of what the store holds of instances, of all apps, found without index and due-set: it looks at about `most` keys. `after` is the `next`
+    /// of the page before.
+    async fn survey(&self, after: Option<&str>, most: usize) -> Result<Survey>;
+
+    /// True if this is still stored although its instance has no record; then, with `remove`, removes it. A receipt stays for `keep`.
+    async fn stray(&self, stray: &Stray, remove: bool, keep: Duration) -> Result<bool>;
 
     // --- run tokens: crash counts of redelivered activity tasks
 

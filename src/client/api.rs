@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Error, Filter, Instance, List, PurgeMany, Start};
+use super::{Audit, DeadLetters, Error, Filter, Instance, LetterFilter, List, PurgeMany, Start};
 use crate::backend::{self, App, Backend, Clock, Record, Store, WorkerInfo};
 use crate::engine::{Engine, Retention};
 use crate::model::{AppId, InstanceId, InstanceRef, Limits, Payload, Workflow};
@@ -143,6 +143,17 @@ impl Client {
     /// Deletes the finished instances that match, with their children. Await the builder; see [`PurgeMany`].
     pub fn purge(&self, filter: Filter) -> PurgeMany {
         PurgeMany::new(self.clone(), filter)
+    }
+
+    /// The messages that apps could not process: to list, show, retry or drop; see [`DeadLetters`].
+    pub fn dead_letters(&self, filter: LetterFilter) -> DeadLetters {
+        DeadLetters::new(self.clone(), filter)
+    }
+
+    /// Proves that every instance that is not over will go on, finds those that nothing would move, and repairs them if that is asked for. Await the
+    /// builder; see [`Audit`].
+    pub fn audit(&self) -> Audit {
+        Audit::new(self.clone())
     }
 
     /// All apps that ever registered a worker, in order of their IDs.

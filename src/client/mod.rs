@@ -22,11 +22,14 @@
 //! ([`ClientBuilder::patience`]); waiting for a result is not, unless [`within`](ResultWait::within) says so.
 
 mod api;
+mod audit;
 mod command;
+mod dead;
 mod error;
 mod history;
 mod info;
 mod instance;
+mod letter;
 mod list;
 mod purge;
 mod raise;
@@ -38,11 +41,14 @@ mod wait;
 mod waiting;
 
 pub use api::{Client, ClientBuilder};
+pub use audit::{Audit, AuditReport, Finding, Repair, Trouble, Undecided};
 pub use command::{CommandState, StatusChange, Terminate};
+pub use dead::{DeadLetters, LetterFilter, Retried, RetriedLetter};
 pub use error::Error;
 pub use history::ChildInfo;
 pub use info::{InstanceInfo, InstanceSummary};
 pub use instance::Instance;
+pub use letter::{DeadLetter, LetterContent, OpenedLetter};
 pub use list::{Filter, List, Page, PageToken};
 pub use purge::{Purge, PurgeMany};
 pub use raise::{Raise, Raised};

@@ -2,7 +2,7 @@
 
 use tracing::{debug, warn};
 
-use super::effects::{answer, effects_of};
+use super::effects::effects_of;
 use super::{Engine, check_key};
 use crate::backend::{Error, Mark, Queue, Record, Result};
 use crate::fault::{Defect, fault_point, planted};
@@ -39,10 +39,7 @@ impl Engine {
 
     /// Gives up the effects that are outstanding of an instance that is over, but for the answer to its parent, which its record tells.
     pub(crate) async fn give_up_marks(&self, instance: &InstanceRef, record: &Record) -> Result<()> {
-        if let Some(outcome) = record.outcome.clone() {
-            let effects = answer(instance, record.origin.parent.as_ref(), outcome);
-            self.make(instance, record, effects.into_iter().collect()).await?;
-        }
+        self.tell_again(instance, record).await?;
         for mark in &record.marks {
             warn!(%instance, %mark, "the effects of a turn are given up");
             self.clear_mark(instance, record.execution, *mark).await?;

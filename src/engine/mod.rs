@@ -9,6 +9,7 @@ mod due;
 mod effects;
 mod ending;
 mod marks;
+mod open;
 mod outbox;
 mod persist;
 mod start;
@@ -20,6 +21,7 @@ pub(crate) use due::{
 };
 pub(crate) use effects::{Effect, claim_terms, effects_of, started};
 pub(crate) use ending::{EarlyEnd, ended_by};
+pub(crate) use open::{Open, What};
 pub(crate) use outbox::Outbox;
 pub(crate) use persist::persist;
 pub(crate) use start::{FIRST_CHECK, NewInstance};

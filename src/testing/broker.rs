@@ -9,7 +9,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::process::State;
 use super::world::{Observed, Shared};
-use crate::backend::{Acknowledge, Broker, Consumer, Delivery, Error, Message, Queue, QueueDepth, Result};
+use crate::backend::{
+    Acknowledge, Broker, Browse, Browsed, Consumer, Delivery, Error, Message, Queue, QueueDepth, Result,
+};
 use crate::model::AppId;
 
 pub(super) struct SimulatedBroker {
@@ -63,6 +65,17 @@ impl Broker for SimulatedBroker {
             link,
             mirrored,
             overtaken: VecDeque::new(),
+        }))
+    }
+
+    async fn browse(&self, queue: &Queue) -> Result<Box<dyn Browse>> {
+        let operation = self.world.broker().browse(queue);
+        let link = self.process.link();
+        Ok(Box::new(SimulatedBrowse {
+            inner: Some(self.process.request(&self.world, operation).await?),
+            world: self.world.clone(),
+            process: self.process.clone(),
+            link,
         }))
     }
 
@@ -139,6 +152,48 @@ impl Channel {
 async fn unnoticed(world: &Shared, process: &State) {
     if process.is_alive() {
         tokio::time::sleep(world.dice.duration(world.faults().unnoticed)).await;
+    }
+}
+
+/// A look through a queue. It ends with its connection.
+struct SimulatedBrowse {
+    inner: Option<Box<dyn Browse>>,
+    world: Arc<Shared>,
+    process: Arc<State>,
+    link: CancellationToken,
+}
+
+impl SimulatedBrowse {
+    /// The broker's side, while the connection stands.
+    fn open(&mut self) -> Result<Box<dyn Browse>> {
+        if self.link.is_cancelled() {
+            self.inner = None;
+        }
+        self.inner
+            .take()
+            .ok_or_else(|| Error::unknown("simulated: the connection was lost"))
+    }
+}
+
+#[async_trait::async_trait]
+impl Browse for SimulatedBrowse {
+    async fn next(&mut self) -> Result<Option<Browsed>> {
+        let mut inner = self.open()?;
+        let found = self.process.request(&self.world, inner.next()).await?;
+        self.inner = Some(inner);
+        Ok(found)
+    }
+
+    async fn remove(&mut self, tag: u64) -> Result<()> {
+        let mut inner = self.open()?;
+        self.process.request(&self.world, inner.remove(tag)).await?;
+        self.inner = Some(inner);
+        Ok(())
+    }
+
+    async fn close(mut self: Box<Self>) -> Result<()> {
+        let inner = self.open()?;
+        self.process.request(&self.world, inner.close()).await
     }
 }
 

@@ -9,8 +9,8 @@ use super::process::State;
 use super::world::{Observed, Shared};
 use crate::backend::{
     App, Claim, ClaimVerdict, Commit, Committed, Create, Created, Deleted, Deliver, Delivered, DueEntry, DueKey,
-    DueKind, DueOutcome, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store, Watch, When,
-    WorkerInfo,
+    DueKind, DueOutcome, DuePage, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store, Stray, Survey,
+    Watch, When, WorkerInfo,
 };
 use crate::model::{AppId, ExecutionId, InstanceRef, MessageId, RunId, Sequence, Timestamp, WorkerId};
 use crate::wire::Outcome;
@@ -192,6 +192,18 @@ impl Store for SimulatedStore {
     async fn due_entries(&self, app: &AppId, kind: DueKind, most: usize) -> Result<Vec<DueEntry>> {
         self.request("due_entries", self.store().due_entries(app, kind, most))
             .await
+    }
+
+    async fn due_page(&self, app: &AppId, after: Option<&str>, most: usize) -> Result<DuePage> {
+        self.request("due_page", self.store().due_page(app, after, most)).await
+    }
+
+    async fn survey(&self, after: Option<&str>, most: usize) -> Result<Survey> {
+        self.request("survey", self.store().survey(after, most)).await
+    }
+
+    async fn stray(&self, stray: &Stray, remove: bool, keep: Duration) -> Result<bool> {
+        self.request("stray", self.store().stray(stray, remove, keep)).await
     }
 
     async fn runs(&self, app: &AppId, item: &MessageId) -> Result<u32> {

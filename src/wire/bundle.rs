@@ -90,6 +90,7 @@ mod tests {
     fn a_bundle_comes_back_as_it_was() {
         let bundle = Bundle::new(vec![Item::Probe(ProbeItem {
             worker: WorkerId::generate(),
+            marker: None,
         })]);
         assert_eq!(Bundle::decode(&bundle.encode()).unwrap(), bundle);
     }

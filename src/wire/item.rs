@@ -27,7 +27,7 @@ pub enum Item {
     Timer(TimerItem),
     /// Look at the instance: it has an inbox to read, a mark to drive or code that fits again. Queue: the instance's lane.
     Wake(WakeItem),
-    /// Tells the worker that receives it that it holds the lane. Queue: a lane.
+    /// Tells the worker that receives it that it holds the lane; or, with a marker, asks for a word that it came out. Queue: a lane, or any.
     Probe(ProbeItem),
 }
 
@@ -46,6 +46,17 @@ impl Item {
             Item::Timer(_) => "timer",
             Item::Wake(_) => "wake",
             Item::Probe(_) => "probe",
+        }
+    }
+
+    /// The ID by which an item is known that a worker has in hand: derived from the call, the timer or the execution. The others have none.
+    pub fn identity(&self) -> Option<MessageId> {
+        match self {
+            Item::Start(start) => Some(start.execution.derive("start", 0).into()),
+            Item::Task(task) => Some(task.message_id()),
+            Item::Completion(completion) => Some(completion.task.message_id("completion")),
+            Item::Timer(timer) => Some(timer.task.message_id("timer")),
+            Item::Event(_) | Item::Command(_) | Item::Wake(_) | Item::Probe(_) => None,
         }
     }
 
@@ -275,9 +286,12 @@ pub struct WakeItem {
     pub instance: InstanceRef,
 }
 
-/// A worker asks who holds a lane.
+/// A worker asks who holds a lane; or an auditor asks whether messages come out of a queue, whichever it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct ProbeItem {
     /// Who asks.
     pub worker: WorkerId,
+    /// If given, whoever receives it says so with its next sign of life: what was in the queue before it has come out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marker: Option<MessageId>,
 }

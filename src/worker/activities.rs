@@ -45,12 +45,16 @@ async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
     let tickets = Ticket::split(delivery, bundle.items.len());
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {
         match item {
+            Item::Probe(probe) => {
+                probe.marker.into_iter().for_each(|marker| runtime.in_hand.note(marker));
+                ticket.done();
+            }
             Item::Task(task) => {
                 let run = Run::new(runtime.clone(), task, is_redelivered);
                 runtime.tracker.spawn(run.attend(Hold::message(&runtime, ticket)));
             }
             other => {
-                if bury_item(&runtime, &other, "only tasks belong into an activities queue")
+                if bury_item(&runtime, &other, &origin, "only tasks belong into an activities queue")
                     .await
                     .is_ok()
                 {

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::in_hand::Held;
 use crate::backend::Delivery;
 use crate::model::Lane;
 use crate::wire::Item;
@@ -76,6 +77,8 @@ impl Settlement {
 pub(super) struct Arrival {
     pub(super) item: Item,
     pub(super) ticket: Ticket,
+    /// Tells that it is here for as long as it is.
+    pub(super) _held: Held,
     /// Its message was delivered before: whoever had it may have died of it.
     pub(super) is_redelivered: bool,
     /// The lane that it came by.

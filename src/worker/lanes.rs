@@ -97,6 +97,9 @@ async fn handle(
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {
         match item {
             Item::Probe(probe) => {
+                if let Some(marker) = probe.marker {
+                    runtime.in_hand.note(marker);
+                }
                 if probe.worker == runtime.id {
                     debug!(lane, "this worker holds the lane");
                 }
@@ -108,7 +111,7 @@ async fn handle(
                 ticket.done();
             }
             Item::Start(_) | Item::Task(_) => {
-                bury_item(runtime, &item, "starts and tasks do not belong into a lane").await?;
+                bury_item(runtime, &item, &origin, "starts and tasks do not belong into a lane").await?;
                 ticket.done();
             }
             item => match item.instance().filter(|instance| instance.app == runtime.app).cloned() {
@@ -116,6 +119,7 @@ async fn handle(
                     runtime,
                     &instance,
                     Arrival {
+                        _held: runtime.in_hand.take(&item, runtime.now()),
                         item,
                         ticket,
                         is_redelivered,
@@ -123,7 +127,7 @@ async fn handle(
                     },
                 ),
                 None => {
-                    bury_item(runtime, &item, "the item is for an instance of another app").await?;
+                    bury_item(runtime, &item, &origin, "the item is for an instance of another app").await?;
                     ticket.done();
                 }
             },
@@ -143,7 +147,10 @@ fn is_of_another_user(runtime: &Runtime, completion: &CompletionItem, user: Opti
 
 /// Sends something to the lane, so that whoever is active in it notices.
 pub(super) async fn probe(runtime: Arc<Runtime>, lane: Lane) {
-    let item = Item::Probe(ProbeItem { worker: runtime.id });
+    let item = Item::Probe(ProbeItem {
+        worker: runtime.id,
+        marker: None,
+    });
     if let Err(error) = runtime
         .engine
         .outbox

@@ -56,6 +56,7 @@ pub(super) async fn beat(runtime: &Runtime, started_at: Timestamp) -> crate::bac
         started_at,
         beat_at: runtime.now(),
         host: std::env::var("HOSTNAME").unwrap_or_default(),
+        holds: Some(runtime.in_hand.report(runtime.now(), runtime.settings.heartbeat)),
     };
     runtime.engine.store().beat(&info, runtime.settings.worker_ttl()).await
 }

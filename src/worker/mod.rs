@@ -18,6 +18,7 @@ mod due;
 mod hold;
 mod homes;
 mod http;
+mod in_hand;
 mod inbox;
 mod lanes;
 mod mailbox;

@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 
 use super::ActivityContext;
 use super::hold::Hold;
+use super::in_hand::Held;
 use super::runtime::Runtime;
 use super::starts::{PASS_ON_AFTER, bury_item};
 use crate::backend::{Claim, Error, Loaded, Queue, Result};
@@ -44,11 +45,14 @@ pub(super) struct Run {
     pub(super) confirmed: Notify,
     /// Fires when another worker has the task's lease.
     pub(super) lost: CancellationToken,
+    /// Tells that it is here for as long as it is.
+    _held: Held,
 }
 
 impl Run {
     pub(super) fn new(runtime: Arc<Runtime>, task: TaskItem, is_redelivered: bool) -> Self {
         Self {
+            _held: runtime.in_hand.take_task(&task, runtime.now()),
             runtime,
             task,
             is_redelivered,
@@ -320,7 +324,8 @@ impl Run {
             self.runtime.app
         );
         warn!(activity = %self.task.name, caller = %self.task.caller.instance, "{message}");
-        bury_item(&self.runtime, &Item::Task(self.task.clone()), &message).await?;
+        let origin = Queue::Activities(self.runtime.app.clone());
+        bury_item(&self.runtime, &Item::Task(self.task.clone()), &origin, &message).await?;
         // A crash here: it is counted once more and ends here again.
         self.answer(Err(Failure::new(kinds::ACTIVITY_CRASHED, message).fatal()), true)
             .await?;

@@ -51,6 +51,7 @@ impl RunningWorker {
             mailboxes: Default::default(),
             cache: Cache::new(settings.limits.cache_bytes),
             counters: Default::default(),
+            in_hand: Default::default(),
             lanes: HeldLanes::default(),
             lane_count: AtomicU16::new(settings.lanes),
             turns: Semaphore::new(settings.turns),

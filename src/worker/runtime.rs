@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::cache::Cache;
 use super::counters::Counters;
+use super::in_hand::InHand;
 use super::mailbox::Mailboxes;
 use super::registry::Registry;
 use crate::backend::{Message, Properties, Queue, Result};
@@ -28,6 +29,7 @@ pub(super) struct Runtime {
     pub(super) mailboxes: Mailboxes,
     pub(super) cache: Cache,
     pub(super) counters: Counters,
+    pub(super) in_hand: Arc<InHand>,
     /// Lanes that this worker believes to hold, and a signal for whoever waits for the first.
     pub(super) lanes: HeldLanes,
     /// How many lanes the app has, as its first worker fixed it.

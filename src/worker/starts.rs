@@ -65,9 +65,13 @@ async fn take_bundle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
     let tickets = Ticket::split(delivery, bundle.items.len());
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {
         match item {
+            Item::Probe(probe) => {
+                probe.marker.into_iter().for_each(|marker| runtime.in_hand.note(marker));
+                ticket.done();
+            }
             Item::Start(start) => begin(runtime, start, ticket, is_redelivered).await?,
             other => {
-                bury_item(runtime, &other, "only starts belong into a workflows queue").await?;
+                bury_item(runtime, &other, &origin, "only starts belong into a workflows queue").await?;
                 ticket.done();
             }
         }
@@ -75,16 +79,14 @@ async fn take_bundle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
     Ok(())
 }
 
-/// Puts one item that is in the wrong place among the dead.
-pub(super) async fn bury_item(runtime: &Runtime, item: &Item, reason: &str) -> Result<()> {
+/// Puts one item among the dead: it came to the wrong place, or takes down whoever runs it.
+pub(super) async fn bury_item(runtime: &Runtime, item: &Item, origin: &Queue, reason: &str) -> Result<()> {
     let body = Bundle::new(vec![item.clone()]).encode();
     let properties = Properties {
         content_type: Some(crate::backend::BUNDLE_TYPE.into()),
         ..Default::default()
     };
-    runtime
-        .bury(body, &properties, &format!("{} item", item.kind()), reason)
-        .await
+    runtime.bury(body, &properties, &origin.local_name(), reason).await
 }
 
 async fn begin(runtime: &Arc<Runtime>, start: StartItem, ticket: Ticket, is_redelivered: bool) -> Result<()> {
@@ -94,11 +96,13 @@ async fn begin(runtime: &Arc<Runtime>, start: StartItem, ticket: Ticket, is_rede
         return Ok(());
     }
     let instance = start.instance.clone();
+    let item = Item::Start(start);
     arrive(
         runtime,
         &instance,
         Arrival {
-            item: Item::Start(start),
+            _held: runtime.in_hand.take(&item, runtime.now()),
+            item,
             ticket,
             is_redelivered,
             lane: None,

@@ -16,7 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use leveret::AppId;
-use leveret::backend::{Broker, Consumer, Delivery, Message, Properties, Queue, QueueDepth};
+use leveret::backend::{Broker, Browse, Consumer, Delivery, Message, Properties, Queue, QueueDepth};
 
 /// Makes a test of every behaviour. The list is here, so that no broker can leave one out.
 macro_rules! broker_suite {
@@ -47,6 +47,9 @@ macro_rules! broker_suite {
             an_app_may_be_declared_again_with_more_lanes
             a_removed_app_is_unknown
             the_dead_queue_keeps_what_it_is_sent
+            a_look_through_a_queue_leaves_it_as_it_was
+            what_a_look_removes_is_gone_and_the_rest_is_there
+            two_who_look_at_the_same_time_lose_nothing
             a_broker_that_works_is_ready
         }
     };
@@ -586,6 +589,90 @@ pub(crate) async fn the_dead_queue_keeps_what_it_is_sent(broker: Arc<dyn Broker>
     let delivery = next(&mut consume(&broker, &dead, 1).await).await;
     assert_eq!(delivery.properties, properties);
     assert_eq!(delivery.routed_to, Some(dead));
+}
+
+/// All that a look through the queue finds, in its order, and the tags.
+async fn look(browse: &mut Box<dyn Browse>) -> Vec<(String, u64)> {
+    let mut found = Vec::new();
+    while let Some(message) = soon("a look", browse.next()).await.expect("a look") {
+        found.push((String::from_utf8(message.body.to_vec()).expect("text"), message.tag));
+    }
+    found
+}
+
+/// What waits in the queue, once so many messages do.
+async fn contents(broker: &Arc<dyn Broker>, queue: &Queue, count: u64) -> Vec<String> {
+    let expected = QueueDepth {
+        messages: count,
+        consumers: 0,
+    };
+    depth_becomes(broker, queue, Some(expected)).await;
+    let mut browse = broker.browse(queue).await.expect("a look");
+    let found = look(&mut browse).await;
+    browse.close().await.expect("closed");
+    // Not every broker puts back what was looked at in its order.
+    let mut bodies: Vec<String> = found.into_iter().map(|(body, _)| body).collect();
+    bodies.sort();
+    bodies
+}
+
+pub(crate) async fn a_look_through_a_queue_leaves_it_as_it_was(broker: Arc<dyn Broker>) {
+    with_orders(&broker).await;
+    let dead = Queue::Dead(app("orders"));
+    let mut bodies: Vec<String> = (0..300).map(|n| n.to_string()).collect();
+    bodies.sort();
+    let all: Vec<&str> = bodies.iter().map(String::as_str).collect();
+    publish(&broker, &dead, &all).await;
+    for _ in 0..3 {
+        assert_eq!(contents(&broker, &dead, 300).await, bodies);
+    }
+    // One that is dropped in the middle.
+    let mut browse = broker.browse(&dead).await.expect("a look");
+    for _ in 0..100 {
+        browse.next().await.expect("a look");
+    }
+    drop(browse);
+    assert_eq!(contents(&broker, &dead, 300).await, bodies);
+    assert!(
+        broker
+            .browse(&Queue::Dead(app("nobody")))
+            .await
+            .err()
+            .is_some_and(|error| error.is_permanent())
+    );
+}
+
+pub(crate) async fn what_a_look_removes_is_gone_and_the_rest_is_there(broker: Arc<dyn Broker>) {
+    with_orders(&broker).await;
+    let dead = Queue::Dead(app("orders"));
+    publish(&broker, &dead, &["a", "b", "c", "d", "e"]).await;
+    let mut browse = broker.browse(&dead).await.expect("a look");
+    let found = look(&mut browse).await;
+    for (body, tag) in &found {
+        if body == "b" || body == "d" {
+            browse.remove(*tag).await.expect("removed");
+        }
+    }
+    publish(&broker, &dead, &["f"]).await;
+    browse.close().await.expect("closed");
+    assert_eq!(contents(&broker, &dead, 4).await, ["a", "c", "e", "f"]);
+}
+
+pub(crate) async fn two_who_look_at_the_same_time_lose_nothing(broker: Arc<dyn Broker>) {
+    with_orders(&broker).await;
+    let dead = Queue::Dead(app("orders"));
+    publish(&broker, &dead, &["a", "b", "c", "d"]).await;
+    let (mut one, mut other) = (
+        broker.browse(&dead).await.expect("a look"),
+        broker.browse(&dead).await.expect("a look"),
+    );
+    one.next().await.expect("a look").expect("a message");
+    let rest = look(&mut other).await;
+    assert_eq!(rest.len(), 3, "each finds a part");
+    other.remove(rest[1].1).await.expect("removed");
+    drop(one);
+    other.close().await.expect("closed");
+    assert_eq!(contents(&broker, &dead, 3).await, ["a", "b", "d"]);
 }
 
 pub(crate) async fn a_broker_that_works_is_ready(broker: Arc<dyn Broker>) {

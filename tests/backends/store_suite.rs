@@ -13,6 +13,7 @@ mod due;
 pub(crate) mod fixture;
 mod index;
 mod load;
+mod survey;
 
 pub(crate) use apps::*;
 pub(crate) use claims::*;
@@ -23,6 +24,7 @@ pub(crate) use deliver::*;
 pub(crate) use due::*;
 pub(crate) use index::*;
 pub(crate) use load::*;
+pub(crate) use survey::*;
 
 /// Makes a test of every behaviour.
 ///
@@ -105,6 +107,9 @@ macro_rules! store_suite {
             the_record_counts_and_not_the_note,
             an_older_note_does_not_undo_a_newer_one,
             a_page_token_of_somebody_else_is_refused,
+            // audits
+            a_walk_through_the_due_set_shows_every_entry,
+            a_survey_shows_every_active_instance_and_what_has_no_record,
             // apps and workers
             an_app_keeps_the_lanes_it_began_with,
             a_removed_app_is_unknown,

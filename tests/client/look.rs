@@ -42,6 +42,7 @@ fn worker(activities: &[&str]) -> WorkerInfo {
         started_at: since(),
         beat_at: since(),
         host: String::new(),
+        holds: None,
     }
 }
 

@@ -30,6 +30,22 @@ macro_rules! suite {
 macro_rules! all_behaviours {
     ($harness:expr) => {
         suite! { $harness;
+            audit:
+                a_task_whose_message_is_deleted_is_sent_again,
+                a_task_that_was_lost_while_its_app_is_away_is_sent_again,
+                what_runs_is_leased_or_waits_is_left_alone,
+                a_start_whose_message_is_deleted_is_published_again,
+                a_result_whose_message_is_deleted_is_asked_for_again,
+                an_answer_of_a_child_whose_message_is_deleted_is_told_again,
+                a_timer_whose_entry_is_deleted_is_set_again,
+                a_task_whose_lease_is_deleted_is_sent_again,
+                effects_whose_mark_is_deleted_are_made,
+                a_next_execution_whose_mark_is_deleted_begins,
+                a_check_that_is_deleted_is_written_again,
+                queues_that_are_deleted_are_declared_and_their_tasks_sent_again,
+                queues_that_are_deleted_under_running_workers_cost_no_workflow,
+                what_is_left_over_is_removed_and_nothing_else,
+                audits_of_a_busy_namespace_find_nothing_and_change_nothing;
             calls_across_apps:
                 each_activity_runs_once_where_it_belongs,
                 results_come_back_through_a_chain_of_apps,
@@ -75,6 +91,14 @@ macro_rules! all_behaviours {
                 a_finished_instance_whose_effects_cannot_be_made_can_be_purged,
                 a_marked_turn_that_is_not_in_its_place_is_not_taken_for_done,
                 effects_that_cannot_be_made_do_not_hold_up_what_children_have_to_tell;
+            dead_letters:
+                letters_are_listed_with_reason_origin_and_age,
+                a_letter_that_is_retried_completes_its_call,
+                a_letter_whose_call_is_over_is_settled,
+                a_raw_start_that_is_retried_counts_once,
+                a_letter_that_cannot_be_processed_this_time_either_comes_back,
+                an_item_in_the_wrong_place_is_sent_to_where_it_belongs,
+                a_retry_that_ends_in_the_middle_loses_no_letter;
             due:
                 a_start_that_is_made_while_its_check_gives_it_up_is_not_lost,
                 a_start_that_was_given_up_is_asked_for_anew,

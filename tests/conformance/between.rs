@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use leveret::backend::{
     App, Backend, Claim, ClaimVerdict, Clock, Commit, Committed, Create, Created, Deleted, Deliver, Delivered,
-    DueEntry, DueKey, DueKind, DueOutcome, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store,
-    Watch, When, WorkerInfo,
+    DueEntry, DueKey, DueKind, DueOutcome, DuePage, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result,
+    Store, Stray, Survey, Watch, When, WorkerInfo,
 };
 use leveret::wire::Outcome;
 use leveret::{AppId, ExecutionId, InstanceRef, MessageId, RunId, Sequence, Timestamp, WorkerId};
@@ -122,6 +122,9 @@ pass_on! {
     settle_due(app: &AppId, entries: &[(DueEntry, DueOutcome)]) -> ();
     due_entry(app: &AppId, key: &DueKey) -> Option<DueEntry>;
     due_entries(app: &AppId, kind: DueKind, most: usize) -> Vec<DueEntry>;
+    due_page(app: &AppId, after: Option<&str>, most: usize) -> DuePage;
+    survey(after: Option<&str>, most: usize) -> Survey;
+    stray(stray: &Stray, remove: bool, keep: Duration) -> bool;
     runs(app: &AppId, item: &MessageId) -> u32;
     begin_run(app: &AppId, item: &MessageId) -> u32;
     end_run(app: &AppId, item: &MessageId) -> ();

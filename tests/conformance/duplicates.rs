@@ -78,6 +78,7 @@ pub(crate) async fn each_kind_of_message_counts_once(h: &impl Harness) {
         }),
         Item::Probe(ProbeItem {
             worker: WorkerId::generate(),
+            marker: None,
         }),
         Item::Event(EventItem {
             instance: run.instance().clone(),

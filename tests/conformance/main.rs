@@ -9,10 +9,12 @@ mod between;
 mod harness;
 mod programs;
 
+mod audit;
 mod calls_across_apps;
 mod children;
 mod code_changes;
 mod damage;
+mod dead_letters;
 mod deleted_by_hand;
 mod due;
 mod duplicates;

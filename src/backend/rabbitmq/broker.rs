@@ -10,13 +10,14 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use tokio::time::{Instant, timeout_at};
 
+use super::browse::Browsing;
 use super::config::RabbitMqConfig;
 use super::consumer::Subscription;
 use super::link::Link;
 use super::publisher::Outgoing;
 use super::supervisor::{LinkState, Shared, supervise};
 use super::{fault, properties, topology};
-use crate::backend::{Broker, Consumer, Error, Message, Queue, QueueDepth, Result};
+use crate::backend::{Broker, Browse, Consumer, Error, Message, Queue, QueueDepth, Result};
 use crate::model::AppId;
 
 /// The queues of one namespace on a RabbitMQ server. Dropping it closes its connections.
@@ -181,6 +182,12 @@ impl Broker for RabbitMq {
     async fn consume(&self, queue: &Queue, prefetch: u16) -> Result<Box<dyn Consumer>> {
         let what = format!("cannot consume from {queue}");
         let open = async |link: &Link| Subscription::open(&self.shared, link, queue, prefetch).await;
+        Ok(Box::new(self.on_link(&what, open).await?))
+    }
+
+    async fn browse(&self, queue: &Queue) -> Result<Box<dyn Browse>> {
+        let what = format!("cannot look through {queue}");
+        let open = async |link: &Link| Browsing::open(&self.shared, link, queue).await;
         Ok(Box::new(self.on_link(&what, open).await?))
     }
 

@@ -13,6 +13,7 @@
 //! | `topology`, `names` | exchanges, queues and their arguments; what they are called |
 //! | `publisher` | confirms, pipelined within a window |
 //! | `consumer`, `settle` | deliveries; acknowledgements, batched |
+//! | `browse` | looking through a queue |
 //! | `properties` | what stands beside a body |
 //! | `fault` | which errors of the client library are worth a retry |
 //!
@@ -20,6 +21,7 @@
 
 mod address;
 mod broker;
+mod browse;
 mod config;
 mod consumer;
 mod fault;

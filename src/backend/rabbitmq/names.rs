@@ -3,7 +3,7 @@
 //! Namespaces and app IDs contain no dot, so a name is read back without ambiguity.
 
 use crate::backend::Queue;
-use crate::model::{AppId, Lane, Namespace};
+use crate::model::{AppId, Namespace};
 
 /// The names of one namespace.
 #[derive(Clone, Debug)]
@@ -36,18 +36,7 @@ impl Names {
     /// The queue that a routing key names, or `None` if it is not the exact name of a queue of this namespace.
     pub(super) fn read(&self, routing_key: &str) -> Option<Queue> {
         let local = routing_key.strip_prefix(self.namespace.as_str())?.strip_prefix('.')?;
-        let parts: Vec<&str> = local.split('.').collect();
-        let app = |name: &str| AppId::new(name).ok();
-        let queue = match parts[..] {
-            ["unrouted"] => Queue::Unrouted,
-            [name, "workflows"] => Queue::Workflows(app(name)?),
-            [name, "activities"] => Queue::Activities(app(name)?),
-            [name, "dead"] => Queue::Dead(app(name)?),
-            [name, "events", lane] => Queue::Events(app(name)?, lane.parse::<Lane>().ok()?),
-            _ => return None,
-        };
-        // `events.03` and `events.+3` parse as a number and name no queue.
-        (queue.local_name() == local).then_some(queue)
+        Queue::from_local_name(local)
     }
 }
 

@@ -11,7 +11,7 @@ use super::keys::{DUE_SHARDS, Keys};
 use super::reply::Reply;
 use super::script;
 use super::store::{RedisStore, millis};
-use crate::backend::{DueEntry, DueKey, DueKind, DueOutcome, Result, When};
+use crate::backend::{DueEntry, DueKey, DueKind, DueOutcome, DuePage, Error, Result, When};
 use crate::model::{AppId, MessageId, Timestamp};
 
 /// Entries that one script call changes at most: so that none holds up others for long.
@@ -222,6 +222,59 @@ impl RedisStore {
         }
         entries.truncate(most);
         Ok(entries)
+    }
+
+    /// A token is the shard, a colon, and the server's cursor within it.
+    pub(super) async fn read_due_page(&self, app: &AppId, after: Option<&str>, most: usize) -> Result<DuePage> {
+        let (shard, cursor) = match after {
+            None => (0, "0"),
+            Some(token) => {
+                let parts = token.split_once(':');
+                let parsed = parts.and_then(|(shard, cursor)| Some((shard.parse::<u64>().ok()?, cursor)));
+                parsed.filter(|(shard, _)| *shard < DUE_SHARDS).ok_or_else(|| {
+                    Error::permanent(format!(
+                        "{token:?} is not the token of a page: pass the `next` of the page before, unchanged"
+                    ))
+                })?
+            }
+        };
+        let [set, payloads] = self.keys.due(app, shard);
+        let mut scan = cmd("ZSCAN");
+        scan.arg(&set).arg(cursor).arg("COUNT").arg(most.max(1));
+        let mut reply = Reply::new("ZSCAN", self.links.send("ZSCAN", &scan).await?)
+            .items()?
+            .into_iter();
+        let (Some(next), Some(members)) = (reply.next(), reply.next()) else {
+            return Ok(DuePage::default());
+        };
+        let next = match next.text()?.as_str() {
+            "0" if shard + 1 == DUE_SHARDS => None,
+            "0" => Some(format!("{}:0", shard + 1)),
+            cursor => Some(format!("{shard}:{cursor}")),
+        };
+        let members: Vec<_> = members
+            .pairs()?
+            .into_iter()
+            .filter_map(|(member, due)| due_key(member.clone()).map(|key| (member, key, due)))
+            .collect();
+        let mut entries = Vec::with_capacity(members.len());
+        for batch in members.chunks(BATCH) {
+            let mut read = cmd("HMGET");
+            read.arg(&payloads);
+            for (member, ..) in batch {
+                read.arg(member.as_ref());
+            }
+            let found = Reply::new("HMGET", self.links.send("HMGET", &read).await?).items()?;
+            for ((_, key, due), payload) in batch.iter().zip(found) {
+                let due = Reply::of_bytes("ZSCAN", due.clone()).number()?;
+                entries.push(DueEntry {
+                    key: key.clone(),
+                    due: Timestamp::from_millis(due as u64),
+                    payload: payload.optional_bytes()?.unwrap_or_default(),
+                });
+            }
+        }
+        Ok(DuePage { entries, next })
     }
 
     pub(super) async fn tokens(&self, app: &AppId, item: &MessageId) -> Result<u32> {

@@ -20,7 +20,7 @@ use crate::model::{AppId, InstanceRef, Status};
 const EXAMINED: usize = 1000;
 
 /// All instances, by creation.
-const CREATED: &str = "created";
+pub(super) const CREATED: &str = "created";
 
 /// When each instance was noted: so that a late note of an earlier record does not undo a newer one.
 const NOTED: &str = "noted";

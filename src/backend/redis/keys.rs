@@ -52,6 +52,15 @@ impl Keys {
         format!("lv:{{{}}}:seen", self.namespace)
     }
 
+    /// A pattern that all keys of instances match, and few others.
+    pub(super) fn instances(&self) -> String {
+        format!("lv:{{{}/*", self.namespace)
+    }
+
+    pub(super) fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
     pub(super) fn instance(&self, instance: &InstanceRef) -> InstanceKeys {
         let id = escape(instance.id.as_str());
         InstanceKeys {
@@ -128,9 +137,28 @@ impl InstanceKeys {
         format!("{}:run:{run}", self.prefix)
     }
 
+    /// The part of this name, as [`instance_part`] gives it.
+    pub(super) fn part(&self, part: &str) -> String {
+        format!("{}:{part}", self.prefix)
+    }
+
     pub(super) fn past_outcome_of(&self, run: RunId) -> String {
         self.past_outcome(&run.to_string())
     }
+}
+
+/// The instance and the part that a key is about; `None` for any other key. Undoes [`escape`].
+pub(super) fn instance_part(namespace: &Namespace, key: &str) -> Option<(InstanceRef, String)> {
+    let (tag, part) = key.strip_prefix("lv:{")?.split_once("}:")?;
+    let within = tag.strip_prefix(namespace.as_str())?.strip_prefix('/')?;
+    let (app, id) = within.split_once('/')?;
+    let is_part = matches!(part, "meta" | "history" | "inbox" | "claims") || part.starts_with("receipt:");
+    if !is_part {
+        return None;
+    }
+    let id = id.replace("%7D", "}").replace("%7B", "{").replace("%25", "%");
+    let instance = InstanceRef::new(AppId::new(app).ok()?, InstanceId::new(id).ok()?);
+    Some((instance, part.to_owned()))
 }
 
 /// A member of the index as the ID that it is; `None` for what this release does not write.
@@ -185,6 +213,10 @@ mod tests {
                 ];
                 assert!(names.iter().all(|name| tag(name) == tag(&names[0])), "{names:?}");
                 assert!(tags.insert(tag(&names[0]).to_owned()), "{id} has a tag of its own");
+                let namespace = Namespace::new("n").unwrap();
+                let read = instance_part(&namespace, &of.receipt("x}{"));
+                assert_eq!(read, Some((instance(app, id), "receipt:x}{".to_owned())));
+                assert_eq!(instance_part(&namespace, &of.past_outcome("0")), None);
                 all.extend(names);
             }
         }

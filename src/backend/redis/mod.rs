@@ -23,6 +23,7 @@ mod record;
 mod reply;
 mod script;
 mod store;
+mod survey;
 mod token;
 
 pub use config::RedisConfig;

@@ -44,6 +44,7 @@ scripts! {
     SCHEDULE = "schedule";
     SETTLE_CLAIM = "settle_claim";
     SETTLE_DUE = "settle_due";
+    STRAY = "stray";
     TURNS = "turns";
     WORKERS = "workers";
 }

@@ -15,8 +15,8 @@ use super::link::Links;
 use super::reply::Reply;
 use crate::backend::{
     App, Claim, ClaimVerdict, Commit, Committed, Create, Created, Deleted, Deliver, Delivered, DueEntry, DueKey,
-    DueKind, DueOutcome, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store, Watch, When,
-    WorkerInfo,
+    DueKind, DueOutcome, DuePage, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store, Stray, Survey,
+    Watch, When, WorkerInfo,
 };
 use crate::model::{AppId, ExecutionId, InstanceRef, MessageId, RunId, Sequence, Timestamp, WorkerId};
 use crate::wire::Outcome;
@@ -179,6 +179,18 @@ impl Store for RedisStore {
 
     async fn due_entries(&self, app: &AppId, kind: DueKind, most: usize) -> Result<Vec<DueEntry>> {
         self.read_due_entries(app, kind, most).await
+    }
+
+    async fn due_page(&self, app: &AppId, after: Option<&str>, most: usize) -> Result<DuePage> {
+        self.read_due_page(app, after, most).await
+    }
+
+    async fn survey(&self, after: Option<&str>, most: usize) -> Result<Survey> {
+        self.read_survey(after, most).await
+    }
+
+    async fn stray(&self, stray: &Stray, remove: bool, keep: Duration) -> Result<bool> {
+        self.look_at_stray(stray, remove, keep).await
     }
 
     async fn runs(&self, app: &AppId, item: &MessageId) -> Result<u32> {

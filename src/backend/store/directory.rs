@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::Record;
-use crate::model::{AppId, BuildId, InstanceRef, Lane, Status, Timestamp, WorkerId};
+use crate::model::{AppId, BuildId, InstanceRef, Lane, MessageId, Status, Timestamp, WorkerId};
 
 /// Which instances to list. The store may return more than match (its statuses are hints); it never leaves one out that matches.
 #[derive(Clone, Debug)]
@@ -61,6 +61,29 @@ pub struct WorkerInfo {
     /// The host name, for people.
     #[serde(default)]
     pub host: String,
+    /// What it has in hand; `None` if its release does not say.
+    #[serde(default)]
+    pub holds: Option<Holding>,
+}
+
+/// What a worker has in hand: what has come out of a queue, and is neither done with nor handed back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holding {
+    /// Only what it has had for this long is told, in milliseconds.
+    pub for_millis: u64,
+    /// The derived message IDs of tasks, completions, timers and starts ([`crate::wire::Item::identity`]).
+    pub items: Vec<MessageId>,
+    /// How many there are beyond those.
+    pub more: usize,
+    /// The latest markers that came to it ([`crate::wire::ProbeItem::marker`]).
+    pub markers: Vec<MessageId>,
+}
+
+impl Holding {
+    /// Most items that are told.
+    pub const ITEMS: usize = 512;
+    /// Most markers that are told.
+    pub const MARKERS: usize = 64;
 }
 
 impl WorkerInfo {

@@ -16,6 +16,7 @@ fn worker(app: &AppId) -> WorkerInfo {
         started_at: Timestamp::from_millis(5),
         beat_at: Timestamp::from_millis(6),
         host: "node-1".into(),
+        holds: None,
     }
 }
 

@@ -6,12 +6,57 @@ use super::super::kv::Transaction;
 use super::super::open::Shared;
 use super::leases::{SubscriptionId, Turn};
 use super::{LiveQueue, queue};
-use crate::backend::{Acknowledge, Consumer, Delivery, Result};
+use crate::backend::{Acknowledge, Browse, Browsed, Consumer, Delivery, Result};
 
 /// A subscription to a queue of this process.
 pub(super) struct LocalConsumer {
     settle: Arc<Settle>,
     cancelled: bool,
+}
+
+/// A look through a queue of this process: a subscription that does not wait.
+pub(super) struct LocalBrowse(Arc<Settle>);
+
+impl LocalBrowse {
+    pub(super) fn begin(shared: Arc<Shared>, live: Arc<LiveQueue>) -> Self {
+        // 0 is no limit.
+        let id = live.leases().subscribe(0);
+        Self(Arc::new(Settle { shared, live, id }))
+    }
+}
+
+#[async_trait::async_trait]
+impl Browse for LocalBrowse {
+    async fn next(&mut self) -> Result<Option<Browsed>> {
+        loop {
+            self.0.shared.engine.catch_up().await?;
+            match self.0.step(true)? {
+                Step::Deliver(delivery) => {
+                    return Ok(Some(Browsed {
+                        body: delivery.body,
+                        properties: delivery.properties,
+                        tag: delivery.tag,
+                    }));
+                }
+                Step::Mark(before) => self.0.mark(before).await?,
+                Step::LetOthersGo => tokio::task::yield_now().await,
+                Step::Wait | Step::Over => return Ok(None),
+            }
+        }
+    }
+
+    async fn remove(&mut self, tag: u64) -> Result<()> {
+        let position = self.0.live.leases().settle(self.0.id, tag);
+        let Some(position) = position else { return Ok(()) };
+        let live = Arc::clone(&self.0.live);
+        let remove = move |to: &mut Transaction<'_>| queue::remove_message(to, &live.namespace, &live.queue, position);
+        self.0.shared.engine.write(remove, |()| ()).await
+    }
+
+    async fn close(self: Box<Self>) -> Result<()> {
+        // What is left goes back with the last handle.
+        Ok(())
+    }
 }
 
 /// Settles the deliveries of one subscription. Lives as long as one of them, or the consumer, does.

@@ -12,13 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use self::consumer::LocalConsumer;
+use self::consumer::{LocalBrowse, LocalConsumer};
 use self::leases::Leases;
 use super::engine::Engine;
 use super::kv::Transaction;
 use super::open::Shared;
 use super::store::trash;
-use crate::backend::{Broker, Consumer, Error, Message, Queue, QueueDepth, Result};
+use crate::backend::{Broker, Browse, Consumer, Error, Message, Queue, QueueDepth, Result};
 use crate::model::{AppId, Namespace};
 
 /// The live side of all queues of an engine; every broker on it shares them.
@@ -85,6 +85,18 @@ impl LocalBroker {
     fn engine(&self) -> &Engine {
         &self.shared.engine
     }
+
+    /// The live side of a queue that exists.
+    fn join(&self, queue: &Queue) -> Result<Arc<LiveQueue>> {
+        let state = self.engine().read(|from| queue::state(from, &self.namespace, queue))?;
+        let state = state.ok_or_else(|| {
+            Error::permanent(format!(
+                "queue {}.{queue} does not exist: no worker of the app has declared it",
+                self.namespace
+            ))
+        })?;
+        Ok(self.shared.queues.join(&self.namespace, queue, &state))
+    }
 }
 
 #[async_trait::async_trait]
@@ -120,19 +132,17 @@ impl Broker for LocalBroker {
     }
 
     async fn consume(&self, queue: &Queue, prefetch: u16) -> Result<Box<dyn Consumer>> {
-        let state = self.engine().read(|from| queue::state(from, &self.namespace, queue))?;
-        let state = state.ok_or_else(|| {
-            Error::permanent(format!(
-                "queue {}.{queue} does not exist: no worker of the app has declared it",
-                self.namespace
-            ))
-        })?;
-        let live = self.shared.queues.join(&self.namespace, queue, &state);
+        let live = self.join(queue)?;
         Ok(Box::new(LocalConsumer::subscribe(
             Arc::clone(&self.shared),
             live,
             prefetch,
         )))
+    }
+
+    async fn browse(&self, queue: &Queue) -> Result<Box<dyn Browse>> {
+        let live = self.join(queue)?;
+        Ok(Box::new(LocalBrowse::begin(Arc::clone(&self.shared), live)))
     }
 
     async fn depth(&self, queue: &Queue) -> Result<Option<QueueDepth>> {

@@ -6,8 +6,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::super::key::{Key, Table, leading_number};
-use super::super::kv::{Snapshot, Transaction, get_as};
-use crate::backend::{DueEntry, DueKey, DueKind, DueOutcome, Result, When};
+use super::super::kv::{Snapshot, Transaction, decode, get_as};
+use super::survey;
+use crate::backend::{DueEntry, DueKey, DueKind, DueOutcome, DuePage, Result, When};
 use crate::model::{AppId, Namespace, Timestamp};
 
 #[derive(Serialize, Deserialize)]
@@ -128,6 +129,35 @@ pub(super) fn entries(
     most: usize,
 ) -> Result<Vec<DueEntry>> {
     in_order(from, namespace, app, kind, None, most)
+}
+
+/// See [`Store::due_page`](crate::backend::Store::due_page). A token is the last entry's key within the set, as hexadecimal digits.
+pub(super) fn page(
+    from: &dyn Snapshot,
+    namespace: &Namespace,
+    app: &AppId,
+    after: Option<&str>,
+    most: usize,
+) -> Result<DuePage> {
+    let prefix = Key::of_app(Table::Due, namespace, app);
+    let begin = prefix.len();
+    let found = from.scan(&prefix.range_from(&survey::after(after)?), most.max(1))?;
+    let mut page = DuePage::default();
+    if found.len() == most.max(1) {
+        page.next = found.last().map(|(key, _)| survey::token(&key[begin..]));
+    }
+    for (key, value) in found {
+        let kind = DueKind::from_letter(char::from(key[begin]));
+        if let (Some(kind), Ok(Entry { due, payload })) = (kind, decode(&value)) {
+            let subject = key.slice(begin + 1..);
+            page.entries.push(DueEntry {
+                key: DueKey { kind, subject },
+                due,
+                payload,
+            });
+        }
+    }
+    Ok(page)
 }
 
 /// The entries of all kinds that are due, the longest due first.

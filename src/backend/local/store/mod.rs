@@ -8,6 +8,7 @@
 //! | `claims` | time limits and progress of calls |
 //! | `due` | the due-set |
 //! | `index` | instances by creation |
+//! | `survey` | all of it, for audits |
 //! | `directory` | apps, workers, run tokens |
 //! | `expiry`, `trash` | what lapses; what is to be deleted bit by bit |
 
@@ -19,6 +20,7 @@ mod inbox;
 mod index;
 mod receipts;
 mod records;
+mod survey;
 pub(super) mod trash;
 mod watchers;
 
@@ -35,8 +37,8 @@ use super::kv::{Snapshot, Transaction};
 use super::open::Shared;
 use crate::backend::{
     App, Claim, ClaimVerdict, Clock, Commit, Committed, Create, Created, Deleted, Deliver, Delivered, DueEntry, DueKey,
-    DueKind, DueOutcome, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store, Watch, When,
-    WorkerInfo,
+    DueKind, DueOutcome, DuePage, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store, Stray, Survey,
+    Watch, When, WorkerInfo,
 };
 use crate::model::{AppId, ExecutionId, InstanceRef, MessageId, Namespace, RunId, Sequence, Timestamp, WorkerId};
 use crate::wire::Outcome;
@@ -297,6 +299,19 @@ impl Store for LocalStore {
 
     async fn due_entries(&self, app: &AppId, kind: DueKind, most: usize) -> Result<Vec<DueEntry>> {
         self.read(|from, namespace, _| due::entries(from, namespace, app, kind, most))
+    }
+
+    async fn due_page(&self, app: &AppId, after: Option<&str>, most: usize) -> Result<DuePage> {
+        self.read(|from, namespace, _| due::page(from, namespace, app, after, most))
+    }
+
+    async fn survey(&self, after: Option<&str>, most: usize) -> Result<Survey> {
+        self.read(|from, namespace, _| survey::page(from, namespace, after, most))
+    }
+
+    async fn stray(&self, _: &Stray, _: bool, _: Duration) -> Result<bool> {
+        // Nobody but this process writes here, and what belongs to a record goes with it.
+        Ok(false)
     }
 
     async fn runs(&self, app: &AppId, item: &MessageId) -> Result<u32> {

@@ -1,0 +1,197 @@
+//! All that is stored of instances, found by walking the keys themselves: for audits.
+//!
+//! The walk is the server's `SCAN`, which holds nobody up and shows every key that is there throughout. In a cluster it has to be made on each node.
+
+use std::time::Duration;
+
+use deadpool_redis::redis::{cmd, pipe};
+
+use super::index::CREATED;
+use super::keys::{instance_id, instance_part};
+use super::record;
+use super::reply::Reply;
+use super::script;
+use super::store::{RedisStore, millis};
+use crate::backend::{Error, Result, Stray, Survey};
+use crate::model::{AppId, InstanceRef, Status};
+
+/// The first letter of a token: keys, then the index of each app.
+const KEYS: char = 'k';
+const INDEX: char = 'x';
+
+impl RedisStore {
+    /// A token is `k` and the server's cursor; then `x`, the app and the index's own cursor.
+    pub(super) async fn read_survey(&self, after: Option<&str>, most: usize) -> Result<Survey> {
+        let token = after.unwrap_or("k0");
+        let strange = || {
+            Error::permanent(format!(
+                "{token:?} is not the token of a page: pass the `next` of the page before, unchanged"
+            ))
+        };
+        if let Some(cursor) = token.strip_prefix(KEYS) {
+            return self.survey_keys(cursor, most).await;
+        }
+        let (app, cursor) = token
+            .strip_prefix(INDEX)
+            .and_then(|rest| rest.split_once('/'))
+            .ok_or_else(strange)?;
+        self.survey_index(&AppId::new(app).map_err(|_| strange())?, cursor, most)
+            .await
+    }
+
+    async fn survey_keys(&self, cursor: &str, most: usize) -> Result<Survey> {
+        let mut scan = cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(self.keys.instances());
+        scan.arg("COUNT").arg(most.max(1));
+        let mut reply = Reply::new("SCAN", self.links.send("SCAN", &scan).await?)
+            .items()?
+            .into_iter();
+        let (Some(next), Some(keys)) = (reply.next(), reply.next()) else {
+            return Ok(Survey::default());
+        };
+        let mut survey = Survey {
+            next: match next.text()?.as_str() {
+                "0" => self.first_index(None).await?,
+                cursor => Some(format!("{KEYS}{cursor}")),
+            },
+            ..Survey::default()
+        };
+        let (mut records, mut parts) = (Vec::new(), Vec::new());
+        for key in keys.list()? {
+            let key = std::str::from_utf8(&key).ok();
+            match key.and_then(|key| instance_part(self.keys.namespace(), key)) {
+                Some((instance, part)) if part == "meta" => records.push(instance),
+                Some((instance, part)) => parts.push(Stray { instance, part }),
+                None => {}
+            }
+        }
+        self.add_active(&mut survey, records).await?;
+        self.add_strays(&mut survey, parts).await?;
+        Ok(survey)
+    }
+
+    /// Of most instances, which are over, only two fields are read.
+    async fn add_active(&self, survey: &mut Survey, instances: Vec<InstanceRef>) -> Result<()> {
+        if instances.is_empty() {
+            return Ok(());
+        }
+        let mut fields = pipe();
+        for instance in &instances {
+            fields
+                .cmd("HMGET")
+                .arg(self.keys.instance(instance).meta())
+                .arg(&["status", "marks"]);
+        }
+        let replies = self.links.send_all("`survey`", &fields).await?;
+        let mut active = Vec::new();
+        for (instance, reply) in instances.into_iter().zip(replies) {
+            let mut fields = Reply::new("HMGET", reply).items()?.into_iter();
+            let mut text = || -> Result<String> {
+                let field = fields.next().map(Reply::optional_bytes).transpose()?.flatten();
+                Ok(String::from_utf8_lossy(&field.unwrap_or_default()).into_owned())
+            };
+            let (status, marks) = (text()?, text()?);
+            let is_over = status.parse::<Status>().is_ok_and(Status::is_terminal);
+            if !is_over || !marks.is_empty() {
+                active.push(instance);
+            }
+        }
+        if active.is_empty() {
+            return Ok(());
+        }
+        let mut whole = pipe();
+        for instance in &active {
+            whole.hgetall(self.keys.instance(instance).meta());
+        }
+        let replies = self.links.send_all("`survey`", &whole).await?;
+        for (instance, reply) in active.into_iter().zip(replies) {
+            match record::read(&instance, Reply::new("HGETALL", reply)) {
+                Ok(Some(record)) => survey.active.push((instance, record)),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(%instance, %error, "left out of a survey"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_strays(&self, survey: &mut Survey, parts: Vec<Stray>) -> Result<()> {
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let mut looks = pipe();
+        for stray in &parts {
+            let keys = self.keys.instance(&stray.instance);
+            looks.exists(keys.meta()).pttl(keys.part(&stray.part));
+        }
+        let mut replies = self.links.send_all("`survey`", &looks).await?.into_iter();
+        for stray in parts {
+            let (Some(exists), Some(ttl)) = (replies.next(), replies.next()) else {
+                break;
+            };
+            let has_record = Reply::new("EXISTS", exists).number()? != 0;
+            if !has_record && Reply::new("PTTL", ttl).number()? == -1 {
+                survey.strays.push(stray);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn look_at_stray(&self, stray: &Stray, remove: bool, keep: Duration) -> Result<bool> {
+        let keys = self.keys.instance(&stray.instance);
+        // A receipt still keeps a request from being carried out twice.
+        let keep = match stray.part.starts_with("receipt:") {
+            true => millis(keep),
+            false => 0,
+        };
+        let call = script::STRAY
+            .on(&[&keys.meta(), &keys.part(&stray.part)])
+            .arg(u8::from(remove))
+            .arg(keep);
+        Ok(call.send(&self.links).await?.number()? != 0)
+    }
+
+    /// The token of the first app after this one.
+    async fn first_index(&self, after: Option<&AppId>) -> Result<Option<String>> {
+        let apps = self.read_apps().await?.into_iter().map(|app| app.id);
+        let next = apps.into_iter().find(|app| after.is_none_or(|after| app > after));
+        Ok(next.map(|app| format!("{INDEX}{app}/0")))
+    }
+
+    async fn survey_index(&self, app: &AppId, cursor: &str, most: usize) -> Result<Survey> {
+        let mut scan = cmd("ZSCAN");
+        scan.arg(self.keys.index(app, CREATED)).arg(cursor);
+        scan.arg("COUNT").arg(most.max(1));
+        let mut reply = Reply::new("ZSCAN", self.links.send("ZSCAN", &scan).await?)
+            .items()?
+            .into_iter();
+        let (Some(next), Some(members)) = (reply.next(), reply.next()) else {
+            return Ok(Survey::default());
+        };
+        let mut survey = Survey {
+            next: match next.text()?.as_str() {
+                "0" => self.first_index(Some(app)).await?,
+                cursor => Some(format!("{INDEX}{app}/{cursor}")),
+            },
+            ..Survey::default()
+        };
+        let ids = members
+            .pairs()?
+            .into_iter()
+            .filter_map(|(member, _)| instance_id(&member));
+        let instances: Vec<InstanceRef> = ids.map(|id| InstanceRef::new(app.clone(), id)).collect();
+        if instances.is_empty() {
+            return Ok(survey);
+        }
+        let mut looks = pipe();
+        for instance in &instances {
+            looks.exists(self.keys.instance(instance).meta());
+        }
+        let replies = self.links.send_all("`survey`", &looks).await?;
+        for (instance, reply) in instances.into_iter().zip(replies) {
+            if Reply::new("EXISTS", reply).number()? == 0 {
+                survey.indexed.push(instance);
+            }
+        }
+        Ok(survey)
+    }
+}

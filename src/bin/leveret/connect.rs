@@ -1,0 +1,31 @@
+//! From the environment to a client: the same variables as the workers', and nothing that only a worker does.
+
+use std::time::Duration;
+
+use leveret::Client;
+use leveret::backend::Backend;
+use leveret::config::{Config, Place};
+
+use crate::problem::Problem;
+
+/// A client of the namespace that the environment names.
+pub(crate) async fn client(wait: Duration) -> Result<Client, Problem> {
+    let mut config = Config::from_env().map_err(|error| Problem::Usage(error.to_string()))?;
+    if let Place::File(path) = &config.place
+        && !path.exists()
+    {
+        return Err(Problem::Usage(format!(
+            "there is nothing to look at: set LEVERET_AMQP_URL, LEVERET_REDIS_URL and LEVERET_NAMESPACE as the workers have them (there is no file {} either)",
+            path.display()
+        )));
+    }
+    // The port is the workers'.
+    config.settings.http = None;
+    let backend = tokio::select! {
+        opened = Backend::open(config) => opened.map_err(|error| Problem::Failed(error.to_string()))?,
+        () = tokio::time::sleep(wait) => {
+            return Err(Problem::Failed(format!("the servers did not answer within {wait:?}: see above, or wait longer with --wait")));
+        }
+    };
+    Ok(Client::builder(backend).patience(wait).build())
+}

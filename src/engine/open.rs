@@ -1,0 +1,196 @@
+//! What an execution's history leaves open, read off its events alone; and whether anybody still waits for an item.
+
+use std::collections::BTreeMap;
+
+use super::Engine;
+use super::effects::{Effect, answer, effects_of};
+use crate::backend::{Error, Record, Result};
+use crate::model::{AppId, InstanceRef, Sequence, Timestamp};
+use crate::replay::history::{HistoryEvent, Turn};
+use crate::wire::{Item, TaskRef};
+
+/// Turns read at a time.
+const PAGE: usize = 100;
+
+/// What an execution waits for, as far as its history tells. (Events it does not: a wait for one is no event.)
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outline {
+    /// Calls and timers that are scheduled and not over.
+    pub(crate) open: BTreeMap<Sequence, Open>,
+    /// The last event is continue-as-new: the next execution has not begun.
+    pub(crate) is_renewed: bool,
+}
+
+/// An open call or timer.
+#[derive(Clone, Debug)]
+pub(crate) struct Open {
+    /// The turn that scheduled it.
+    pub(crate) turn: u64,
+    /// When.
+    pub(crate) at: Timestamp,
+    pub(crate) what: What,
+    /// When its entry in the due-set was due at first, if it has one: a timer's, or that of a time limit.
+    pub(crate) due: Option<Timestamp>,
+}
+
+/// Which sort of thing is open.
+#[derive(Clone, Debug)]
+pub(crate) enum What {
+    Activity { app: AppId, name: String },
+    Child { instance: InstanceRef },
+    Timer,
+}
+
+impl Outline {
+    fn apply(&mut self, turn: &Turn) {
+        for event in &turn.events {
+            self.is_renewed = matches!(event, HistoryEvent::ContinuedAsNew { .. });
+            let (sequence, what, due) = match event {
+                HistoryEvent::TaskScheduled {
+                    sequence,
+                    app,
+                    name,
+                    limits,
+                    ..
+                } => {
+                    let (app, name) = (app.clone(), name.clone());
+                    let due = limits.first_check().map(|first| turn.at + first);
+                    (*sequence, What::Activity { app, name }, due)
+                }
+                HistoryEvent::ChildScheduled {
+                    sequence,
+                    instance,
+                    limits,
+                    detached: false,
+                    ..
+                } => {
+                    let due = limits.first_check().map(|first| turn.at + first);
+                    let instance = instance.clone();
+                    (*sequence, What::Child { instance }, due)
+                }
+                HistoryEvent::TimerCreated { sequence, due, .. } => (*sequence, What::Timer, Some(*due)),
+                HistoryEvent::TimerCancelled { sequence } => {
+                    match self.open.get_mut(sequence) {
+                        // A call goes on without its time limit.
+                        Some(open) if !matches!(open.what, What::Timer) => open.due = None,
+                        _ => drop(self.open.remove(sequence)),
+                    }
+                    continue;
+                }
+                HistoryEvent::TaskCompleted { sequence, .. }
+                | HistoryEvent::TaskFailed { sequence, .. }
+                | HistoryEvent::ChildCompleted { sequence, .. }
+                | HistoryEvent::ChildFailed { sequence, .. }
+                | HistoryEvent::TimerFired { sequence } => {
+                    self.open.remove(sequence);
+                    continue;
+                }
+                _ => continue,
+            };
+            let (turn, at) = (turn.version, turn.at);
+            self.open.insert(sequence, Open { turn, at, what, due });
+        }
+    }
+}
+
+impl Engine {
+    /// What the record's execution leaves open, as of the record's version; `None` if the instance is in another execution by now, or its history cannot
+    /// be read as a whole.
+    pub(crate) async fn outline(&self, instance: &InstanceRef, record: &Record) -> Result<Option<Outline>> {
+        let mut outline = Outline::default();
+        let mut after = 0;
+        while after < record.version {
+            let page = self
+                .retrying("turns", || self.store().turns(instance, record.execution, after, PAGE))
+                .await?;
+            if page.is_empty() {
+                return Ok(None);
+            }
+            for bytes in page.iter().take((record.version - after) as usize) {
+                let Ok(turn) = Turn::decode(bytes) else { return Ok(None) };
+                outline.apply(&turn);
+            }
+            after += page.len() as u64;
+        }
+        Ok(Some(outline))
+    }
+
+    /// The effects of one turn that are about the call or timer of this number.
+    pub(crate) async fn effects_about(
+        &self,
+        instance: &InstanceRef,
+        record: &Record,
+        turn: u64,
+        sequence: Sequence,
+    ) -> Result<Vec<Effect>> {
+        let page = self
+            .retrying("turns", || self.store().turns(instance, record.execution, turn - 1, 1))
+            .await?;
+        let Some(bytes) = page.first() else {
+            return Ok(Vec::new());
+        };
+        let turn = Turn::decode(bytes).map_err(Error::permanent)?;
+        let parent = record.origin.parent.as_ref();
+        let own = super::timer_key(record.execution, sequence);
+        let mut effects = effects_of(instance, record.execution, record.lane, parent, &turn);
+        effects.retain(|effect| match effect {
+            Effect::Send(_, item) => matches!(&**item, Item::Task(task) if task.caller.sequence == sequence),
+            Effect::Child(child) => child.parent.as_ref().is_some_and(|link| link.task.sequence == sequence),
+            Effect::Schedule(entry) => entry.key == own,
+            _ => false,
+        });
+        Ok(effects)
+    }
+
+    /// Tells a child's end to the call that waits for it once more. False if there is nothing to tell: it is not over, or not that call's.
+    pub(crate) async fn tell_again(&self, child: &InstanceRef, record: &Record) -> Result<bool> {
+        let parent = record.origin.parent.as_ref();
+        let Some(answer) = record
+            .outcome
+            .clone()
+            .and_then(|outcome| answer(child, parent, outcome))
+        else {
+            return Ok(false);
+        };
+        self.make(child, record, vec![answer]).await?;
+        Ok(true)
+    }
+
+    /// Why nobody waits for the item any more, for a person; `None` if somebody does, or may.
+    pub(crate) async fn settled(&self, item: &Item) -> Result<Option<String>> {
+        let Some(instance) = item.instance() else {
+            return Ok(Some("nobody waits for a probe".into()));
+        };
+        let Some(record) = self.retrying("record", || self.store().record(instance)).await? else {
+            // An event is kept for an instance that may come.
+            return Ok((!matches!(item, Item::Event(_))).then(|| format!("there is no instance {instance} any more")));
+        };
+        if record.status.is_terminal() {
+            return Ok(Some(format!("instance {instance} is {}", record.status)));
+        }
+        let of_call = |task: &TaskRef| (task.execution, task.sequence);
+        let (execution, sequence) = match item {
+            Item::Start(start) if start.execution == record.execution && record.lane.is_some() => {
+                return Ok(Some(format!("instance {instance} has begun: it is {}", record.status)));
+            }
+            Item::Start(start) => (start.execution, None),
+            Item::Task(task) => (task.caller.execution, Some(task.caller.sequence)),
+            Item::Completion(completion) => {
+                let (execution, sequence) = of_call(&completion.task);
+                (execution, Some(sequence))
+            }
+            Item::Timer(timer) => {
+                let (execution, sequence) = of_call(&timer.task);
+                (execution, Some(sequence))
+            }
+            Item::Event(_) | Item::Command(_) | Item::Wake(_) | Item::Probe(_) => return Ok(None),
+        };
+        if execution != record.execution {
+            return Ok(Some(format!("instance {instance} is in another execution by now")));
+        }
+        let Some(sequence) = sequence else { return Ok(None) };
+        let outline = self.outline(instance, &record).await?;
+        let is_over = outline.is_some_and(|outline| !outline.open.contains_key(&sequence));
+        Ok(is_over.then(|| format!("call {sequence} of {instance} is over: its result is in the history")))
+    }
+}
