@@ -209,7 +209,8 @@ async fn forewarn_parent(client: &Client, instance: &InstanceRef) -> Result<(), 
         .ask("schedule", || {
             client
                 .store()
-                .schedule(&parent.app, std::slice::from_ref(&check), When::Sooner)
+                // Not only sooner: of a check that is under way it must not be taken for later.
+                .schedule(&parent.app, std::slice::from_ref(&check), When::Set)
         })
         .await
 }

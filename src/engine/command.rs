@@ -36,7 +36,7 @@ impl Engine {
                 return Ok(Commanded::Absent);
             }
             if record.status.is_terminal() {
-                self.drive_marks(&instance, &record).await?;
+                self.drive_marks_of_another(&instance, &record).await?;
                 return Ok(Commanded::Over(record.status));
             }
             if let Some(lane) = record.lane {

@@ -1,7 +1,5 @@
 //! Deleting a finished instance (rule 5): what is marked is driven first; index, check and retention entries go with the record.
 
-use tracing::warn;
-
 use super::{Engine, check_key, retention_key};
 use crate::backend::{Deleted, Mark, Result};
 use crate::fault::{Defect, planted};
@@ -77,12 +75,6 @@ impl Engine {
         let Some(parent) = parent.filter(|parent| parent.execution == call.execution) else {
             return Ok(());
         };
-        match self.drive_marks(&call.instance, &parent).await {
-            Err(error) if error.is_permanent() => {
-                warn!(parent = %call.instance, %error, "a child is deleted although the effects of its parent cannot be made");
-                Ok(())
-            }
-            driven => driven.map(drop),
-        }
+        self.drive_marks_of_another(&call.instance, &parent).await
     }
 }

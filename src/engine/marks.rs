@@ -37,6 +37,17 @@ impl Engine {
         Ok(cleared)
     }
 
+    /// The same for another instance than the one that the caller is about: what cannot be made of it is its own workers' to say, and holds up nobody else.
+    pub(crate) async fn drive_marks_of_another(&self, instance: &InstanceRef, record: &Record) -> Result<()> {
+        match self.drive_marks(instance, record).await {
+            Err(error) if error.is_permanent() => {
+                warn!(%instance, %error, "its effects are left to its own workers");
+                Ok(())
+            }
+            driven => driven.map(drop),
+        }
+    }
+
     /// Gives up the effects that are outstanding of an instance that is over, but for the answer to its parent, which its record tells.
     pub(crate) async fn give_up_marks(&self, instance: &InstanceRef, record: &Record) -> Result<()> {
         self.tell_again(instance, record).await?;

@@ -74,7 +74,11 @@ impl Engine {
                         && !occupant.marks.is_empty()
                         && new.policy == ConflictPolicy::RejectActive =>
                 {
-                    Box::pin(self.drive_marks(&new.instance, occupant)).await?;
+                    match Box::pin(self.drive_marks(&new.instance, occupant)).await {
+                        // It cannot be replaced; to a parent that is as good as an ID that is taken. A client is told why.
+                        Err(error) if error.is_permanent() && new.parent.is_some() => return Ok(created),
+                        driven => driven?,
+                    };
                     continue;
                 }
                 Created::Created => self.publish_start(new, None).await?,

@@ -22,8 +22,16 @@ struct Held {
     entry: DueEntry,
     /// The times of which the entry has one if it is still ours: more than one while it is not known whether a renewal came through.
     times: Vec<Timestamp>,
-    /// False once somebody else sees to it.
-    is_ours: bool,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    InWork,
+    /// What it has come to, and the store is yet to be told.
+    Done(DueOutcome),
+    /// Told, or somebody else sees to it.
+    Over,
 }
 
 impl Held {
@@ -42,33 +50,47 @@ impl Batch {
         let held = entries.iter().map(|entry| Held {
             entry: entry.clone(),
             times: vec![entry.due],
-            is_ours: true,
+            state: State::InWork,
         });
         Self(Mutex::new(held.collect()))
     }
 
-    /// This entry's claim is not renewed any more: somebody else sees to it, or nobody does for now.
+    /// Somebody else sees to this entry.
     pub(super) fn let_go(&self, place: usize) {
-        self.held()[place].is_ours = false;
+        self.held()[place].state = State::Over;
     }
 
-    /// What settles the entry.
-    pub(super) fn settled(&self, place: usize, outcome: DueOutcome) -> Vec<(DueEntry, DueOutcome)> {
-        self.held()[place].settled(outcome).collect()
+    /// What the entry has come to. The store is told with the next renewal of the others: the entry may be made anew meanwhile, and must not be held.
+    pub(super) fn done(&self, place: usize, outcome: DueOutcome) {
+        self.held()[place].state = State::Done(outcome);
     }
 
-    /// Renews the claims. Never returns; it may be dropped at any moment.
+    /// What settles those that are done and of which the store was not told yet.
+    pub(super) fn settled(&self) -> Vec<(DueEntry, DueOutcome)> {
+        let held = self.held();
+        held.iter()
+            .filter_map(|held| match held.state {
+                State::Done(outcome) => Some(held.settled(outcome)),
+                _ => None,
+            })
+            .flatten()
+            .collect()
+    }
+
+    /// Renews the claims of what is in work, and settles what is done. Never returns; it may be dropped at any moment.
     pub(super) async fn keep(&self, runtime: &Runtime) {
         let engine = &runtime.engine;
         loop {
             engine.backend.clock().sleep(RENEW_EVERY).await;
             let due = runtime.now() + CLAIM;
-            let moved = self.move_to(due);
-            if moved.is_empty() {
+            let settled = self.settled();
+            let mut told = self.move_to(due);
+            told.extend(settled.iter().cloned());
+            if told.is_empty() {
                 continue;
             }
-            match engine.store().settle_due(&runtime.app, &moved).await {
-                Ok(()) => self.has_moved_to(due),
+            match engine.store().settle_due(&runtime.app, &told).await {
+                Ok(()) => self.has_told(due, &settled),
                 // It may have come through all the same.
                 Err(error) => debug!(%error, "claims of due entries were not renewed"),
             }
@@ -77,7 +99,7 @@ impl Batch {
 
     fn move_to(&self, due: Timestamp) -> Vec<(DueEntry, DueOutcome)> {
         let mut moved = Vec::new();
-        for held in self.held().iter_mut().filter(|held| held.is_ours) {
+        for held in self.held().iter_mut().filter(|held| held.state == State::InWork) {
             moved.extend(held.settled(DueOutcome::Again(due)));
             if !held.times.contains(&due) {
                 held.times.push(due);
@@ -86,10 +108,14 @@ impl Batch {
         moved
     }
 
-    fn has_moved_to(&self, due: Timestamp) {
-        let mut held = self.held();
-        let renewed = held.iter_mut().filter(|held| held.times.contains(&due));
-        renewed.for_each(|held| held.times = vec![due]);
+    fn has_told(&self, due: Timestamp, settled: &[(DueEntry, DueOutcome)]) {
+        for held in self.held().iter_mut() {
+            if held.times.contains(&due) {
+                held.times = vec![due];
+            } else if settled.iter().any(|(entry, _)| entry.key == held.entry.key) {
+                held.state = State::Over;
+            }
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, Vec<Held>> {
@@ -122,14 +148,34 @@ mod tests {
             payload: "".into(),
         };
         let batch = Batch::new(&[entry]);
-        assert_eq!(times(&batch.settled(0, DueOutcome::Remove)), [10]);
+        assert!(batch.settled().is_empty());
         assert_eq!(times(&batch.move_to(at(20))), [10]);
-        assert_eq!(times(&batch.settled(0, DueOutcome::Remove)), [10, 20]);
         // That renewal's answer was lost.
         assert_eq!(times(&batch.move_to(at(30))), [10, 20]);
-        batch.has_moved_to(at(30));
-        assert_eq!(times(&batch.settled(0, DueOutcome::Remove)), [30]);
-        batch.let_go(0);
-        assert!(batch.move_to(at(40)).is_empty());
+        batch.done(0, DueOutcome::Remove);
+        assert_eq!(times(&batch.settled()), [10, 20, 30]);
+        batch.has_told(at(30), &[]);
+        assert_eq!(times(&batch.settled()), [30]);
+    }
+
+    #[test]
+    fn an_entry_that_is_done_is_settled_beside_others_and_never_held_again() {
+        let entry = |subject: &'static str| DueEntry {
+            key: DueKey {
+                kind: DueKind::Timer,
+                subject: subject.into(),
+            },
+            due: at(10),
+            payload: "".into(),
+        };
+        let batch = Batch::new(&[entry("a"), entry("b")]);
+        batch.done(0, DueOutcome::Remove);
+        assert_eq!(batch.move_to(at(20)).len(), 1, "the other's");
+        let settled = batch.settled();
+        assert_eq!(times(&settled), [10]);
+        batch.has_told(at(20), &settled);
+        // Somebody has made it anew by now: whatever time that one has, it is not ours.
+        assert!(batch.settled().is_empty());
+        assert_eq!(times(&batch.move_to(at(30))), [20]);
     }
 }

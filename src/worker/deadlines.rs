@@ -77,7 +77,7 @@ impl Activation<'_> {
         let again = match (record.view.started_at, limits.schedule_to_start, limits.timeout) {
             _ if record.status.is_terminal() => {
                 // Its end is on its way to us, unless whoever ended it died first; its own app may never come.
-                engine.drive_marks(&child, &record).await?;
+                engine.drive_marks_of_another(&child, &record).await?;
                 return Ok(None);
             }
             (None, Some(limit), _) if draft.now >= since + limit => {

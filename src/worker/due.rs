@@ -21,6 +21,8 @@ const BATCH: usize = 256;
 const BATCHES: usize = 8;
 /// What a handler may take. An entry that hangs each time would else keep what became of the rest of its batch from being settled.
 const HANDLING: Duration = Duration::from_secs(7);
+/// An entry that was not handled comes again after this.
+const FAILED_AGAIN: Duration = Duration::from_secs(3);
 /// Bounds of the wait between two checks of an instance.
 const CHECK_AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(300));
 /// A published start is published again when nobody has taken it for this long.
@@ -29,7 +31,8 @@ const START_AGAIN: Duration = Duration::from_secs(300);
 /// Claims and handles due entries until the worker drains.
 pub(super) async fn run(runtime: Arc<Runtime>) {
     let batches = Arc::new(Semaphore::new(BATCHES));
-    loop {
+    // Before the claim: what is claimed must be renewed from then on.
+    while let Ok(permit) = batches.clone().acquire_owned().await {
         match runtime.engine.store().claim_due(&runtime.app, BATCH, CLAIM).await {
             Ok(entries) if entries.is_empty() => {
                 if !runtime.pause(runtime.settings.due_interval).await {
@@ -38,13 +41,10 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
             }
             Ok(entries) => {
                 // Beside the loop: a server that refuses one entry's message must not keep the other timers from firing.
-                let Ok(batch) = batches.clone().acquire_owned().await else {
-                    return;
-                };
                 let runtime = runtime.clone();
                 runtime.clone().tracker.spawn(async move {
                     handle_all(&runtime, entries).await;
-                    drop(batch);
+                    drop(permit);
                 });
             }
             Err(error) => {
@@ -60,7 +60,7 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
     }
 }
 
-/// Handles a batch side by side, and settles those that are dealt with. The others come again when their claim is over.
+/// Handles a batch side by side, and settles what is dealt with.
 async fn handle_all(runtime: &Arc<Runtime>, entries: Vec<DueEntry>) {
     let batch = Batch::new(&entries);
     let (batch, entries) = (&batch, &entries);
@@ -72,27 +72,25 @@ async fn handle_all(runtime: &Arc<Runtime>, entries: Vec<DueEntry>) {
             () = clock.sleep(HANDLING) => Err(Error::transient("it took too long")),
         };
         match handled {
-            Ok(Some(outcome)) => Some((place, outcome)),
-            Ok(None) => {
-                batch.let_go(place);
-                None
-            }
+            Ok(Some(outcome)) => batch.done(place, outcome),
+            Ok(None) => batch.let_go(place),
             Err(error) => {
                 debug!(%error, kind = ?entry.key.kind, "a due entry was not handled; it comes again");
-                batch.let_go(place);
-                None
+                let wait = if error.is_permanent() {
+                    CHECK_AGAIN.1
+                } else {
+                    FAILED_AGAIN
+                };
+                batch.done(place, DueOutcome::Again(runtime.now() + wait));
             }
         }
     }));
-    let handled = tokio::select! {
+    tokio::select! {
         biased;
-        handled = handled => handled,
+        _ = handled => {}
         () = batch.keep(runtime) => return,
-    };
-    let handled = handled.into_iter().flatten();
-    let settled: Vec<_> = handled
-        .flat_map(|(place, outcome)| batch.settled(place, outcome))
-        .collect();
+    }
+    let settled = batch.settled();
     if settled.is_empty() {
         return;
     }
@@ -250,7 +248,7 @@ async fn drive_children(runtime: &Runtime, record: &Record) -> Result<()> {
         };
         let child = engine.retrying("record", || engine.store().record(instance)).await?;
         if let Some(child) = child.filter(|child| child.status.is_terminal() && !child.marks.is_empty()) {
-            engine.drive_marks(instance, &child).await?;
+            engine.drive_marks_of_another(instance, &child).await?;
         }
     }
     Ok(())

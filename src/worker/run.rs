@@ -2,6 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -45,6 +46,8 @@ pub(super) struct Run {
     pub(super) confirmed: Notify,
     /// Fires when another worker has the task's lease.
     pub(super) lost: CancellationToken,
+    /// True once it has a run token of its own.
+    has_token: AtomicBool,
     /// Tells that it is here for as long as it is.
     _held: Held,
 }
@@ -59,6 +62,7 @@ impl Run {
             wait: watch::Sender::new(Wait::No),
             confirmed: Notify::new(),
             lost: CancellationToken::new(),
+            has_token: AtomicBool::new(false),
         }
     }
 
@@ -91,8 +95,11 @@ impl Run {
         match outcome {
             Ok(()) => hold.settle().await,
             Err(error) => {
-                // A body that was stopped by us is no crash.
-                let ended = self.end_run().await;
+                // A body that was stopped by us is no crash; those before it were.
+                let ended = match self.has_token.load(Ordering::Relaxed) {
+                    true => self.end_run().await,
+                    false => Ok(()),
+                };
                 hold.hand_back().await;
                 if !self.runtime.draining.is_cancelled() {
                     warn!(activity = %self.task.name, caller = %self.task.caller.instance, %error, ?ended, "a task could not be seen through; it is handed back");
@@ -146,6 +153,7 @@ impl Run {
         }
         if self.is_redelivered {
             let item = self.task.message_id();
+            self.has_token.store(true, Ordering::Relaxed);
             engine
                 .retrying("begin run", || engine.store().begin_run(&runtime.app, &item))
                 .await?;

@@ -136,7 +136,7 @@ async fn unknown(runtime: &Arc<Runtime>, mut start: StartItem) -> Result<()> {
             return Ok(());
         };
         if record.execution != start.execution || record.status != Status::Pending {
-            engine.drive_marks(&start.instance, &record).await?;
+            engine.drive_marks_of_another(&start.instance, &record).await?;
             return Ok(());
         }
         let message = format!(

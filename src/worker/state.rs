@@ -64,6 +64,12 @@ impl Live {
                 "the store holds {found} turns of a history of {version}; were keys deleted, or is it a stale copy? Restore them, or terminate the instance"
             ));
         }
+        if let Some((place, turn)) = (1..).zip(&turns).find(|(place, turn)| turn.version != *place) {
+            return Err(format!(
+                "version {} stands in place {place} of the history; were turns deleted? Restore them, or terminate the instance",
+                turn.version
+            ));
+        }
         let inbox = loaded
             .inbox
             .iter()

@@ -51,7 +51,25 @@ async fn handle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
         .await;
     };
     if delivery.properties.content_type.as_deref() != Some(BUNDLE_TYPE) {
-        return send_on(runtime, delivery, target).await;
+        let Queue::Workflows(_) = target else {
+            let reason = format!("a raw start belongs into an app's workflows queue, not into {target}");
+            return dismiss(runtime, delivery, &target.local_name(), &reason).await;
+        };
+        return match send_on(runtime, &delivery, &target).await {
+            Ok(true) => {
+                // A crash before this line: it comes twice, and counts once by its instance ID or message ID.
+                delivery.ack();
+                Ok(())
+            }
+            Ok(false) => {
+                let reason = format!("queue {target} does not exist: no worker of the app has ever started");
+                dismiss(runtime, delivery, &target.local_name(), &reason).await
+            }
+            Err(error) => {
+                delivery.requeue();
+                Err(error)
+            }
+        };
     }
     let Some((bundle, delivery)) = open(runtime, delivery, &Queue::Unrouted).await? else {
         return Ok(());
@@ -74,30 +92,27 @@ async fn handle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
     Ok(())
 }
 
-/// A raw start came before its app did, or while the app's queue had no way to it yet. If the queue is there now, that is where it goes.
-async fn send_on(runtime: &Runtime, delivery: Delivery, target: Queue) -> Result<()> {
+/// A raw start came before its app did, or while the app's queue had no way to it yet. If the queue is there now, that is where it goes. False if not.
+async fn send_on(runtime: &Runtime, delivery: &Delivery, target: &Queue) -> Result<bool> {
     let engine = &runtime.engine;
     if engine
-        .retrying("depth", || engine.broker().depth(&target))
+        .retrying("depth", || engine.broker().depth(target))
         .await?
         .is_none()
     {
-        let reason = format!("queue {target} does not exist: no worker of the app has ever started");
-        return dismiss(runtime, delivery, &target.local_name(), &reason).await;
+        return Ok(false);
     }
     // A queue is bound just after it is declared. One whose worker died in between brings the message back here, again and again until a worker starts.
     runtime.pause(PAUSE_BEFORE_SENDING_ON).await;
     let message = Message {
-        queue: target,
+        queue: target.clone(),
         body: delivery.body.clone(),
         properties: delivery.properties.clone(),
     };
     engine
         .retrying("publish", || engine.broker().publish(message.clone()))
         .await?;
-    // A crash before this line: it comes twice, and counts once by its instance ID or message ID.
-    delivery.ack();
-    Ok(())
+    Ok(true)
 }
 
 /// Puts a message that is nobody's among the dead.
@@ -153,7 +168,7 @@ async fn fail_start(runtime: &Runtime, start: StartItem, app: &AppId) -> Result<
             return Ok(());
         };
         if record.execution != start.execution || record.status != Status::Pending {
-            engine.drive_marks(&start.instance, &record).await?;
+            engine.drive_marks_of_another(&start.instance, &record).await?;
             return Ok(());
         }
         if engine

@@ -90,6 +90,8 @@ macro_rules! all_behaviours {
                 a_suspended_instance_that_cannot_be_read_stays_suspended,
                 a_finished_instance_whose_effects_cannot_be_made_can_be_purged,
                 a_marked_turn_that_is_not_in_its_place_is_not_taken_for_done,
+                a_turn_that_is_not_in_its_place_stalls_the_instance,
+                a_damaged_occupant_of_a_childs_id_holds_up_no_parent,
                 effects_that_cannot_be_made_do_not_hold_up_what_children_have_to_tell;
             dead_letters:
                 letters_are_listed_with_reason_origin_and_age,
@@ -188,6 +190,7 @@ macro_rules! all_behaviours {
                 a_raw_start_that_cannot_be_is_among_the_dead_with_its_reason,
                 a_raw_start_at_an_app_that_is_away_waits,
                 a_raw_start_that_came_before_its_app_runs_when_the_app_is_there,
+                a_raw_message_to_the_unrouted_queue_is_among_the_dead,
                 a_raw_start_of_an_unknown_workflow_fails_and_says_so,
                 a_message_that_cannot_be_read_holds_up_no_queue;
             replicas:

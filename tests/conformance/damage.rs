@@ -165,3 +165,43 @@ pub(crate) async fn effects_that_cannot_be_made_do_not_hold_up_what_children_hav
     })
     .await;
 }
+
+pub(crate) async fn a_turn_that_is_not_in_its_place_stalls_the_instance(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let orders = || stage.worker("orders").workflow(MAIN, waiter);
+    let first = up(orders()).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for_status("orders", "one", Status::Running).await;
+    first.stop().await;
+    let record = stage.record("orders", "one").await.unwrap();
+    let turn = Turn {
+        version: record.version + 7,
+        commit: leveret::CommitId::generate(),
+        at: record.updated_at,
+        build: None,
+        events: Vec::new(),
+    };
+    let marks = vec![Mark::Turn(record.version + 1)];
+    stage.append(run.instance(), &record, turn.encode(), marks).await;
+    let _second = up(orders()).await;
+    run.raise(GO, ()).await.unwrap();
+    let stalled = stage.wait_for_status("orders", "one", Status::Stalled).await;
+    let stall = stalled.stall.expect("a reason");
+    assert_eq!(stall.reason, StallReason::Unreadable);
+    assert!(stall.message.contains("place"), "{}", stall.message);
+    run.terminate("enough").and_wait(PATIENCE).await.unwrap();
+}
+
+pub(crate) async fn a_damaged_occupant_of_a_childs_id_holds_up_no_parent(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let payments = up(stage.worker("payments").workflow(CHILD, waiter)).await;
+    let occupant = stage.client.start(CHILD, 1).id("kid").await.unwrap();
+    occupant.raise(GO, ()).await.unwrap();
+    assert_eq!(done(&occupant).await, 1);
+    payments.stop().await;
+    spoil(&stage, occupant.instance(), true).await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, with_a_child)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    let failure = failure(&run).await;
+    assert_eq!(failure.kind, leveret::kinds::INSTANCE_ALREADY_EXISTS, "{failure}");
+}

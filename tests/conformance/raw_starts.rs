@@ -127,6 +127,19 @@ pub(crate) async fn a_raw_start_that_came_before_its_app_runs_when_the_app_is_th
     assert_eq!(stage.depth(Queue::Dead(app("orders"))).await, 0);
 }
 
+pub(crate) async fn a_raw_message_to_the_unrouted_queue_is_among_the_dead(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, add_one)).await;
+    let message = Message {
+        queue: Queue::Unrouted,
+        body: r#"{"workflow": "main", "instance_id": "one", "input": 41}"#.into(),
+        properties: Default::default(),
+    };
+    stage.broker().publish(message).await.unwrap();
+    stage.wait_for_depth(Queue::Dead(app("orders")), 1).await;
+    stage.wait_for_depth(Queue::Unrouted, 0).await;
+}
+
 pub(crate) async fn a_raw_start_of_an_unknown_workflow_fails_and_says_so(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let _orders = up(stage.worker("orders").workflow(MAIN, add_one)).await;

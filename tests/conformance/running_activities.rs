@@ -332,6 +332,11 @@ pub(crate) async fn a_leased_task_whose_activity_is_not_known_here_keeps_its_lea
     begun.reach(1).await;
     stage.wait_for_text("orders", "one", &["lease until"]).await;
     drop(first);
+    // Another process has died of it, too.
+    let store = stage.backend.store();
+    let lease = stage.due("payments", DueKind::Lease).await.remove(0);
+    let id = MessageId::new(std::str::from_utf8(&lease.key.subject).unwrap()).unwrap();
+    store.begin_run(&app("payments"), &id).await.unwrap();
     let _unknowing = up(stage.worker("payments")).await;
     // It takes the task over and hands it back; a message would be let go by whoever finds the lease.
     let due = async || {
@@ -346,6 +351,8 @@ pub(crate) async fn a_leased_task_whose_activity_is_not_known_here_keeps_its_lea
         })
         .await;
     }
+    let runs = store.runs(&app("payments"), &id).await.unwrap();
+    assert_eq!(runs, 1, "nobody has shown that it is harmless");
     let _third = up(stage
         .worker("payments")
         .activity(WORK, async |_: ActivityContext, n: u64| ok(n)))
