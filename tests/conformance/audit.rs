@@ -263,6 +263,11 @@ pub(crate) async fn a_timer_whose_entry_is_deleted_is_set_again(h: &impl Harness
     assert_eq!(stage.due("orders", DueKind::Timer).await, [set]);
     far.terminate("enough").and_wait(PATIENCE).await.unwrap();
 
+    until("its timer to be gone", async || {
+        stage.due("orders", DueKind::Timer).await.is_empty().then_some(())
+    })
+    .await;
+
     // One that is due before anybody notices.
     let near = stage.client.start(MAIN, 5000).await.unwrap();
     let set = stage.wait_for_entry("orders", DueKind::Timer).await;
