@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
 use tracing::{debug, warn};
 
@@ -10,7 +11,7 @@ use super::activities::take_over;
 use super::batch::{Batch, CLAIM};
 use super::runtime::Runtime;
 use crate::backend::{DueEntry, DueKind, DueOutcome, Error, Mark, Queue, Record, Result};
-use crate::engine::{CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, decode};
+use crate::engine::{CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, What, decode};
 use crate::fault::{Defect, fault_point, planted};
 use crate::model::{InstanceRef, StallReason, Status, Timestamp, WaitingFor};
 use crate::wire::{Item, TimerItem, WakeItem};
@@ -225,7 +226,7 @@ async fn look_at(runtime: &Arc<Runtime>, check: CheckEntry) -> Result<DueOutcome
     };
     // What cannot be made by us holds up nothing else.
     driven.or_else(|error| if error.is_permanent() { Ok(()) } else { Err(error) })?;
-    drive_children(runtime, &record).await?;
+    drive_children(runtime, instance, &record).await?;
     match record.status {
         Status::Pending if !record.marks.contains(&Mark::Start) && age >= START_AGAIN => {
             engine.drive_start(instance, &record).await?
@@ -240,18 +241,48 @@ async fn look_at(runtime: &Arc<Runtime>, check: CheckEntry) -> Result<DueOutcome
 }
 
 /// Children that were ended before their first turn, by a process that died before it told us: their own app may never come.
-async fn drive_children(runtime: &Runtime, record: &Record) -> Result<()> {
+async fn drive_children(runtime: &Runtime, instance: &InstanceRef, record: &Record) -> Result<()> {
+    /// Children looked at in one check, and side by side. Which they are changes from check to check.
+    const CHILDREN: (usize, usize) = (512, 32);
     let engine = &runtime.engine;
-    for waiting in &record.view.waiting.shown {
-        let WaitingFor::Child { instance, .. } = waiting else {
-            continue;
-        };
-        let child = engine.retrying("record", || engine.store().record(instance)).await?;
-        if let Some(child) = child.filter(|child| child.status.is_terminal() && !child.marks.is_empty()) {
-            engine.drive_marks_of_another(instance, &child).await?;
-        }
+    let mut children = open_children(runtime, instance, record).await?;
+    if children.len() > CHILDREN.0 {
+        let first = runtime.now().as_millis() as usize % children.len();
+        children.rotate_left(first);
+        children.truncate(CHILDREN.0);
+    }
+    for some in children.chunks(CHILDREN.1) {
+        try_join_all(some.iter().map(async |instance| {
+            let child = engine.retrying("record", || engine.store().record(instance)).await?;
+            match child.filter(|child| child.status.is_terminal() && !child.marks.is_empty()) {
+                Some(child) => engine.drive_marks_of_another(instance, &child).await,
+                None => Ok(()),
+            }
+        }))
+        .await?;
     }
     Ok(())
+}
+
+/// The children that the instance waits for. The record names only the first few of all that it waits for; the history names them all.
+async fn open_children(runtime: &Runtime, instance: &InstanceRef, record: &Record) -> Result<Vec<InstanceRef>> {
+    let waiting = &record.view.waiting;
+    if waiting.shown.len() < waiting.total
+        && let Some(outline) = runtime.engine.outline(instance, record).await?
+    {
+        let open = outline.open.into_values();
+        return Ok(open
+            .filter_map(|open| match open.what {
+                What::Child { instance } => Some(instance),
+                What::Activity { .. } | What::Timer => None,
+            })
+            .collect());
+    }
+    let shown = waiting.shown.iter().filter_map(|waiting| match waiting {
+        WaitingFor::Child { instance, .. } => Some(instance.clone()),
+        _ => None,
+    });
+    Ok(shown.collect())
 }
 
 async fn is_marked(runtime: &Runtime, instance: &InstanceRef, execution: crate::model::ExecutionId) -> Result<bool> {

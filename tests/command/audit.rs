@@ -101,7 +101,11 @@ async fn keys_without_an_instance_are_found_and_removed_and_those_of_others_stay
         .await
         .unwrap();
     assert_eq!(deleted, 1);
+    // An entry of the index that is left behind by a purge that dies in the middle.
     let kept = place.client.start(MAIN, 7).id("another").await.unwrap();
+    let (store, gone) = (place.backend.store(), place.client.instance("orders", "gone").unwrap());
+    let record = store.record(kept.instance()).await.unwrap().unwrap();
+    store.index(gone.instance(), &record).await.unwrap();
     let repaired = place.run(&["audit", "--repair", "--json"]).await;
     assert_eq!(code(&repaired), 0, "{}", text(&repaired.stderr));
     let findings = lines(&repaired)[0]["findings"].as_array().unwrap().clone();
@@ -117,7 +121,7 @@ async fn keys_without_an_instance_are_found_and_removed_and_those_of_others_stay
     );
     assert!(troubles.contains(&"stale_index_entry"), "{troubles:?}");
     let left: Vec<String> = redis::cmd("KEYS")
-        .arg(format!("{}:*", tag))
+        .arg(format!("{tag}:*"))
         .query_async(&mut connection)
         .await
         .unwrap();

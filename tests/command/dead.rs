@@ -9,7 +9,7 @@ use std::time::Duration;
 use leveret::client::Filter;
 use leveret::{Status, Workflow, WorkflowContext};
 
-use crate::place::{Place, code, lines, text};
+use crate::place::{Place, code, lines, text, url};
 
 const MAIN: Workflow<u64, u64> = Workflow::new("orders", "main");
 
@@ -75,6 +75,19 @@ async fn letters_are_listed_shown_retried_and_dropped() {
     assert_eq!(code(&settled), 1, "{}", text(&settled.stderr));
     let why = lines(&settled)[0]["outcome"]["settled"].as_str().unwrap().to_owned();
     assert!(why.contains("orders/one, which is Completed"), "{why}");
+
+    for arguments in [
+        ["dead", "list", "--app", "payment"],
+        ["audit", "--repair", "--app", "payment"],
+    ] {
+        let unknown = place.run(&arguments).await;
+        let said = text(&unknown.stderr);
+        assert_eq!((code(&unknown), said.lines().count()), (2, 1), "{said}");
+        assert!(
+            said.contains("\"payment\"") && said.contains("there are: orders"),
+            "{said}"
+        );
+    }
 
     let dropped = place.run(&["dead", "drop", "--all", "--json"]).await;
     assert_eq!((code(&dropped), lines(&dropped).len()), (0, 2));
@@ -145,6 +158,56 @@ async fn a_retry_that_is_killed_again_and_again_loses_no_letter_and_starts_none_
         );
     }
     assert_eq!(runs.load(Ordering::SeqCst), LETTERS);
+    worker.stop().await;
+    place.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_broker_gave_up_by_itself_is_listed_and_retried() {
+    let place = Place::new().await;
+    place.worker("orders").start().await.unwrap().stop().await;
+    let connection = lapin::Connection::connect(&url("LEVERET_TEST_AMQP_URL"), Default::default())
+        .await
+        .unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let namespace = place.backend.namespace();
+    let properties = lapin::BasicProperties::default()
+        .with_delivery_mode(2)
+        .with_content_type("application/json".into())
+        .with_expiration("1".into());
+    channel
+        .basic_publish(
+            format!("leveret.{namespace}").as_str().into(),
+            format!("{namespace}.orders.workflows").as_str().into(),
+            Default::default(),
+            br#"{"workflow": "main", "instance_id": "one", "input": 7}"#,
+            properties,
+        )
+        .await
+        .unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let letters = loop {
+        let listed = place.run(&["dead", "list", "--json"]).await;
+        if code(&listed) == 1 {
+            break lines(&listed);
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{}", text(&listed.stderr));
+    };
+    connection.close(200, "bye".into()).await.unwrap();
+    assert_eq!(letters[0]["origin"], "orders.workflows");
+    assert!(
+        letters[0]["reason"].as_str().unwrap().contains("expired"),
+        "{letters:?}"
+    );
+    assert!(letters[0]["died_at"].is_u64(), "{letters:?}");
+    let worker = place.worker("orders").workflow(MAIN, echo).start().await.unwrap();
+    let retried = place.run(&["dead", "retry", "--origin", "orders.workflows"]).await;
+    assert_eq!(code(&retried), 0, "{}", text(&retried.stdout));
+    let instance = place.client.instance("orders", "one").unwrap();
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while !instance.get().await.is_ok_and(|info| info.status == Status::Completed) {
+        assert!(tokio::time::Instant::now() < deadline, "it did not start");
+    }
     worker.stop().await;
     place.clean_up().await;
 }

@@ -71,6 +71,7 @@ macro_rules! all_behaviours {
                 a_tree_over_three_apps_is_purged_as_one,
                 a_result_for_a_parent_that_was_purged_is_dropped,
                 a_child_whose_end_was_not_told_is_heard_of_without_its_app,
+                a_child_whose_end_was_not_told_is_heard_of_whatever_its_parent_waits_for,
                 a_child_that_was_purged_while_its_parent_was_away_is_not_started_again,
                 a_child_that_was_purged_long_ago_is_not_started_again,
                 a_child_whose_time_was_over_long_ago_is_not_started_again;

@@ -315,15 +315,23 @@ pub(crate) async fn a_result_for_a_parent_that_was_purged_is_dropped(h: &impl Ha
 }
 
 pub(crate) async fn a_child_whose_end_was_not_told_is_heard_of_without_its_app(h: &impl Harness) {
+    the_end_of_a_child_is_not_told(h, 0).await;
+}
+
+pub(crate) async fn a_child_whose_end_was_not_told_is_heard_of_whatever_its_parent_waits_for(h: &impl Harness) {
+    the_end_of_a_child_is_not_told(h, 2 * leveret::WaitingView::SHOWN).await;
+}
+
+/// The parent waits for so many other things before it comes to its child.
+async fn the_end_of_a_child_is_not_told(h: &impl Harness, others: usize) {
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
-    let orders = || {
-        stage
-            .worker("orders")
-            .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-                ctx.child(CHILD, n).id("kid").await
-            })
+    let parent = async |others: usize, ctx: WorkflowContext, n: u64| {
+        let hour = std::time::Duration::from_secs(3600);
+        let _others: Vec<_> = (0..others).map(|_| ctx.timer(hour).start()).collect();
+        ctx.child(CHILD, n).id("kid").await
     };
+    let orders = || stage.worker("orders").workflow(MAIN, with(others, parent));
     let first = up(orders()).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_status("payments", "kid", Status::Pending).await;

@@ -1,14 +1,15 @@
 //! Looking through a queue: messages are got one by one on a channel of its own and stay unacknowledged. When the channel closes, in whatever way, the
-//! broker puts them back: a classic queue in their places, a quorum queue (3.10.8) in any order.
+//! broker puts them back: a classic queue in their places, a quorum queue (3.10.8) in any order, and not before it has written that down. So an orderly end
+//! hands them back first and waits until the queue shows them again.
 
 use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
 use lapin::Channel;
-use lapin::options::{BasicAckOptions, BasicGetOptions, QueueDeclareOptions};
+use lapin::options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::task::TaskTracker;
 
 use super::link::{Link, Loss};
@@ -16,11 +17,19 @@ use super::supervisor::Shared;
 use super::{fault, properties};
 use crate::backend::{Browse, Browsed, Error, Queue, Result};
 
+/// The tag that means every message of the channel that is not settled.
+const ALL: u64 = 0;
+/// How long what was handed back may take to be shown, and how often that is looked at.
+const SHOWN_WITHIN: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+
 /// See the module.
 pub(super) struct Browsing {
     channel: Channel,
     /// The queue's name on the server.
     name: String,
+    /// How many were found and not removed.
+    held: u32,
     loss: Loss,
     /// Longest time for one request.
     limit: Duration,
@@ -37,6 +46,7 @@ impl Browsing {
         let browsing = Self {
             channel,
             name: name.clone(),
+            held: 0,
             loss: link.loss.clone(),
             limit: shared.config.request_timeout,
             tasks: shared.tasks.clone(),
@@ -68,6 +78,7 @@ impl Browse for Browsing {
         let Some(message) = self.request(get).await? else {
             return Ok(None);
         };
+        self.held += 1;
         Ok(Some(Browsed {
             properties: properties::from_amqp(&message.delivery.properties),
             tag: message.delivery.delivery_tag,
@@ -76,18 +87,38 @@ impl Browse for Browsing {
     }
 
     async fn remove(&mut self, tag: u64) -> Result<()> {
+        self.held = self.held.saturating_sub(1);
         self.request(self.channel.basic_ack(tag, BasicAckOptions::default()))
             .await
     }
 
     async fn close(self: Box<Self>) -> Result<()> {
+        if self.held > 0 {
+            let options = BasicNackOptions {
+                multiple: true,
+                requeue: true,
+            };
+            self.request(self.channel.basic_nack(ALL, options)).await?;
+            // Somebody may take them at once: then there are never as many.
+            let _ = timeout(SHOWN_WITHIN, self.until_shown()).await;
+        }
         // The broker answers after it has dealt with all that came before on the channel.
         self.request(self.channel.close(200, "done".into())).await
     }
 }
 
-/// Asks after a queue: an error if it does not exist.
-async fn ask(channel: &Channel, queue: &str) -> lapin::Result<()> {
+impl Browsing {
+    /// Returns when the queue shows as many messages as were handed back.
+    async fn until_shown(&self) -> Result<()> {
+        while self.request(ask(&self.channel, &self.name)).await? < self.held {
+            sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
+    }
+}
+
+/// Asks a queue how many messages wait in it: an error if it does not exist.
+async fn ask(channel: &Channel, queue: &str) -> lapin::Result<u32> {
     let options = QueueDeclareOptions {
         passive: true,
         ..Default::default()
@@ -95,7 +126,7 @@ async fn ask(channel: &Channel, queue: &str) -> lapin::Result<()> {
     let asked = channel
         .queue_declare(queue.into(), options, FieldTable::default())
         .await;
-    asked.map(drop)
+    asked.map(|queue| queue.message_count())
 }
 
 impl Drop for Browsing {

@@ -26,7 +26,7 @@ pub(crate) async fn run(arguments: Audit) -> Result<bool, Problem> {
             "--every 0s leaves no room for anything else: use at least 1s".into(),
         ));
     }
-    let client = connect::client(arguments.wait).await?;
+    let client = connect::client(arguments.wait, arguments.app.as_deref()).await?;
     let Some(every) = arguments.every else {
         return once(&client, &arguments).await.map(|report| !report.is_clean());
     };

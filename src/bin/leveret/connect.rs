@@ -8,8 +8,8 @@ use leveret::config::{Config, Place};
 
 use crate::problem::Problem;
 
-/// A client of the namespace that the environment names.
-pub(crate) async fn client(wait: Duration) -> Result<Client, Problem> {
+/// A client of the namespace that the environment names. `app` is one that is asked about: it has to be there.
+pub(crate) async fn client(wait: Duration, app: Option<&str>) -> Result<Client, Problem> {
     let mut config = Config::from_env().map_err(|error| Problem::Usage(error.to_string()))?;
     if let Place::File(path) = &config.place
         && !path.exists()
@@ -27,5 +27,17 @@ pub(crate) async fn client(wait: Duration) -> Result<Client, Problem> {
             return Err(Problem::Failed(format!("the servers did not answer within {wait:?}: see above, or wait longer with --wait")));
         }
     };
-    Ok(Client::builder(backend).patience(wait).build())
+    let namespace = backend.namespace().clone();
+    let client = Client::builder(backend).patience(wait).build();
+    if let Some(app) = app {
+        let apps = client.apps().await?;
+        if apps.iter().all(|known| known.id.as_str() != app) {
+            let known: Vec<_> = apps.iter().map(|known| known.id.as_str()).collect();
+            return Err(Problem::Usage(format!(
+                "no worker of an app {app:?} has ever started in namespace {namespace}; there are: {}",
+                known.join(", ")
+            )));
+        }
+    }
+    Ok(client)
 }

@@ -41,7 +41,7 @@ async fn letters(chosen: &Chosen) -> Result<DeadLetters, Problem> {
     if let Some(age) = chosen.younger_than {
         filter = filter.younger_than(age);
     }
-    let client = connect::client(chosen.wait).await?;
+    let client = connect::client(chosen.wait, chosen.app.as_deref()).await?;
     Ok(client.dead_letters(filter).most(chosen.most))
 }
 
