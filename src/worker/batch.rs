@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tracing::debug;
 
+use super::claimed::Claimed;
 use super::runtime::Runtime;
 use crate::backend::{DueEntry, DueOutcome};
 use crate::model::Timestamp;
@@ -15,46 +16,26 @@ use crate::model::Timestamp;
 pub(super) const CLAIM: Duration = Duration::from_millis(809);
 const RENEW_EVERY: Duration = Duration::from_millis(250);
 
-/// See the module.
-pub(super) struct Batch(Mutex<Vec<Held>>);
-
-struct Held {
-    entry: DueEntry,
-    /// The times of which the entry has one if it is still ours: more than one while it is not known whether a renewal came through.
-    times: Vec<Timestamp>,
-    /// False once somebody else sees to it.
-    is_ours: bool,
-}
-
-impl Held {
-    /// Once for each time that the entry may have; each counts only if it is the right one.
-    fn settled(&self, outcome: DueOutcome) -> impl Iterator<Item = (DueEntry, DueOutcome)> + '_ {
-        let at = |due| DueEntry {
-            due,
-            ..self.entry.clone()
-        };
-        self.times.iter().map(move |due| (at(*due), outcome))
-    }
-}
+/// See the module. An entry that somebody else sees to is `None`.
+pub(super) struct Batch(Mutex<Vec<Option<Claimed>>>);
 
 impl Batch {
     pub(super) fn new(entries: &[DueEntry]) -> Self {
-        let held = entries.iter().map(|entry| Held {
-            entry: entry.clone(),
-            times: vec![entry.due],
-            is_ours: true,
-        });
+        let held = entries.iter().cloned().map(Claimed::new).map(Some);
         Self(Mutex::new(held.collect()))
     }
 
     /// This entry's claim is not renewed any more: somebody else sees to it, or nobody does for now.
     pub(super) fn let_go(&self, place: usize) {
-        self.held()[place].is_ours = false;
+        self.held()[place] = None;
     }
 
     /// What settles the entry.
     pub(super) fn settled(&self, place: usize, outcome: DueOutcome) -> Vec<(DueEntry, DueOutcome)> {
-        self.held()[place].settled(outcome).collect()
+        let held = self.held();
+        held[place]
+            .as_ref()
+            .map_or_else(Vec::new, |entry| entry.settled(outcome))
     }
 
     /// Renews the claims. Never returns; it may be dropped at any moment.
@@ -68,7 +49,11 @@ impl Batch {
                 continue;
             }
             match engine.store().settle_due(&runtime.app, &moved).await {
-                Ok(()) => self.has_moved_to(due),
+                Ok(()) => self
+                    .held()
+                    .iter_mut()
+                    .flatten()
+                    .for_each(|entry| entry.has_moved_to(due)),
                 // It may have come through all the same.
                 Err(error) => debug!(%error, "claims of due entries were not renewed"),
             }
@@ -76,60 +61,11 @@ impl Batch {
     }
 
     fn move_to(&self, due: Timestamp) -> Vec<(DueEntry, DueOutcome)> {
-        let mut moved = Vec::new();
-        for held in self.held().iter_mut().filter(|held| held.is_ours) {
-            moved.extend(held.settled(DueOutcome::Again(due)));
-            if !held.times.contains(&due) {
-                held.times.push(due);
-            }
-        }
-        moved
-    }
-
-    fn has_moved_to(&self, due: Timestamp) {
         let mut held = self.held();
-        let renewed = held.iter_mut().filter(|held| held.times.contains(&due));
-        renewed.for_each(|held| held.times = vec![due]);
+        held.iter_mut().flatten().flat_map(|entry| entry.move_to(due)).collect()
     }
 
-    fn held(&self) -> MutexGuard<'_, Vec<Held>> {
+    fn held(&self) -> MutexGuard<'_, Vec<Option<Claimed>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::backend::{DueKey, DueKind};
-
-    fn at(millis: u64) -> Timestamp {
-        Timestamp::from_millis(millis)
-    }
-
-    fn times(settled: &[(DueEntry, DueOutcome)]) -> Vec<u64> {
-        settled.iter().map(|(entry, _)| entry.due.as_millis()).collect()
-    }
-
-    #[test]
-    fn an_entry_is_settled_at_every_time_that_it_may_have() {
-        let key = DueKey {
-            kind: DueKind::Timer,
-            subject: "a".into(),
-        };
-        let entry = DueEntry {
-            key,
-            due: at(10),
-            payload: "".into(),
-        };
-        let batch = Batch::new(&[entry]);
-        assert_eq!(times(&batch.settled(0, DueOutcome::Remove)), [10]);
-        assert_eq!(times(&batch.move_to(at(20))), [10]);
-        assert_eq!(times(&batch.settled(0, DueOutcome::Remove)), [10, 20]);
-        // That renewal's answer was lost.
-        assert_eq!(times(&batch.move_to(at(30))), [10, 20]);
-        batch.has_moved_to(at(30));
-        assert_eq!(times(&batch.settled(0, DueOutcome::Remove)), [30]);
-        batch.let_go(0);
-        assert!(batch.move_to(at(40)).is_empty());
     }
 }
