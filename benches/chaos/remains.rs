@@ -60,11 +60,12 @@ pub(crate) async fn keys(servers: &Servers, namespace: &Namespace) -> redis::Red
     }
 }
 
-/// Receipts and past outcomes until they lapse; which apps there are, for ever.
+/// Receipts and past outcomes until they lapse, and events whose copy came when their instance was purged: they wait for another of that ID. Which apps
+/// there are stays for ever.
 fn may_stay(key: &str, lapses: bool) -> bool {
     let part = key.rsplit_once("}:").map_or("", |(_, part)| part);
     match part {
         "apps" | "seen" => true,
-        _ => lapses && (part.starts_with("receipt:") || part.starts_with("run:")),
+        _ => lapses && (part == "inbox" || part.starts_with("receipt:") || part.starts_with("run:")),
     }
 }

@@ -73,6 +73,17 @@ impl Item {
             Item::Probe(_) => None,
         }
     }
+
+    /// The execution that it is about, if it is about one and not about whichever is current.
+    pub(crate) fn execution(&self) -> Option<ExecutionId> {
+        match self {
+            Item::Start(item) => Some(item.execution),
+            Item::Task(item) => Some(item.caller.execution),
+            Item::Completion(item) => Some(item.task.execution),
+            Item::Timer(item) => Some(item.task.execution),
+            Item::Event(_) | Item::Command(_) | Item::Wake(_) | Item::Probe(_) => None,
+        }
+    }
 }
 
 /// One task (or timer) of one execution: what a completion counts by.

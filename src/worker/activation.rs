@@ -4,7 +4,7 @@
 //! says what a crash there costs. [`super::turn`] holds what happens between loading and
 //! committing, [`super::commit`] the rest.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,8 +121,10 @@ pub(super) struct Activation<'a> {
     pub(super) generations: u32,
     /// True once an item was put into the inbox because it is ahead of the state: the state is then read anew next time.
     pub(super) has_parked: bool,
-    /// The run token that stands while code runs for redelivered items.
-    token: Option<MessageId>,
+    /// True while a run token stands that this activation has set, because code runs for redelivered items.
+    has_token: bool,
+    /// Executions of which whoever had the redelivered items before us may have left a run token.
+    tried: BTreeSet<ExecutionId>,
     /// Held while the turn may be one that takes the process down.
     suspect: Option<SemaphorePermit<'a>>,
 }
@@ -138,7 +140,12 @@ impl<'a> Activation<'a> {
             is_current: false,
             generations: 0,
             has_parked: false,
-            token: None,
+            has_token: false,
+            tried: batch
+                .iter()
+                .filter(|arrival| arrival.is_redelivered)
+                .filter_map(|arrival| arrival.item.execution())
+                .collect(),
             suspect: None,
         }
     }
@@ -182,6 +189,9 @@ impl<'a> Activation<'a> {
     }
 
     async fn step(&mut self, state: &mut Live) -> Result<Step> {
+        if self.is_redelivered {
+            self.tried.insert(state.record.execution);
+        }
         if !self.is_current && self.items.iter().any(|item| matches!(item, Item::Wake(_))) {
             // Whoever sent it knows of something that a live state does not show: the inbox, a mark.
             return Ok(Step::Reload);
@@ -401,7 +411,7 @@ impl<'a> Activation<'a> {
         else {
             return self.homeless(state).await.map(Some);
         };
-        if self.is_redelivered && self.token.is_none() {
+        if self.is_redelivered && !self.has_token {
             let tries = self.begin_try(state.record.execution).await?;
             if tries >= self.runtime.settings.limits.crashes {
                 let message = format!(
@@ -433,7 +443,7 @@ impl<'a> Activation<'a> {
     /// Counts a turn that may be deadly: by a token, as an activity's run is. Gives the number of those that have died in it.
     async fn begin_try(&mut self, execution: ExecutionId) -> Result<u32> {
         let (runtime, engine) = (self.runtime, &self.runtime.engine);
-        let token: MessageId = execution.derive("turn", 0).into();
+        let token = turn_token(execution);
         let tries = engine
             .retrying("runs", || engine.store().runs(&runtime.app, &token))
             .await?;
@@ -441,7 +451,8 @@ impl<'a> Activation<'a> {
             // All turns that were under way when a process died have a token. One at a time, only the deadly one gets another.
             self.suspect = runtime.suspect_turn.acquire().await.ok();
         }
-        self.token = Some(token.clone());
+        self.has_token = true;
+        self.tried.insert(execution);
         engine
             .retrying("begin run", || engine.store().begin_run(&runtime.app, &token))
             .await?;
@@ -450,14 +461,21 @@ impl<'a> Activation<'a> {
 
     /// Nobody has died: what the turn came to is no matter. (Not every turn commits, and something else may take the process down each time.)
     async fn end_try(&mut self) {
-        let Some(token) = self.token.take() else { return };
         self.suspect = None;
         let engine = &self.runtime.engine;
-        if let Err(error) = engine
-            .retrying("end run", || engine.store().end_run(&self.runtime.app, &token))
-            .await
-        {
-            debug!(instance = %self.instance, %error, "a turn's token was not taken away; it lapses");
+        for execution in std::mem::take(&mut self.tried) {
+            let token = turn_token(execution);
+            if let Err(error) = engine
+                .retrying("end run", || engine.store().end_run(&self.runtime.app, &token))
+                .await
+            {
+                debug!(instance = %self.instance, %error, "a turn's token was not taken away; it lapses");
+            }
         }
     }
+}
+
+/// What turns of an execution are counted by.
+fn turn_token(execution: ExecutionId) -> MessageId {
+    execution.derive("turn", 0).into()
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tracing::debug;
 
+use super::claimed::Claimed;
 use super::runtime::Runtime;
 use crate::backend::{DueEntry, DueOutcome};
 use crate::model::Timestamp;
@@ -18,63 +19,44 @@ const RENEW_EVERY: Duration = Duration::from_millis(250);
 /// See the module.
 pub(super) struct Batch(Mutex<Vec<Held>>);
 
-struct Held {
-    entry: DueEntry,
-    /// The times of which the entry has one if it is still ours: more than one while it is not known whether a renewal came through.
-    times: Vec<Timestamp>,
-    state: State,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum State {
-    InWork,
+/// An entry of a batch.
+enum Held {
+    InWork(Claimed),
     /// What it has come to, and the store is yet to be told.
-    Done(DueOutcome),
-    /// Told, or somebody else sees to it.
+    Done(Claimed, DueOutcome),
+    /// The store was told, or somebody else sees to it.
     Over,
-}
-
-impl Held {
-    /// Once for each time that the entry may have; each counts only if it is the right one.
-    fn settled(&self, outcome: DueOutcome) -> impl Iterator<Item = (DueEntry, DueOutcome)> + '_ {
-        let at = |due| DueEntry {
-            due,
-            ..self.entry.clone()
-        };
-        self.times.iter().map(move |due| (at(*due), outcome))
-    }
 }
 
 impl Batch {
     pub(super) fn new(entries: &[DueEntry]) -> Self {
-        let held = entries.iter().map(|entry| Held {
-            entry: entry.clone(),
-            times: vec![entry.due],
-            state: State::InWork,
-        });
+        let held = entries.iter().cloned().map(Claimed::new).map(Held::InWork);
         Self(Mutex::new(held.collect()))
     }
 
     /// Somebody else sees to this entry.
     pub(super) fn let_go(&self, place: usize) {
-        self.held()[place].state = State::Over;
+        self.held()[place] = Held::Over;
     }
 
     /// What the entry has come to. The store is told with the next renewal of the others: the entry may be made anew meanwhile, and must not be held.
     pub(super) fn done(&self, place: usize, outcome: DueOutcome) {
-        self.held()[place].state = State::Done(outcome);
+        let held = &mut self.held()[place];
+        if let Held::InWork(claimed) = std::mem::replace(held, Held::Over) {
+            *held = Held::Done(claimed, outcome);
+        }
     }
 
-    /// What settles those that are done and of which the store was not told yet.
-    pub(super) fn settled(&self) -> Vec<(DueEntry, DueOutcome)> {
-        let held = self.held();
-        held.iter()
-            .filter_map(|held| match held.state {
-                State::Done(outcome) => Some(held.settled(outcome)),
-                _ => None,
-            })
-            .flatten()
-            .collect()
+    /// The places of those that are done and of which the store was not told yet, and what settles them.
+    pub(super) fn settled(&self) -> (Vec<usize>, Vec<(DueEntry, DueOutcome)>) {
+        let (mut places, mut settled) = (Vec::new(), Vec::new());
+        for (place, held) in self.held().iter().enumerate() {
+            if let Held::Done(claimed, outcome) = held {
+                places.push(place);
+                settled.extend(claimed.settled(*outcome));
+            }
+        }
+        (places, settled)
     }
 
     /// Renews the claims of what is in work, and settles what is done. Never returns; it may be dropped at any moment.
@@ -83,14 +65,13 @@ impl Batch {
         loop {
             engine.backend.clock().sleep(RENEW_EVERY).await;
             let due = runtime.now() + CLAIM;
-            let settled = self.settled();
-            let mut told = self.move_to(due);
-            told.extend(settled.iter().cloned());
+            let (places, mut told) = self.settled();
+            told.extend(self.move_to(due));
             if told.is_empty() {
                 continue;
             }
             match engine.store().settle_due(&runtime.app, &told).await {
-                Ok(()) => self.has_told(due, &settled),
+                Ok(()) => self.has_told(due, &places),
                 // It may have come through all the same.
                 Err(error) => debug!(%error, "claims of due entries were not renewed"),
             }
@@ -99,21 +80,20 @@ impl Batch {
 
     fn move_to(&self, due: Timestamp) -> Vec<(DueEntry, DueOutcome)> {
         let mut moved = Vec::new();
-        for held in self.held().iter_mut().filter(|held| held.state == State::InWork) {
-            moved.extend(held.settled(DueOutcome::Again(due)));
-            if !held.times.contains(&due) {
-                held.times.push(due);
+        for held in self.held().iter_mut() {
+            if let Held::InWork(claimed) = held {
+                moved.extend(claimed.move_to(due));
             }
         }
         moved
     }
 
-    fn has_told(&self, due: Timestamp, settled: &[(DueEntry, DueOutcome)]) {
-        for held in self.held().iter_mut() {
-            if held.times.contains(&due) {
-                held.times = vec![due];
-            } else if settled.iter().any(|(entry, _)| entry.key == held.entry.key) {
-                held.state = State::Over;
+    fn has_told(&self, due: Timestamp, settled: &[usize]) {
+        let mut held = self.held();
+        settled.iter().for_each(|place| held[*place] = Held::Over);
+        for held in held.iter_mut() {
+            if let Held::InWork(claimed) | Held::Done(claimed, _) = held {
+                claimed.has_moved_to(due);
             }
         }
     }
@@ -132,50 +112,41 @@ mod tests {
         Timestamp::from_millis(millis)
     }
 
-    fn times(settled: &[(DueEntry, DueOutcome)]) -> Vec<u64> {
-        settled.iter().map(|(entry, _)| entry.due.as_millis()).collect()
-    }
-
-    #[test]
-    fn an_entry_is_settled_at_every_time_that_it_may_have() {
-        let key = DueKey {
-            kind: DueKind::Timer,
-            subject: "a".into(),
-        };
-        let entry = DueEntry {
-            key,
-            due: at(10),
-            payload: "".into(),
-        };
-        let batch = Batch::new(&[entry]);
-        assert!(batch.settled().is_empty());
-        assert_eq!(times(&batch.move_to(at(20))), [10]);
-        // That renewal's answer was lost.
-        assert_eq!(times(&batch.move_to(at(30))), [10, 20]);
-        batch.done(0, DueOutcome::Remove);
-        assert_eq!(times(&batch.settled()), [10, 20, 30]);
-        batch.has_told(at(30), &[]);
-        assert_eq!(times(&batch.settled()), [30]);
-    }
-
-    #[test]
-    fn an_entry_that_is_done_is_settled_beside_others_and_never_held_again() {
-        let entry = |subject: &'static str| DueEntry {
+    fn entry(subject: &'static str) -> DueEntry {
+        DueEntry {
             key: DueKey {
                 kind: DueKind::Timer,
                 subject: subject.into(),
             },
             due: at(10),
             payload: "".into(),
-        };
-        let batch = Batch::new(&[entry("a"), entry("b")]);
+        }
+    }
+
+    #[test]
+    fn an_entry_that_is_done_is_settled_beside_others_and_never_held_again() {
+        let batch = Batch::new(&[entry("a"), entry("b"), entry("c")]);
+        batch.let_go(2);
         batch.done(0, DueOutcome::Remove);
-        assert_eq!(batch.move_to(at(20)).len(), 1, "the other's");
-        let settled = batch.settled();
-        assert_eq!(times(&settled), [10]);
-        batch.has_told(at(20), &settled);
+        assert_eq!(batch.move_to(at(20)).len(), 1, "the second's");
+        let (places, settled) = batch.settled();
+        assert_eq!((&places[..], settled.len()), (&[0][..], 1));
+        batch.has_told(at(20), &places);
         // Somebody has made it anew by now: whatever time that one has, it is not ours.
-        assert!(batch.settled().is_empty());
-        assert_eq!(times(&batch.move_to(at(30))), [20]);
+        assert!(batch.settled().1.is_empty());
+        let moved = batch.move_to(at(30));
+        assert_eq!(moved.len(), 1);
+        assert_eq!(moved[0].0.due, at(20));
+    }
+
+    #[test]
+    fn an_entry_that_is_done_while_its_claim_is_renewed_is_settled_at_either_time() {
+        let batch = Batch::new(&[entry("a")]);
+        batch.move_to(at(20));
+        batch.done(0, DueOutcome::Remove);
+        let times = |batch: &Batch| batch.settled().1.iter().map(|(entry, _)| entry.due).collect::<Vec<_>>();
+        assert_eq!(times(&batch), [at(10), at(20)]);
+        batch.has_told(at(20), &[]);
+        assert_eq!(times(&batch), [at(20)]);
     }
 }

@@ -91,7 +91,7 @@ async fn handle_all(runtime: &Arc<Runtime>, entries: Vec<DueEntry>) {
         _ = handled => {}
         () = batch.keep(runtime) => return,
     }
-    let settled = batch.settled();
+    let (_, settled) = batch.settled();
     if settled.is_empty() {
         return;
     }
@@ -372,14 +372,7 @@ pub(super) async fn is_wanted(runtime: &Runtime, item: &Item) -> Result<bool> {
     let Some(record) = engine.retrying("record", || engine.store().record(instance)).await? else {
         return Ok(matches!(item, Item::Event(_)));
     };
-    let execution = match item {
-        Item::Start(start) => Some(start.execution),
-        Item::Task(task) => Some(task.caller.execution),
-        Item::Completion(completion) => Some(completion.task.execution),
-        Item::Timer(timer) => Some(timer.task.execution),
-        _ => None,
-    };
-    Ok(!record.status.is_terminal() && execution.is_none_or(|execution| execution == record.execution))
+    Ok(!record.status.is_terminal() && item.execution().is_none_or(|execution| execution == record.execution))
 }
 
 /// A finished instance's time is over.

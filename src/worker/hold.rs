@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
+use super::claimed::Claimed;
 use super::delivery::Ticket;
 use super::run::{Run, Wait};
 use super::runtime::Runtime;
@@ -33,8 +34,8 @@ pub(super) struct Hold {
 }
 
 struct Lease {
-    /// The entry as it was last written.
-    entry: DueEntry,
+    /// The entry. What keeps it may be dropped in the middle of a renewal.
+    entry: Claimed,
     /// False for one that was taken over and has only the due loop's claim.
     is_renewed: bool,
 }
@@ -56,7 +57,7 @@ impl Hold {
             runtime: runtime.clone(),
             ticket: None,
             lease: Some(Lease {
-                entry,
+                entry: Claimed::new(entry),
                 is_renewed: false,
             }),
             since: runtime.now(),
@@ -120,7 +121,9 @@ impl Hold {
         let now = self.runtime.now();
         match &self.lease {
             // A third of it is over.
-            Some(lease) => wait == Wait::Over || !lease.is_renewed || lease.entry.due.since(now) <= lease_time * 2 / 3,
+            Some(lease) => {
+                wait == Wait::Over || !lease.is_renewed || lease.entry.entry().due.since(now) <= lease_time * 2 / 3
+            }
             // Without a ticket the lease was lost.
             None => self.ticket.is_some() && (wait != Wait::No || now.since(self.since) >= message_time),
         }
@@ -132,25 +135,22 @@ impl Hold {
         let (engine, app) = (&runtime.engine, &runtime.app);
         let now = runtime.now();
         let due = now + lease_time;
+        let key = lease_key(&run.task.message_id());
         match &mut self.lease {
             Some(lease) => {
-                let moved = [(lease.entry.clone(), DueOutcome::Again(due))];
+                let moved = lease.entry.move_to(due);
                 engine
                     .retrying("settle due", || engine.store().settle_due(app, &moved))
                     .await?;
-                lease.entry.due = due;
+                lease.entry.has_moved_to(due);
                 lease.is_renewed = true;
                 // Only a lease that was still ours has moved.
-                let entry = lease.entry.clone();
+                let entry = lease.entry.entry();
                 return self.is_stored(&entry).await;
             }
             None => {
                 let payload = encode(&LeaseEntry { task: run.task.clone() });
-                let entry = DueEntry {
-                    key: lease_key(&run.task.message_id()),
-                    due,
-                    payload,
-                };
+                let entry = DueEntry { key, due, payload };
                 // A body that runs takes the lease from a task that waits, and never the other way round.
                 let when = if wait == Wait::No { When::Set } else { When::Sooner };
                 engine
@@ -162,7 +162,7 @@ impl Hold {
                     return Ok(false);
                 }
                 self.lease = Some(Lease {
-                    entry,
+                    entry: Claimed::new(entry),
                     is_renewed: true,
                 });
                 // A crash before this line leaves both the lease and the message; the message's next taker finds the lease and lets it go.
@@ -186,7 +186,7 @@ impl Hold {
     /// The task is done with: its message and its lease go.
     pub(super) async fn settle(mut self) {
         if let Some(lease) = self.lease.take() {
-            let settled = [(lease.entry, DueOutcome::Remove)];
+            let settled = lease.entry.settled(DueOutcome::Remove);
             let engine = &self.runtime.engine;
             if let Err(error) = engine
                 .retrying("settle due", || engine.store().settle_due(&self.runtime.app, &settled))
@@ -208,7 +208,7 @@ impl Hold {
             .runtime
             .engine
             .store()
-            .settle_due(&self.runtime.app, &[(lease.entry, DueOutcome::Again(now))])
+            .settle_due(&self.runtime.app, &lease.entry.settled(DueOutcome::Again(now)))
             .await
         {
             debug!(%error, "a lease was not handed back; it lapses by itself");

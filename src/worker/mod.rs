@@ -9,6 +9,7 @@ mod activity;
 mod batch;
 mod builder;
 mod cache;
+mod claimed;
 mod commit;
 mod consume;
 mod counters;

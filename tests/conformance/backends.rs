@@ -83,6 +83,7 @@ macro_rules! all_behaviours {
                 a_stalled_instance_keeps_events_and_can_be_ended,
                 a_workflow_that_takes_its_process_down_is_stopped,
                 turns_that_may_be_deadly_run_one_at_a_time_beside_all_others,
+                a_turn_that_was_done_by_another_leaves_no_count_of_crashes,
                 redelivered_messages_that_change_nothing_are_no_crashes,
                 a_resume_that_comes_late_tries_no_code,
                 code_that_was_dropped_by_replay_leaves_no_trace;

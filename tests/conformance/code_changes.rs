@@ -294,6 +294,41 @@ pub(crate) async fn turns_that_may_be_deadly_run_one_at_a_time_beside_all_others
     }
 }
 
+pub(crate) async fn a_turn_that_was_done_by_another_leaves_no_count_of_crashes(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let orders = || stage.worker("orders").workflow(MAIN, waiter);
+    let first = up(orders()).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for_status("orders", "one", Status::Running).await;
+    let record = stage.record("orders", "one").await.unwrap();
+    run.raise(GO, ()).await.unwrap();
+    assert_eq!(done(&run).await, 7);
+    first.stop().await;
+    // A worker has begun the turn, and died when it had committed it: what it had in hand comes again.
+    let token = record.execution.derive("turn", 0).into();
+    stage.backend.store().begin_run(&app("orders"), &token).await.unwrap();
+    let item = leveret::wire::Item::Timer(leveret::wire::TimerItem {
+        task: leveret::wire::TaskRef {
+            instance: run.instance().clone(),
+            execution: record.execution,
+            sequence: 0,
+        },
+        deadline: false,
+    });
+    let home = Queue::Events(app("orders"), record.lane.unwrap());
+    stage.publish(home.clone(), vec![item]).await;
+    // With a probe that may be left there.
+    let mut consumer = stage.broker().consume(&home, 100).await.unwrap();
+    soon("a message", consumer.next()).await.expect("a message");
+    drop(consumer);
+    let _second = up(orders()).await;
+    until("the count to be gone", async || {
+        let runs = stage.backend.store().runs(&app("orders"), &token).await.unwrap();
+        (runs == 0).then_some(())
+    })
+    .await;
+}
+
 pub(crate) async fn redelivered_messages_that_change_nothing_are_no_crashes(h: &impl Harness) {
     use leveret::wire::{Item, WakeItem};
     let stage = Stage::new(h).await;
