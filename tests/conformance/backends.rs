@@ -152,6 +152,7 @@ macro_rules! all_behaviours {
                 a_raw_start_runs_its_workflow,
                 a_raw_start_counts_once_by_its_message_id,
                 a_raw_start_that_cannot_be_is_among_the_dead_with_its_reason,
+                a_raw_start_whose_fault_is_monstrous_is_among_the_dead_all_the_same,
                 a_raw_start_at_an_app_that_is_away_waits,
                 a_raw_start_of_an_unknown_workflow_fails_and_says_so,
                 a_message_that_cannot_be_read_holds_up_no_queue;
