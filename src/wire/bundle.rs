@@ -107,7 +107,7 @@ mod tests {
     fn a_refusal_names_the_field() {
         use crate::model::{ExecutionId, Payload};
         let task = serde_json::json!({
-            "caller": { "instance": { "app": "orders", "id": "i" }, "execution": ExecutionId::generate(), "sequence": "x" },
+            "caller": { "instance": { "app": "orders", "id": "i" }, "execution": ExecutionId::generate(), "sequence": 0 },
         });
         let refused = |items: serde_json::Value| {
             let packed = rmp_serde::to_vec_named(&serde_json::json!({ "v": 1, "items": items })).unwrap();
@@ -119,7 +119,8 @@ mod tests {
             "{text}"
         );
         let text = refused(serde_json::json!([{ "timer": { "task": task["caller"] } }]));
-        assert!(text.contains("field `items[0].timer.task.sequence`: "), "{text}");
+        // In MessagePack a uuid is bytes.
+        assert!(text.contains("field `items[0].timer.task.execution`: "), "{text}");
         let text = refused(serde_json::json!([{ "timer": {} }]));
         assert!(text.contains("field `items[0].timer`: missing field `task`"), "{text}");
         let mut event = crate::wire::EventItem {
