@@ -3,13 +3,13 @@
 //! `fixtures/histories/v{release}/{name}.msgpack` is a list of turns, each as the store holds it. A file is never written again: a history that does
 //! not replay any more is a broken promise to every instance that is running. `LEVERET_WRITE_HISTORIES=1` adds files for new names only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use leveret::replay::history::{HistoryEvent, Turn};
+use leveret::replay::history::{CarriedEvent, ChildRef, HistoryEvent, Turn};
 use leveret::replay::{Code, CodeFuture, Execution};
 use leveret::wire::{ParentLink, TaskRef};
 use leveret::{
@@ -18,6 +18,7 @@ use leveret::{
 };
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
+use serde_json::Value;
 use uuid::Uuid;
 
 /// Set to write histories for names that have none in this release's folder.
@@ -105,6 +106,43 @@ async fn endless(ctx: WorkflowContext, amount: u64) -> Result<()> {
     ctx.event(APPROVED).await.map(drop)
 }
 
+/// Time limits of every sort: a heartbeat, and a child that did not start in time and is ended for it.
+async fn deadlines(ctx: WorkflowContext, amount: u64) -> Result<String> {
+    let call = ctx
+        .call(CHARGE, amount)
+        .heartbeat(5 * SECOND)
+        .timeout(60 * SECOND)
+        .await;
+    let child = ctx
+        .child(SHIP, amount)
+        .schedule_to_start(10 * SECOND)
+        .timeout(600 * SECOND);
+    match (call, child.await) {
+        (Err(missed), Err(late)) => Ok(format!("{} {}", missed.kind, late.kind)),
+        _ => Err(Failure::new("Unexpected", "both were too late")),
+    }
+}
+
+/// Everything that can be too large. (The limit of today is not asked on replay: the history says what was refused.)
+async fn too_large(ctx: WorkflowContext, megabytes: usize) -> Result<String> {
+    let large = "x".repeat(megabytes << 20);
+    ctx.set_custom_status(&large).expect_err("it is too large");
+    ctx.raise(&instance(), Event::new("large"), large.clone())
+        .expect_err("it is too large");
+    ctx.call_named::<()>("charge", &large)
+        .await
+        .expect_err("it is too large");
+    ctx.continue_as_new::<()>(&large).expect_err("it is too large");
+    Ok(large)
+}
+
+/// The execution after a continue-as-new: one event was carried over, another has been seen.
+async fn next_round(ctx: WorkflowContext, round: u32) -> Result<u32> {
+    let carried = ctx.event(APPROVED).await?;
+    let fresh = ctx.event(APPROVED).await?;
+    Ok(round + u32::from(carried) + u32::from(fresh))
+}
+
 fn workflow(name: &str) -> Option<Arc<dyn Code>> {
     Some(match name {
         "checkout" => native(checkout),
@@ -113,6 +151,9 @@ fn workflow(name: &str) -> Option<Arc<dyn Code>> {
         "saga" => native(saga),
         "patched_loop" => native(patched_loop),
         "endless" => native(endless),
+        "deadlines" => native(deadlines),
+        "too_large" => native(too_large),
+        "next_round" => native(next_round),
         _ => return None,
     })
 }
@@ -178,6 +219,22 @@ fn scripts() -> BTreeMap<&'static str, Vec<(u64, Vec<HistoryEvent>)>> {
             ],
         ),
         ("endless", vec![(0, vec![started(12_u64)]), (1, vec![terminate])]),
+        (
+            "deadlines",
+            vec![
+                (0, vec![started(12_u64)]),
+                (6, vec![failed(0, kinds::HEARTBEAT_MISSED)]),
+                (10, vec![child_ended(1)]),
+            ],
+        ),
+        ("too_large", vec![(0, vec![started(9_usize)])]),
+        (
+            "next_round",
+            vec![
+                (0, vec![next_started(2_u32)]),
+                (1, vec![raised("approved", true, "m-2")]),
+            ],
+        ),
     ])
 }
 
@@ -239,6 +296,66 @@ fn every_workflow_has_a_history_of_this_release() {
             "{} is missing: run `{WRITE}=1 cargo test --test stored_histories`",
             file.display()
         );
+    }
+}
+
+/// A sort of event or a field that no stored history has could change unnoticed.
+#[test]
+fn the_histories_of_this_release_have_everything_that_a_history_can_have() {
+    let schema = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas/turn.json"));
+    let schema: Value = serde_json::from_str(&schema.expect("the schema is there")).expect("a schema is JSON");
+    let (mut wanted, mut found) = (BTreeSet::new(), BTreeSet::new());
+    collect_names(&schema, &mut wanted);
+    let here = stored()
+        .into_iter()
+        .filter(|(path, _)| path.starts_with(release_folder()));
+    for (_, turns) in here {
+        for turn in turns {
+            collect_words(&serde_json::to_value(turn).expect("it has a JSON form"), &mut found);
+        }
+    }
+    let missing: Vec<_> = wanted.difference(&found).collect();
+    assert!(wanted.len() > 60, "the schema names events and fields: {wanted:?}");
+    assert!(
+        missing.is_empty(),
+        "no stored history has {missing:?}: add a workflow that has"
+    );
+}
+
+/// What a schema calls fields, and variants of enums.
+fn collect_names(schema: &Value, names: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(parts) => {
+            for (key, part) in parts {
+                match (key.as_str(), part) {
+                    // What a value must not be.
+                    ("not", _) => continue,
+                    ("properties", Value::Object(fields)) => names.extend(fields.keys().cloned()),
+                    ("const", Value::String(word)) => drop(names.insert(word.clone())),
+                    ("enum", Value::Array(words)) => {
+                        names.extend(words.iter().filter_map(Value::as_str).map(str::to_owned));
+                    }
+                    _ => {}
+                }
+                collect_names(part, names);
+            }
+        }
+        Value::Array(parts) => parts.iter().for_each(|part| collect_names(part, names)),
+        _ => {}
+    }
+}
+
+fn collect_words(value: &Value, words: &mut BTreeSet<String>) {
+    match value {
+        Value::String(text) => drop(words.insert(text.clone())),
+        Value::Array(list) => list.iter().for_each(|value| collect_words(value, words)),
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                words.insert(name.clone());
+                collect_words(value, words);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -335,6 +452,29 @@ fn json(value: impl Serialize) -> Payload {
 }
 
 fn started(input: impl Serialize) -> HistoryEvent {
+    begun(input, 0, Vec::new(), Vec::new())
+}
+
+fn next_started(input: impl Serialize) -> HistoryEvent {
+    let carried = CarriedEvent {
+        name: "Approved".into(),
+        payload: json(true),
+    };
+    let seen = MessageId::new("m-1").expect("printable");
+    begun(
+        input,
+        1,
+        vec![carried],
+        vec![(seen, Timestamp::from_millis(1_789_999_999_000))],
+    )
+}
+
+fn begun(
+    input: impl Serialize,
+    generation: u32,
+    carried: Vec<CarriedEvent>,
+    seen: Vec<(MessageId, Timestamp)>,
+) -> HistoryEvent {
     let caller = InstanceRef::new(
         AppId::new("front").expect("valid"),
         InstanceId::new("p").expect("valid"),
@@ -343,7 +483,7 @@ fn started(input: impl Serialize) -> HistoryEvent {
         workflow: "stored".into(),
         input: json(input),
         run: Uuid::from_u128(18).into(),
-        generation: 0,
+        generation,
         parent: Some(ParentLink {
             task: TaskRef {
                 instance: caller,
@@ -355,8 +495,8 @@ fn started(input: impl Serialize) -> HistoryEvent {
             retried: true,
         }),
         tags: BTreeMap::from([("colour".into(), "red".into())]),
-        carried: Vec::new(),
-        seen: Vec::new(),
+        carried,
+        seen,
     }
 }
 
@@ -391,6 +531,22 @@ fn child_failed(sequence: u64, kind: &str) -> HistoryEvent {
         sequence,
         failure: failure(kind),
         terminate: None,
+    }
+}
+
+/// A child whose time is up, as the worker that settles its deadline says it.
+fn child_ended(sequence: u64) -> HistoryEvent {
+    let mut failure = Failure::new(kinds::TARGET_UNAVAILABLE, "it did not start in time").fatal();
+    failure.stack = Some("at line 1".into());
+    let app = AppId::new("shipping").expect("valid");
+    let child = ChildRef {
+        instance: InstanceRef::new(app, InstanceId::new("order-1:0001").expect("valid")),
+        sequence,
+    };
+    HistoryEvent::ChildFailed {
+        sequence,
+        failure,
+        terminate: Some(child),
     }
 }
 

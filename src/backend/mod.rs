@@ -30,3 +30,14 @@ pub use store::{
     Delivered, DueEntry, DueKey, DueKind, DueOutcome, DuePage, Guard, Holding, IndexFilter, IndexPage, Loaded, Mark,
     Origin, Progress, Record, Stall, Store, Stray, Survey, View, Watch, When, WorkerInfo,
 };
+
+/// How many inputs tests of names and tokens draw: 256, or `LEVERET_FUZZ_INPUTS`.
+#[cfg(all(test, any(feature = "rabbitmq", feature = "redis")))]
+pub(crate) fn many_inputs() -> proptest::test_runner::Config {
+    let inputs = std::env::var("LEVERET_FUZZ_INPUTS").ok();
+    proptest::test_runner::Config {
+        cases: inputs.map_or(256, |text| text.parse().expect("LEVERET_FUZZ_INPUTS is a number")),
+        failure_persistence: None,
+        ..Default::default()
+    }
+}

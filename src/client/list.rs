@@ -133,7 +133,10 @@ impl FromStr for PageToken {
     fn from_str(text: &str) -> Result<Self, Error> {
         let refuse = || Error::InvalidInput {
             what: "the page token",
-            problem: format!("{text:?} is not one: pass the `next` of the page before, unchanged"),
+            problem: format!(
+                "{:?} is not one: pass the `next` of the page before, unchanged",
+                text.chars().take(80).collect::<String>()
+            ),
         };
         // An app ID has no slash.
         let (app, after) = text.split_once('/').ok_or_else(refuse)?;

@@ -12,13 +12,11 @@ use super::wait::settled;
 use super::{Client, CommandState, Error, Run};
 use crate::backend::{ConflictPolicy, Created};
 use crate::engine::{NewInstance, check_key};
-use crate::model::{AppId, ExecutionId, Failure, InstanceId, InstanceRef, MessageId, Payload, RunId, Timestamp};
+use crate::model::{
+    AppId, ExecutionId, Failure, InstanceId, InstanceRef, MessageId, Payload, RunId, Timestamp, check_tags,
+};
 use crate::wire::{Command, CommandItem};
 
-/// Most tags of an instance: they are part of its record, which every turn reads.
-const MOST_TAGS: usize = 32;
-/// Longest key of a tag and longest value, in bytes.
-const LONGEST_TAG: usize = 255;
 /// How often a start begins again because somebody else was quicker, before it gives up.
 const ROUNDS: usize = 10;
 
@@ -177,7 +175,10 @@ impl<O> Start<O> {
                 problem: format!("is {} bytes long: a name has 1 to 255", self.workflow.len()),
             });
         }
-        check_tags(&self.tags)?;
+        check_tags(&self.tags).map_err(|problem| Error::InvalidInput {
+            what: "the tags",
+            problem,
+        })?;
         let request = self.request.as_deref().map(MessageId::new).transpose()?;
         let id = match (&self.id, &request) {
             (Some(id), _) => InstanceId::chosen(id)?,
@@ -233,31 +234,6 @@ fn again(new: NewInstance) -> NewInstance {
 
 fn derived(kind: &str, request: &MessageId) -> Uuid {
     Uuid::new_v5(&Uuid::NAMESPACE_OID, format!("{kind}:{request}").as_bytes())
-}
-
-fn check_tags(tags: &BTreeMap<String, String>) -> Result<(), Error> {
-    let refuse = |problem: String| {
-        Err(Error::InvalidInput {
-            what: "the tags",
-            problem,
-        })
-    };
-    if tags.len() > MOST_TAGS {
-        return refuse(format!("are {} in number: {MOST_TAGS} is the most", tags.len()));
-    }
-    for (key, value) in tags {
-        if key.is_empty() {
-            return refuse("hold an empty key: a key has 1 to 255 bytes".into());
-        }
-        if let Some(text) = [key, value].into_iter().find(|text| text.len() > LONGEST_TAG) {
-            let shown: String = text.chars().take(40).collect();
-            return refuse(format!(
-                "hold a text of {} bytes ({shown:?}…): {LONGEST_TAG} is the most",
-                text.len()
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// Removes the check entry of a start that created nothing, so that one who asks often leaves no heap of them. Only for a request ID that nobody else

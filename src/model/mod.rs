@@ -15,6 +15,7 @@ mod retry;
 mod settings;
 mod stall;
 mod status;
+mod tags;
 mod time;
 mod waiting;
 
@@ -32,6 +33,7 @@ pub use retry::Retry;
 pub use settings::Settings;
 pub use stall::StallReason;
 pub use status::Status;
+pub(crate) use tags::{LONGEST_TAG, MOST_TAGS, check_tags};
 pub use time::Timestamp;
 pub use waiting::{WaitingFor, WaitingView};
 

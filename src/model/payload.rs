@@ -60,6 +60,13 @@ impl Payload {
         Self(text.into())
     }
 
+    /// Says what is wrong with it if it is not JSON text: for what comes from outside.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        serde_json::from_slice::<serde::de::IgnoredAny>(&self.0)
+            .map(drop)
+            .map_err(|error| error.to_string())
+    }
+
     /// The JSON text.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -97,8 +104,11 @@ impl Serialize for Payload {
         if !to.is_human_readable() {
             return to.serialize_bytes(&self.0);
         }
-        let raw: &RawValue = serde_json::from_slice(&self.0).map_err(serde::ser::Error::custom)?;
-        raw.serialize(to)
+        match serde_json::from_slice::<&RawValue>(&self.0) {
+            Ok(raw) => raw.serialize(to),
+            // Damaged, or of a sender that was no release of ours: one bad value must not hide what stands around it.
+            Err(_) => to.serialize_str(&String::from_utf8_lossy(&self.0)),
+        }
     }
 }
 
@@ -135,6 +145,14 @@ mod tests {
         assert_eq!(serde_json::to_vec(&payload).unwrap(), text);
         let packed = rmp_serde::to_vec_named(&payload).unwrap();
         assert_eq!(rmp_serde::from_slice::<Payload>(&packed).unwrap(), payload);
+    }
+
+    #[test]
+    fn a_payload_that_is_no_json_is_shown_as_text() {
+        let damaged = Payload::from_trusted(b"{\"a\": \xff".to_vec());
+        assert!(damaged.check().is_err());
+        assert_eq!(serde_json::to_string(&damaged).unwrap(), r#""{\"a\": �""#);
+        assert_eq!(Payload::null().check(), Ok(()));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     AppId, BuildId, CommitId, Failure, InstanceRef, MessageId, Payload, RunId, Sequence, TaskExecutionId, Timestamp,
 };
-use crate::wire::ParentLink;
+use crate::wire::{ParentLink, read};
 
 /// One turn: what happened between loading the state and committing it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -45,7 +45,7 @@ impl Turn {
     /// # Errors
     /// The text says what could not be read.
     pub fn decode(bytes: &[u8]) -> Result<Self, String> {
-        rmp_serde::from_slice(bytes).map_err(|error| format!("the stored turn cannot be read: {error}"))
+        read(bytes).map_err(|error| format!("the stored turn cannot be read: {error}"))
     }
 }
 

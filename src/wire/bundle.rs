@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Item;
+use super::{Item, read};
 
 /// The version of the wire format that this release writes. A message of a later one is left for a worker that knows it.
 pub const WIRE_VERSION: u32 = 1;
@@ -67,14 +67,23 @@ impl Bundle {
         struct Versioned {
             v: u32,
         }
-        let versioned: Versioned =
-            rmp_serde::from_slice(body).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+        let versioned: Versioned = read(body).map_err(DecodeError::Malformed)?;
         if versioned.v > WIRE_VERSION {
             return Err(DecodeError::Newer { found: versioned.v });
         }
-        let bundle: Self = rmp_serde::from_slice(body).map_err(|error| DecodeError::Malformed(error.to_string()))?;
+        let bundle: Self = read(body).map_err(DecodeError::Malformed)?;
         if bundle.items.is_empty() {
             return Err(DecodeError::Empty);
+        }
+        for (number, item) in bundle.items.iter().enumerate() {
+            for (field, payload) in item.payloads() {
+                payload.check().map_err(|problem| {
+                    let kind = item.kind();
+                    DecodeError::Malformed(format!(
+                        "field `items[{number}].{kind}.{field}`: not JSON text: {problem}"
+                    ))
+                })?;
+            }
         }
         Ok(bundle)
     }
@@ -93,6 +102,40 @@ mod tests {
             marker: None,
         })]);
         assert_eq!(Bundle::decode(&bundle.encode()).unwrap(), bundle);
+    }
+
+    #[test]
+    fn a_refusal_names_the_field() {
+        use crate::model::{ExecutionId, Payload};
+        let task = serde_json::json!({
+            "caller": { "instance": { "app": "orders", "id": "i" }, "execution": ExecutionId::generate(), "sequence": 0 },
+        });
+        let refused = |items: serde_json::Value| {
+            let packed = rmp_serde::to_vec_named(&serde_json::json!({ "v": 1, "items": items })).unwrap();
+            Bundle::decode(&packed).unwrap_err().to_string()
+        };
+        let text = refused(serde_json::json!([{ "wake": { "instance": { "app": "a.b", "id": "i" } } }]));
+        assert!(
+            text.contains("field `items[0].wake.instance.app`: app ID \"a.b\" contains '.'"),
+            "{text}"
+        );
+        let text = refused(serde_json::json!([{ "timer": { "task": task["caller"] } }]));
+        // In MessagePack a uuid is bytes.
+        assert!(text.contains("field `items[0].timer.task.execution`: "), "{text}");
+        let text = refused(serde_json::json!([{ "timer": {} }]));
+        assert!(text.contains("field `items[0].timer`: missing field `task`"), "{text}");
+        let mut event = crate::wire::EventItem {
+            instance: serde_json::from_value(serde_json::json!({ "app": "a", "id": "i" })).unwrap(),
+            name: "approved".into(),
+            payload: Payload::null(),
+            message_id: crate::model::MessageId::generate(),
+        };
+        assert!(Bundle::decode(&Bundle::new(vec![Item::Event(event.clone())]).encode()).is_ok());
+        event.payload = Payload::from_trusted("{1:");
+        let text = Bundle::decode(&Bundle::new(vec![Item::Event(event)]).encode())
+            .unwrap_err()
+            .to_string();
+        assert!(text.contains("field `items[0].event.payload`: not JSON text"), "{text}");
     }
 
     #[test]

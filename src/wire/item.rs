@@ -60,6 +60,22 @@ impl Item {
         }
     }
 
+    /// The users' values in it, each with the name of its field.
+    pub(crate) fn payloads(&self) -> Vec<(&'static str, &Payload)> {
+        match self {
+            Item::Task(task) => vec![("input", &task.input)],
+            Item::Event(event) => vec![("payload", &event.payload)],
+            Item::Completion(completion) => match &completion.outcome {
+                Outcome::Completed(output) => vec![("outcome.completed", output)],
+                Outcome::Failed(failure) => std::iter::successors(Some(failure), |failure| failure.cause.as_deref())
+                    .filter_map(|failure| failure.details.as_ref())
+                    .map(|details| ("outcome.failed.details", details))
+                    .collect(),
+            },
+            Item::Start(_) | Item::Command(_) | Item::Timer(_) | Item::Wake(_) | Item::Probe(_) => Vec::new(),
+        }
+    }
+
     /// The instance that the item is for; a task's is its caller; a probe has none.
     pub fn instance(&self) -> Option<&InstanceRef> {
         match self {

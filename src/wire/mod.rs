@@ -8,6 +8,7 @@ mod bundle;
 mod item;
 pub(crate) mod millis;
 mod raw_start;
+mod read;
 
 pub use bundle::{Bundle, DecodeError, WIRE_VERSION};
 pub use item::{
@@ -15,3 +16,4 @@ pub use item::{
     TaskItem, TaskRef, TimerItem, WakeItem,
 };
 pub use raw_start::RawStart;
+pub(crate) use read::read;

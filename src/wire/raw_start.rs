@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::DecodeError;
-use crate::model::{InstanceId, MessageId, Payload, Timestamp};
+use super::read::shortened;
+use crate::model::{InstanceId, LONGEST_TAG, MOST_TAGS, MessageId, Payload, Timestamp, check_tags};
 
 /// A workflow start as any AMQP client may publish it, as JSON, to the exchange `leveret.{namespace}` with the routing key
 /// `{namespace}.{app}.workflows`; the same fields as MessagePack (with `input` as a value) when the content type is `application/msgpack`.
@@ -29,9 +30,14 @@ pub struct RawStart {
     /// Do not start before this time: milliseconds since 1970-01-01T00:00:00Z.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_at: Option<Timestamp>,
-    /// Labels to find the instance by.
+    /// Labels to find the instance by: at most 32, of at most 255 bytes each for key and value.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(with = "Option<BTreeMap<String, String>>")]
+    #[schemars(extend(
+        "maxProperties" = MOST_TAGS,
+        "propertyNames" = { "minLength": 1, "maxLength": LONGEST_TAG },
+        "additionalProperties" = { "type": "string", "maxLength": LONGEST_TAG },
+    ))]
     pub tags: BTreeMap<String, String>,
 }
 
@@ -60,7 +66,7 @@ fn value<T: DeserializeOwned>(name: &'static str, raw: Option<&RawValue>) -> Res
 fn field(field: &'static str, problem: impl Into<String>) -> DecodeError {
     DecodeError::Field {
         field,
-        problem: problem.into(),
+        problem: shortened(problem.into()),
     }
 }
 
@@ -79,14 +85,14 @@ impl RawStart {
         let text;
         let json = if content_type.is_some_and(|kind| kind.contains("msgpack")) {
             let value: serde_json::Value = rmp_serde::from_slice(body)
-                .map_err(|error| DecodeError::NotAStart(format!("not MessagePack: {error}")))?;
+                .map_err(|error| DecodeError::NotAStart(shortened(format!("not MessagePack: {error}"))))?;
             text = value.to_string();
             text.as_bytes()
         } else {
             body
         };
         let fields: Fields<'_> =
-            serde_json::from_slice(json).map_err(|error| DecodeError::NotAStart(error.to_string()))?;
+            serde_json::from_slice(json).map_err(|error| DecodeError::NotAStart(shortened(error.to_string())))?;
         let workflow: String = value("workflow", fields.workflow)?
             .ok_or_else(|| field("workflow", "is missing: name the workflow to start"))?;
         if workflow.is_empty() || workflow.len() > 255 {
@@ -126,6 +132,8 @@ impl RawStart {
             (None, Some(id)) => InstanceId::new(derived(id).simple().to_string()).expect("a uuid is printable"),
             (None, None) => return Err(missing()),
         };
+        let tags = value("tags", fields.tags)?.unwrap_or_default();
+        check_tags(&tags).map_err(|problem| field("tags", problem))?;
         let input = fields.input.map_or_else(Payload::null, |raw| {
             Payload::from_trusted(raw.get().as_bytes().to_vec())
         });
@@ -134,7 +142,7 @@ impl RawStart {
             instance_id: Some(instance.clone()),
             input,
             start_at: value("start_at", fields.start_at)?.map(Timestamp::from_millis),
-            tags: value("tags", fields.tags)?.unwrap_or_default(),
+            tags,
         };
         Ok((start, instance, request))
     }
@@ -168,6 +176,18 @@ mod tests {
         assert!(refused(br#"{"workflow":"w","instance_id":["i"]}"#).contains("`instance_id` cannot be read"));
         assert!(refused(br#"{"workflow":"w","instance_id":"i","start_at":-1}"#).contains("`start_at` cannot be read"));
         assert!(refused(br#"{"workflow":"w","instance_id":"i","tags":{"a":1}}"#).contains("`tags` cannot be read"));
+        let many: BTreeMap<_, _> = (0..33).map(|n| (n.to_string(), "x")).collect();
+        for tags in [
+            serde_json::json!(many),
+            serde_json::json!({ "": "x" }),
+            serde_json::json!({ "a": "x".repeat(256) }),
+        ] {
+            let start = serde_json::json!({ "workflow": "w", "instance_id": "i", "tags": tags });
+            assert!(
+                refused(start.to_string().as_bytes()).contains("field `tags` "),
+                "{start}"
+            );
+        }
         assert!(refused(b"nonsense").contains("not a start message"));
     }
 

@@ -91,8 +91,15 @@ impl Runtime {
         origin: &str,
         reason: &str,
     ) -> Result<()> {
+        // Headers that do not fit into one of AMQP's frames end the connection, and the message would come again to end the next one.
+        const LONGEST_REASON: usize = 1000;
+        const SENDERS_HEADERS: usize = 64 * 1024;
+        let mut left = SENDERS_HEADERS;
         let mut headers = vec![
-            ("leveret-reason".to_owned(), reason.to_owned()),
+            (
+                "leveret-reason".to_owned(),
+                reason.chars().take(LONGEST_REASON).collect(),
+            ),
             ("leveret-origin".to_owned(), origin.to_owned()),
             ("leveret-at".to_owned(), self.now().as_millis().to_string()),
         ];
@@ -100,7 +107,12 @@ impl Runtime {
             properties
                 .headers
                 .iter()
-                .filter(|(name, _)| !name.starts_with("leveret-"))
+                .filter(|(name, value)| {
+                    let size = name.len() + value.len();
+                    let is_kept = !name.starts_with("leveret-") && size <= left;
+                    left -= if is_kept { size } else { 0 };
+                    is_kept
+                })
                 .cloned(),
         );
         let properties = Properties {

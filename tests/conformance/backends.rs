@@ -190,6 +190,7 @@ macro_rules! all_behaviours {
                 a_raw_start_runs_its_workflow,
                 a_raw_start_counts_once_by_its_message_id,
                 a_raw_start_that_cannot_be_is_among_the_dead_with_its_reason,
+                a_raw_start_whose_fault_is_monstrous_is_among_the_dead_all_the_same,
                 a_raw_start_at_an_app_that_is_away_waits,
                 a_raw_start_that_came_before_its_app_runs_when_the_app_is_there,
                 a_raw_message_to_the_unrouted_queue_is_among_the_dead,

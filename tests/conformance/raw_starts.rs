@@ -99,6 +99,47 @@ pub(crate) async fn a_raw_start_that_cannot_be_is_among_the_dead_with_its_reason
     }
 }
 
+/// Headers have to fit into one frame (128 KiB by default); the reason repeats what is wrong, and is a header.
+pub(crate) async fn a_raw_start_whose_fault_is_monstrous_is_among_the_dead_all_the_same(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, add_one)).await;
+    let body = format!(
+        r#"{{"workflow": "main", "instance_id": "x", "{}": 1}}"#,
+        "x".repeat(300_000)
+    );
+    let message = Message {
+        queue: Queue::Workflows(app("orders")),
+        body: Bytes::from(body.clone()),
+        properties: Properties {
+            headers: vec![("colour".into(), "red".into()), ("note".into(), "y".repeat(100_000))],
+            ..Properties::default()
+        },
+    };
+    stage.broker().publish(message).await.unwrap();
+    let mut consumer = stage.broker().consume(&Queue::Dead(app("orders")), 1).await.unwrap();
+    let delivery = soon("a dead letter", consumer.next()).await.expect("a dead letter");
+    assert_eq!(delivery.body.len(), body.len());
+    let header = |name: &str| {
+        let mut headers = delivery.properties.headers.iter();
+        headers.find(|(key, _)| key == name).map(|(_, value)| value.clone())
+    };
+    let reason = header("leveret-reason").expect("a reason");
+    assert!(
+        reason.contains("unknown field `xxx") && reason.len() < 2200,
+        "{} bytes",
+        reason.len()
+    );
+    assert_eq!(header("colour").as_deref(), Some("red"));
+    delivery.ack();
+    publish(
+        &stage,
+        r#"{"workflow": "main", "instance_id": "next", "input": 1}"#,
+        None,
+    )
+    .await;
+    stage.wait_for_status("orders", "next", Status::Completed).await;
+}
+
 pub(crate) async fn a_raw_start_at_an_app_that_is_away_waits(h: &impl Harness) {
     let stage = Stage::new(h).await;
     stage.known_app("orders").await;

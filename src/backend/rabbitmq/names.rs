@@ -68,6 +68,20 @@ mod tests {
         assert_eq!(names.queue(&Queue::Events(app, 2)), "shop.orders.events.2");
     }
 
+    proptest::proptest! {
+        #![proptest_config(crate::backend::many_inputs())]
+
+        #[test]
+        fn any_routing_key_is_a_queue_s_exact_name_or_none(
+            key in "(shop|sho|n)?\\.?([a-z-]{0,6}|amq|unrouted)\\.(workflows|activities|events|dead|event)?(\\.[+-]?[0-9]{0,6})?|\\PC{0,30}"
+        ) {
+            let names = Names::new(Namespace::new("shop").expect("valid"));
+            if let Some(queue) = names.read(&key) {
+                assert_eq!(names.queue(&queue), key);
+            }
+        }
+    }
+
     #[test]
     fn what_is_not_a_queue_s_name_is_none() {
         let names = Names::new(Namespace::new("shop").expect("valid"));

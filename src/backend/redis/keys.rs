@@ -223,6 +223,48 @@ mod tests {
         assert_eq!(all.len(), 2 * ids.len() * 6, "no two names give one key");
     }
 
+    proptest::proptest! {
+        #![proptest_config(crate::backend::many_inputs())]
+
+        /// Any two instances, however much alike.
+        #[test]
+        fn no_two_instances_share_a_key_or_a_tag(
+            apps in proptest::array::uniform2("[ab]|[A-Za-z0-9][A-Za-z0-9_-]{0,62}"),
+            ids in proptest::array::uniform2("[a%/:{}7DBd25 ]{1,8}|[^\\p{Cc}]{1,40}"),
+            parts in proptest::array::uniform2("[a:{}]{1,4}|[^\\p{Cc}]{1,20}"),
+        ) {
+            proptest::prop_assume!(apps.iter().all(|app| app != "amq"));
+            let keys = Keys::new(Namespace::new("n").unwrap());
+            let [one, other] = [0, 1].map(|at| {
+                let of = keys.instance(&instance(&apps[at], &ids[at]));
+                let receipt = of.receipt(&parts[at]);
+                [of.meta(), of.history(), of.inbox(), of.claims(), of.past_outcome("0"), receipt]
+            });
+            for names in [&one, &other] {
+                assert!(names.iter().all(|name| tag(name) == tag(&names[0])), "{names:?}");
+                assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len(), "{names:?}");
+            }
+            let is_same = (&apps[0], &ids[0]) == (&apps[1], &ids[1]);
+            assert_eq!(tag(&one[0]) == tag(&other[0]), is_same, "{one:?} {other:?}");
+            if !is_same {
+                assert!(one.iter().all(|name| !other.contains(name)), "{one:?} {other:?}");
+            }
+            // Neither does one of them write into an app's own sets.
+            let app = AppId::new(&apps[0]).unwrap();
+            let mut own = vec![keys.apps(), keys.seen(), keys.index(&app, "created")];
+            own.extend(keys.due(&app, 0).into_iter().chain(keys.workers(&app)));
+            own.push(keys.tokens(&app, &MessageId::new(&parts[0]).unwrap()));
+            assert!(one.iter().all(|name| !own.contains(name)), "{one:?} {own:?}");
+        }
+
+        #[test]
+        fn any_member_of_an_index_is_an_id_or_none(member in proptest::collection::vec(proptest::num::u8::ANY, 0..40)) {
+            if let Some(id) = instance_id(&member) {
+                assert_eq!(id.as_str().as_bytes(), member);
+            }
+        }
+    }
+
     #[test]
     fn names_do_not_change_between_releases() {
         let keys = Keys::new(Namespace::new("n").unwrap());

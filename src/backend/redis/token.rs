@@ -33,8 +33,10 @@ impl Position {
                 _ => None,
             });
             let id: Vec<u8> = id.collect::<Option<_>>()?;
-            (!id.is_empty()).then_some(Position { created, id })
+            Some(Position { created, id })
         });
+        // Numbers may be read from more than what is written: a sign, say.
+        let parsed = parsed.filter(|position| !position.id.is_empty() && position.token() == token);
         parsed.ok_or_else(|| {
             let shown: String = token.chars().take(40).collect();
             Error::permanent(format!(
@@ -47,6 +49,18 @@ impl Position {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    proptest::proptest! {
+        #![proptest_config(crate::backend::many_inputs())]
+
+        #[test]
+        fn whatever_is_passed_as_a_token_is_one_or_is_refused(text in "[0-9]{0,22}[-+]?([0-9a-f]{2}){0,9}|\\PC{0,40}") {
+            match Position::parse(&text) {
+                Ok(position) => assert_eq!(position.token(), text),
+                Err(error) => assert!(error.is_permanent() && error.to_string().contains("page token")),
+            }
+        }
+    }
 
     #[test]
     fn a_token_names_its_position_and_nothing_else_is_one() {
@@ -63,6 +77,8 @@ mod tests {
             "7-6",
             "7-6x",
             "7-é",
+            "+7-61",
+            "7-+1",
             "99999999999999999999-61",
             "61",
         ] {

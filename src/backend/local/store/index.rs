@@ -103,9 +103,12 @@ impl Token {
             let id = InstanceId::new(id).ok()?;
             Some(Self { created_at, id })
         };
-        parse().ok_or_else(|| {
+        // Numbers may be read from more than what is written: a sign, say.
+        let parsed = parse().filter(|token| token.to_string() == text);
+        parsed.ok_or_else(|| {
             Error::permanent(format!(
-                "{text:?} is not the token of a page: pass the `next` of the page before, unchanged"
+                "{:?} is not the token of a page: pass the `next` of the page before, unchanged",
+                text.chars().take(80).collect::<String>()
             ))
         })
     }
