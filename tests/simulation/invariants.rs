@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use leveret::backend::{Commit, Committed, Create, Created, Origin, Queue, Record};
+use leveret::backend::{Commit, Committed, Create, Created, Mark, Origin, Queue, Record};
 use leveret::replay::history::{HistoryEvent, Turn};
 use leveret::testing::{Observed, World};
 use leveret::wire::{Bundle, Item, Outcome, TaskRef};
@@ -30,6 +30,8 @@ struct State {
     scheduled: BTreeSet<(ExecutionId, Sequence)>,
     /// Parents of children that are not detached.
     parents: BTreeMap<InstanceRef, InstanceRef>,
+    /// The version of an instance when a start was last sent to it.
+    starts: BTreeMap<ExecutionId, u64>,
     /// Which runs were active when an event was sent.
     sent_to: BTreeMap<MessageId, BTreeSet<Option<RunId>>>,
     turns: u64,
@@ -148,6 +150,11 @@ impl State {
                             "I2: the task of call {} of {} was published before its turn was committed",
                             task.caller.sequence, task.caller.instance
                         ));
+                    }
+                    if let Item::Start(start) = &item
+                        && let Some(record) = at_once(world.servers().store().record(&start.instance))
+                    {
+                        self.starts.insert(start.execution, record.version);
                     }
                     if let Item::Event(event) = item {
                         let record = at_once(world.servers().store().record(&event.instance));
@@ -296,8 +303,14 @@ impl State {
                 }
             }
             Item::Start(start) => {
+                // One that comes while its instance is suspended is of no use: whoever resumes it publishes another.
+                let is_resumed = |record: &Record| {
+                    let last_sent = self.starts.get(&start.execution);
+                    record.version > 0 && (record.marks.contains(&Mark::Start) || last_sent == Some(&record.version))
+                };
                 if let Some(record) = live(&start.instance, Some(start.execution))
                     && record.status == leveret::Status::Pending
+                    && !is_resumed(&record)
                 {
                     return Err(format!(
                         "I2: the start of {} was acknowledged and it is pending",
@@ -311,11 +324,21 @@ impl State {
     }
 }
 
-/// A child's ID can be taken only by a child of an earlier run of its parent.
+/// A child's ID can be taken only by a child of an earlier run, or attempt, of its parent.
 fn is_of_the_same_parent(create: &Create, occupant: &Record) -> Result<(), String> {
     let parent = |origin: &Origin| origin.parent.as_ref().map(|link| link.task.clone());
+    // Attempts differ behind the colon.
+    let root = |task: &TaskRef| {
+        task.instance
+            .id
+            .as_str()
+            .split(':')
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
     match (parent(&create.origin), parent(&occupant.origin)) {
-        (Some(call), Some(its)) if its.instance == call.instance && its.execution != call.execution => Ok(()),
+        (Some(call), Some(its)) if root(&its) == root(&call) && its.execution != call.execution => Ok(()),
         (None, _) => Ok(()),
         _ if occupant.status.is_terminal() => Ok(()),
         (call, its) => Err(format!(

@@ -70,6 +70,22 @@ pub(crate) struct ChildPlan {
     pub(crate) attempts: u32,
 }
 
+impl ChildPlan {
+    /// One that is over at once.
+    pub(crate) fn short(app: &str, id: Option<String>) -> Self {
+        Self {
+            app: app.into(),
+            id,
+            plan: Plan {
+                steps: vec![Step::Status(1)],
+                rounds: 0,
+                fails: false,
+            },
+            attempts: 1,
+        }
+    }
+}
+
 /// What a step came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Seen {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use leveret::testing::Faults;
 use leveret::{Limits, Retention, Settings};
 
-use crate::plan::{APPS, Generator, Root};
+use crate::plan::{APPS, ChildPlan, Generator, Root, Step};
 
 /// Everything that is drawn from a seed. What goes wrong in the network is drawn while it is played.
 #[derive(Clone, Debug)]
@@ -95,8 +95,10 @@ impl Script {
         let longest = if rng.bool() { 2_000 } else { 20_000 };
         let retention = (rng.u32(..3) == 0).then(|| rng.u64(..longest));
         let has_old_build = rng.u32(..3) == 0;
-        if rng.u32(..8) == 0 {
-            return Self::of_long_bodies(seed, roots, &mut rng);
+        match rng.u32(..12) {
+            0 => return Self::of_long_bodies(seed, roots, &mut rng),
+            1 => return Self::of_short_lives(seed, roots, &mut rng),
+            _ => {}
         }
         Self {
             seed,
@@ -136,6 +138,37 @@ impl Script {
             has_old_build: false,
             cache: 1 << 20,
             delivery_timeout: 4_000,
+        }
+    }
+
+    /// Children that are over soon and gone when they are over, and parents whose only worker dies when it has just started them.
+    fn of_short_lives(seed: u64, mut roots: Vec<Root>, rng: &mut fastrand::Rng) -> Self {
+        for (number, root) in roots.iter_mut().enumerate() {
+            root.lives.truncate(1);
+            for life in &mut root.lives {
+                life.plan.steps = (0..4)
+                    .map(|child| {
+                        let id = Some(format!("short-{number}-{child}"));
+                        Step::Child(ChildPlan::short(APPS[rng.usize(..APPS.len())], id))
+                    })
+                    .collect();
+            }
+        }
+        let faults = Faults {
+            latency: Duration::from_millis(1 + rng.u64(..30)),
+            dies: 0.02,
+            ..Faults::default()
+        };
+        Self {
+            seed,
+            roots,
+            chaos: Vec::new(),
+            faults,
+            retention: Some(rng.u64(..500)),
+            replicas: 1,
+            has_old_build: false,
+            cache: 1 << 20,
+            delivery_timeout: 1_800_000,
         }
     }
 
