@@ -5,7 +5,7 @@ use std::time::Duration;
 use leveret::testing::Faults;
 use leveret::{Limits, Retention, Settings};
 
-use crate::plan::{APPS, ChildPlan, Generator, Root, Step};
+use crate::plan::{APPS, ChildPlan, Generator, Plan, Root, Step};
 
 /// Everything that is drawn from a seed. What goes wrong in the network is drawn while it is played.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub(crate) struct Script {
     /// What happens to the fleet, in milliseconds from the beginning.
     pub(crate) chaos: Vec<(u64, Chaos)>,
     pub(crate) faults: Faults,
+    /// An instance that waits for an app that does not exist until everything else is over.
+    pub(crate) held_up: Option<Plan>,
     /// How long finished instances are kept, in milliseconds.
     pub(crate) retention: Option<u64>,
     /// Workers of an app.
@@ -58,6 +60,10 @@ pub(crate) enum Chaos {
     Block {
         millis: u64,
     },
+    /// The servers fail over: for a while many requests do not get through, and of others the answer is lost. No data is.
+    FailOver {
+        millis: u64,
+    },
     /// All workers of an app die, and come back.
     Blackout {
         app: usize,
@@ -90,6 +96,7 @@ impl Script {
                 ..some_of(Faults::bad_day(), &mut rng)
             },
         };
+        let held_up = (rng.u32(..4) == 0).then(Plan::held_up);
         let cache = if rng.bool() { 1 << 20 } else { 0 };
         // Often so short that a child is gone before its parent is looked at again.
         let longest = if rng.bool() { 2_000 } else { 20_000 };
@@ -105,6 +112,7 @@ impl Script {
             roots,
             chaos,
             faults,
+            held_up,
             retention,
             replicas,
             has_old_build,
@@ -133,6 +141,7 @@ impl Script {
             roots,
             chaos: Vec::new(),
             faults,
+            held_up: None,
             retention: None,
             replicas: 2,
             has_old_build: false,
@@ -164,6 +173,7 @@ impl Script {
             roots,
             chaos: Vec::new(),
             faults,
+            held_up: None,
             retention: Some(rng.u64(..500)),
             replicas: 1,
             has_old_build: false,
@@ -200,7 +210,7 @@ impl Script {
 
 fn draw_chaos(rng: &mut fastrand::Rng, replicas: usize, deaths: &mut u32) -> Chaos {
     let (app, replica) = (rng.usize(..APPS.len()), rng.usize(..replicas));
-    match rng.u32(..9) {
+    match rng.u32(..10) {
         0..=2 if *deaths > 0 => {
             *deaths -= 1;
             Chaos::Kill {
@@ -227,6 +237,9 @@ fn draw_chaos(rng: &mut fastrand::Rng, replicas: usize, deaths: &mut u32) -> Cha
             replica,
             millis: rng.i64(-60_000..60_000),
         },
+        8 => Chaos::FailOver {
+            millis: rng.u64(..4_000),
+        },
         7 => Chaos::Block {
             millis: rng.u64(..8_000),
         },
@@ -244,6 +257,7 @@ fn some_of(all: Faults, rng: &mut fastrand::Rng) -> Faults {
         doubled: some(all.doubled),
         to_two: some(all.to_two),
         overtaken: some(all.overtaken),
+        overlooked: some(all.overlooked),
         cut: some(all.cut),
         dies: some(all.dies),
         ..all
