@@ -25,6 +25,8 @@ pub struct Faults {
     pub to_two: Chance,
     /// A delivery is overtaken by the one behind it.
     pub overtaken: Chance,
+    /// Whoever asks for an app's workers is told of all but one: that one counts as gone, and its lanes as free, until it is seen again.
+    pub overlooked: Chance,
     /// With a request, or an acknowledgement, the process's connection breaks: what it had not acknowledged is delivered again.
     pub cut: Chance,
     /// How long the broker takes, at most, to notice that a connection broke: until then it keeps what was not acknowledged from others. That a
@@ -47,6 +49,7 @@ impl Faults {
             doubled: 0.03,
             to_two: 0.03,
             overtaken: 0.05,
+            overlooked: 0.1,
             cut: 0.003,
             unnoticed: Duration::from_secs(5),
             dies: 0.004,

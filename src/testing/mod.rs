@@ -8,12 +8,14 @@
 
 mod broker;
 mod clock;
+mod fake;
 mod faults;
 mod process;
 mod store;
 mod world;
 
 pub use crate::fault::Defect;
+pub use fake::Fake;
 pub use faults::{Chance, Faults};
 pub use process::Process;
 pub use world::{Observed, World, simulate, simulate_with};

@@ -255,7 +255,11 @@ impl Store for SimulatedStore {
     }
 
     async fn workers(&self, app: &AppId) -> Result<Vec<WorkerInfo>> {
-        self.request("workers", self.store().workers(app)).await
+        let mut workers = self.request("workers", self.store().workers(app)).await?;
+        if !workers.is_empty() && self.world.dice.happens(self.world.faults().overlooked) {
+            workers.remove(self.world.dice.one_of(workers.len()));
+        }
+        Ok(workers)
     }
 
     async fn now(&self) -> Result<Timestamp> {

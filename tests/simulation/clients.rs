@@ -9,8 +9,9 @@ use leveret::client::Error;
 use leveret::testing::Process;
 
 use crate::code::{self, RUN};
+use crate::invariants::at_once;
 use crate::model::Ended;
-use crate::plan::{Command, Life, Raised, Root, Seen, event_value};
+use crate::plan::{APPS, Command, GOES_ON, Life, Raised, Root, Seen, event_value};
 use crate::scenario::Play;
 
 /// How one life of a root went.
@@ -126,6 +127,41 @@ impl Play<'_> {
             }
         }
         Ok(Lived { ended, was_terminated })
+    }
+
+    /// Starts the instance that waits for what does not come, if there is one.
+    pub(crate) async fn hold_up(&self) -> Option<leveret::Run<Vec<Seen>>> {
+        let plan = self.script.held_up.as_ref()?;
+        let client = self.client();
+        let start = || {
+            let start = client.start_named::<Vec<Seen>>(APPS[0], RUN, plan.clone().begin());
+            start.id("held-up").request_id("held-up").into_future()
+        };
+        Some(insist(start).await.expect("nobody else has this ID"))
+    }
+
+    /// I6: all others are over, and it still waits, while its other branch has gone on. Nobody needs it any more.
+    pub(crate) async fn let_go(&self, held_up: Option<leveret::Run<Vec<Seen>>>) -> Result<(), String> {
+        let Some(run) = held_up else { return Ok(()) };
+        let has_gone_on = async {
+            while self.journal.calls(GOES_ON, 0) == 0 {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(600), has_gone_on)
+            .await
+            .is_err()
+        {
+            return Err("I6: a call waits for its app, and the one beside it was not made".into());
+        }
+        let record = at_once(self.world.servers().store().record(&code::instance(APPS[0], "held-up")));
+        if record.is_none_or(|record| record.status != leveret::Status::Running) {
+            return Err("I6: what waits for an app that is not there is over".into());
+        }
+        insist(|| run.handle().terminate("enough").into_future())
+            .await
+            .map(drop)
+            .map_err(|error| format!("the end of what was held up: {error}"))
     }
 
     async fn raise(&self, raised: &Raised, request: &str) {

@@ -11,7 +11,7 @@ use leveret::{Limits, Payload, WorkflowContext};
 use crate::clients::Lived;
 use crate::code;
 use crate::invariants::at_once;
-use crate::model::{self, Ended};
+use crate::model::{self, Before, Ended};
 use crate::plan::{APPS, Life};
 use crate::scenario::Play;
 
@@ -88,7 +88,11 @@ impl Play<'_> {
         if lived.was_terminated && lived.ended == Ended::Terminated {
             return Ok(());
         }
-        model::check(&life.plan, &lived.ended, number > 0)?;
+        let before = Before {
+            run: number > 0,
+            plan: false,
+        };
+        model::check(&life.plan, &lived.ended, before)?;
         let mut calls = Vec::new();
         model::calls_of(&life.plan, 1, &mut calls);
         for (key, round, most) in calls {

@@ -26,6 +26,8 @@ pub(crate) struct Fleet<'a> {
     slots: BTreeMap<Place, Slot>,
     /// When the dead come back, in milliseconds.
     back: Vec<(u64, Place)>,
+    /// The servers fail over until then, in milliseconds.
+    failing_until: u64,
     /// Processes that there have been.
     born: u32,
 }
@@ -42,6 +44,7 @@ impl<'a> Fleet<'a> {
             play,
             slots: BTreeMap::new(),
             back: Vec::new(),
+            failing_until: 0,
             born: 0,
         }
     }
@@ -72,13 +75,7 @@ impl<'a> Fleet<'a> {
                 self.back.push((at + 1 + script.seed % 3_000, place));
                 deaths += 1;
             }
-            if deaths >= MOST_DEATHS {
-                // No task is to be taken for a killer.
-                self.play.world.set_faults(Faults {
-                    dies: 0.0,
-                    ..script.faults.clone()
-                });
-            }
+            self.set_faults(at, deaths);
             if next_back == Some(at) {
                 let (_, place) = self.back.remove(0);
                 self.hire(place, false).await;
@@ -95,6 +92,18 @@ impl<'a> Fleet<'a> {
         for slot in self.slots.values() {
             slot.process.set_clock_wrong_by(0);
         }
+    }
+
+    fn set_faults(&self, at: u64, deaths: u32) {
+        let mut faults = self.play.script.faults.clone();
+        if deaths >= MOST_DEATHS {
+            // No task is to be taken for a killer.
+            faults.dies = 0.0;
+        }
+        if at < self.failing_until {
+            (faults.refused, faults.answer_lost) = (0.5, 0.3);
+        }
+        self.play.world.set_faults(faults);
     }
 
     /// Stops all in order.
@@ -146,6 +155,12 @@ impl<'a> Fleet<'a> {
                         slot.process.kill();
                     }
                     self.hire((app, replica), false).await;
+                }
+            }
+            Chaos::FailOver { millis } => {
+                self.failing_until = at + millis;
+                for slot in self.slots.values() {
+                    slot.process.cut();
                 }
             }
             Chaos::Block { millis } => self.play.world.block_publishers(Duration::from_millis(millis)),

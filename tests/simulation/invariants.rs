@@ -1,15 +1,17 @@
-//! What has to hold after every step: I1 to I4, looked at from the outside, in the servers' true state.
+//! What has to hold after every step: I1 to I5, looked at from the outside, in the servers' true state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use leveret::backend::{Commit, Committed, Create, Created, Origin, Queue, Record};
+use leveret::backend::{Commit, Committed, Create, Created, Mark, Message, Origin, Queue, Record};
 use leveret::replay::history::{HistoryEvent, Turn};
 use leveret::testing::{Observed, World};
-use leveret::wire::{Bundle, Item, Outcome, TaskRef};
-use leveret::{ExecutionId, InstanceRef, MessageId, RunId, Sequence};
+use leveret::wire::{Bundle, CompletionItem, Item, Outcome, TaskItem, TaskRef};
+use leveret::{AppId, ExecutionId, InstanceRef, MessageId, Payload, RunId, Sequence};
+
+use crate::plan::APPS;
 
 /// Watches a world. The first thing that is wrong stays.
 #[derive(Clone, Default)]
@@ -26,10 +28,14 @@ struct State {
     settled: BTreeSet<(ExecutionId, Sequence)>,
     /// Events that a run has seen.
     raised: BTreeSet<(RunId, MessageId)>,
-    /// Activity calls that stand in a history.
-    scheduled: BTreeSet<(ExecutionId, Sequence)>,
+    /// Activity calls that stand in a history, and the app that each was sent to.
+    scheduled: BTreeMap<(ExecutionId, Sequence), AppId>,
+    /// Which apps have answered a call.
+    answered: BTreeMap<(ExecutionId, Sequence), BTreeSet<AppId>>,
     /// Parents of children that are not detached.
     parents: BTreeMap<InstanceRef, InstanceRef>,
+    /// The version of an instance when a start was last sent to it.
+    starts: BTreeMap<ExecutionId, u64>,
     /// Which runs were active when an event was sent.
     sent_to: BTreeMap<MessageId, BTreeSet<Option<RunId>>>,
     turns: u64,
@@ -141,13 +147,27 @@ impl State {
             }
             Observed::Published { body, .. } => {
                 for item in items(body) {
+                    if let Item::Task(task) = &item {
+                        forge(world, task);
+                    }
                     if let Item::Task(task) = &item
-                        && !self.scheduled.contains(&(task.caller.execution, task.caller.sequence))
+                        && !self
+                            .scheduled
+                            .contains_key(&(task.caller.execution, task.caller.sequence))
                     {
                         return Err(format!(
                             "I2: the task of call {} of {} was published before its turn was committed",
                             task.caller.sequence, task.caller.instance
                         ));
+                    }
+                    if let Item::Completion(completion) = &item {
+                        let call = (completion.task.execution, completion.task.sequence);
+                        self.answered.entry(call).or_default().insert(completion.from.clone());
+                    }
+                    if let Item::Start(start) = &item
+                        && let Some(record) = at_once(world.servers().store().record(&start.instance))
+                    {
+                        self.starts.insert(start.execution, record.version);
                     }
                     if let Item::Event(event) = item {
                         let record = at_once(world.servers().store().record(&event.instance));
@@ -216,9 +236,10 @@ impl State {
             {
                 return Err(format!("I3: call {sequence} of {instance} has ended twice"));
             }
-            if let HistoryEvent::TaskScheduled { sequence, .. } = event {
-                self.scheduled.insert((record.execution, *sequence));
+            if let HistoryEvent::TaskScheduled { sequence, app, .. } = event {
+                self.scheduled.insert((record.execution, *sequence), app.clone());
             }
+            self.is_from_its_app(instance, record, event)?;
             if let HistoryEvent::EventRaised { message_id, .. } = event
                 && !self.raised.insert((record.run, message_id.clone()))
             {
@@ -226,6 +247,24 @@ impl State {
             }
         }
         Ok(())
+    }
+
+    /// I5: a result is from the app that the task was sent to. What the caller's own app finds out is not a result.
+    fn is_from_its_app(&self, instance: &InstanceRef, record: &Record, event: &HistoryEvent) -> Result<(), String> {
+        const OWN: [&str; 4] = ["AppNotFound", "TimedOut", "TargetUnavailable", "HeartbeatMissed"];
+        let sequence = match event {
+            HistoryEvent::TaskCompleted { sequence, .. } => *sequence,
+            HistoryEvent::TaskFailed { sequence, failure } if !OWN.contains(&failure.kind.as_str()) => *sequence,
+            _ => return Ok(()),
+        };
+        let call = (record.execution, sequence);
+        let has_answered = |app: &AppId| self.answered.get(&call).is_some_and(|apps| apps.contains(app));
+        match self.scheduled.get(&call) {
+            Some(app) if has_answered(app) => Ok(()),
+            app => Err(format!(
+                "I5: call {sequence} of {instance} was sent to {app:?}, and ended by another"
+            )),
+        }
     }
 
     /// The instance's record has changed.
@@ -269,6 +308,11 @@ impl State {
         match item {
             Item::Completion(completion) => {
                 let task = &completion.task;
+                let sent_to = self.scheduled.get(&(task.execution, task.sequence));
+                if sent_to.is_some_and(|app| *app != completion.from) {
+                    // Nobody's result.
+                    return Ok(());
+                }
                 // An app that is there after all is called again.
                 let is_missing = matches!(&completion.outcome, Outcome::Failed(failure) if failure.is("AppNotFound"));
                 if let Some(record) = live(&task.instance, Some(task.execution))
@@ -296,8 +340,14 @@ impl State {
                 }
             }
             Item::Start(start) => {
+                // One that comes while its instance is suspended is of no use: whoever resumes it publishes another.
+                let is_resumed = |record: &Record| {
+                    let last_sent = self.starts.get(&start.execution);
+                    record.version > 0 && (record.marks.contains(&Mark::Start) || last_sent == Some(&record.version))
+                };
                 if let Some(record) = live(&start.instance, Some(start.execution))
                     && record.status == leveret::Status::Pending
+                    && !is_resumed(&record)
                 {
                     return Err(format!(
                         "I2: the start of {} was acknowledged and it is pending",
@@ -311,11 +361,21 @@ impl State {
     }
 }
 
-/// A child's ID can be taken only by a child of an earlier run of its parent.
+/// A child's ID can be taken only by a child of an earlier run, or attempt, of its parent.
 fn is_of_the_same_parent(create: &Create, occupant: &Record) -> Result<(), String> {
     let parent = |origin: &Origin| origin.parent.as_ref().map(|link| link.task.clone());
+    // Attempts differ behind the colon.
+    let root = |task: &TaskRef| {
+        task.instance
+            .id
+            .as_str()
+            .split(':')
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
     match (parent(&create.origin), parent(&occupant.origin)) {
-        (Some(call), Some(its)) if its.instance == call.instance && its.execution != call.execution => Ok(()),
+        (Some(call), Some(its)) if root(&its) == root(&call) && its.execution != call.execution => Ok(()),
         (None, _) => Ok(()),
         _ if occupant.status.is_terminal() => Ok(()),
         (call, its) => Err(format!(
@@ -324,6 +384,32 @@ fn is_of_the_same_parent(create: &Create, occupant: &Record) -> Result<(), Strin
         )),
     }
 }
+
+/// Now and then an app that was not asked answers a task, with all that the task says of itself.
+fn forge(world: &World, task: &TaskItem) {
+    let forger = APPS.iter().find(|app| **app != task.app.as_str());
+    if task.scheduled_at.as_millis() % 5 > 0 {
+        return;
+    }
+    let item = CompletionItem {
+        task: task.caller.clone(),
+        task_execution_id: Some(task.task_execution_id),
+        from: AppId::new(forger.expect("there are several")).expect("an app of ours"),
+        outcome: Outcome::Completed(Payload::encode(&FORGED).expect("a number")),
+        progressed: false,
+    };
+    let queue = Queue::Events(task.caller.instance.app.clone(), task.reply_to);
+    let body = Bundle::new(vec![Item::Completion(item)]).encode();
+    at_once(
+        world
+            .servers()
+            .broker()
+            .publish(Message::bundle(queue, body, &MessageId::generate())),
+    );
+}
+
+/// A result that no activity comes to.
+const FORGED: u64 = u64::MAX;
 
 fn items(body: &[u8]) -> Vec<Item> {
     Bundle::decode(body).map_or_else(|_| Vec::new(), |bundle| bundle.items)

@@ -15,6 +15,7 @@ mod plan;
 mod scenario;
 mod script;
 mod search;
+mod shrink;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -23,11 +24,15 @@ use leveret::testing::Defect;
 use scenario::play;
 use script::Script;
 use search::{each, number};
+use shrink::{shrink, size};
 
 /// Plays a seed: the number of turns, or what was wrong.
 fn play_seed(seed: u64, defect: Option<Defect>) -> Result<u64, String> {
-    let script = Script::draw(seed);
-    std::panic::catch_unwind(|| play(&script, defect)).unwrap_or_else(|_| Err("it panicked".into()))
+    play_safely(&Script::draw(seed), defect)
+}
+
+fn play_safely(script: &Script, defect: Option<Defect>) -> Result<u64, String> {
+    std::panic::catch_unwind(|| play(script, defect)).unwrap_or_else(|_| Err("it panicked".into()))
 }
 
 /// What was wrong, and how to play it again.
@@ -46,10 +51,16 @@ fn many_seeds_lose_nothing() {
             .with_ansi(false)
             .init();
         println!("{:#?}", Script::draw(seed));
-        if let Err(wrong) = play_seed(seed, wanted_defect()) {
-            panic!("{}", told(seed, &wrong));
+        let Err(wrong) = play_seed(seed, wanted_defect()) else {
+            return;
+        };
+        println!("{}", told(seed, &wrong));
+        if std::env::var("RUST_LOG").is_ok() {
+            panic!("not made smaller, as RUST_LOG is set: {wrong}");
         }
-        return;
+        let fails = |script: &Script| play_safely(script, wanted_defect()).err();
+        let (smallest, wrong) = shrink(&Script::draw(seed), &wrong, fails);
+        panic!("the smallest script that still fails:\n{smallest:#?}\n{wrong}");
     }
     let first = number("LEVERET_FIRST_SEED").unwrap_or(1);
     let seeds = number("LEVERET_SEEDS").unwrap_or(3000);
@@ -69,23 +80,27 @@ fn many_seeds_lose_nothing() {
 }
 
 /// Defects, and a seed that is known to find each. Code and scripts change, and then another seed may have to.
-const FOUND_BY: [(Defect, u64); 16] = [
-    (Defect::LostReplyIsConflict, 1),
-    (Defect::TimerIsNoEffect, 13),
-    (Defect::MarkedTurnIsDeleted, 496),
-    (Defect::GuardIsTheVersion, 28),
+const FOUND_BY: [(Defect, u64); 20] = [
+    (Defect::LostReplyIsConflict, 5),
+    (Defect::TimerIsNoEffect, 152),
+    (Defect::MarkedTurnIsDeleted, 241),
+    (Defect::UnknownTaskIsDropped, 29),
+    (Defect::GuardIsTheVersion, 36),
     (Defect::SecondAttemptIsDuplicate, 155),
     (Defect::EarlyEventIsLost, 1),
     (Defect::SeenIsForgotten, 15),
     (Defect::AcknowledgedFirst, 1),
     (Defect::PublishedFirst, 1),
-    (Defect::LaneIsGuard, 3),
-    (Defect::TimerIsRemovedFirst, 5),
-    (Defect::OthersMarkIsCleared, 2),
-    (Defect::ParentIsPurgedFirst, 29),
+    (Defect::LaneIsGuard, 1),
+    (Defect::TimerIsRemovedFirst, 19),
+    (Defect::LeaseIsIgnored, 21),
+    (Defect::OthersMarkIsCleared, 3),
+    (Defect::ParentIsPurgedFirst, 10),
     (Defect::InboxStaysUnread, 1),
-    (Defect::ClaimIsTakenOnce, 60),
-    (Defect::TakerCreates, 6),
+    (Defect::NextExecutionIsForgotten, 1),
+    (Defect::ClaimIsTakenOnce, 33),
+    (Defect::TakerCreates, 51),
+    (Defect::NoReceiptIsLeft, 18),
 ];
 
 /// The defects that are planted are found: by the seed that is known to, or by another. With `LEVERET_SEEDS=3000` all of them are looked for from the
@@ -109,6 +124,30 @@ fn planted_defects_are_found() {
         }
     }
     assert!(missed.is_empty(), "these were not found: {missed:?}");
+}
+
+/// A script that fails because of a planted defect gets smaller, still fails in the same way, and is a good one without the defect.
+#[test]
+fn a_failing_script_shrinks() {
+    let (defect, seed) = (Defect::SeenIsForgotten, seed_that_finds(Defect::SeenIsForgotten));
+    let script = Script::draw(seed);
+    let fails = |script: &Script| play_safely(script, Some(defect)).err();
+    let wrong = fails(&script).expect("the seed finds the defect");
+    let (smallest, its_wrong) = shrink(&script, &wrong, fails);
+    println!(
+        "from {} to {}: {its_wrong}\n{smallest:#?}",
+        size(&script),
+        size(&smallest)
+    );
+    assert!(size(&smallest) < size(&script));
+    assert_eq!(fails(&smallest).as_ref(), Some(&its_wrong));
+    assert_eq!(its_wrong[..3], wrong[..3]);
+    play_safely(&smallest, None).expect("nothing but the defect is wrong");
+}
+
+fn seed_that_finds(defect: Defect) -> u64 {
+    let known = FOUND_BY.iter().find(|(planted, _)| *planted == defect);
+    known.expect("every defect has its seed").1
 }
 
 /// The defect that the environment names.

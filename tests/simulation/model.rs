@@ -11,19 +11,39 @@ pub(crate) enum Ended {
     Terminated,
 }
 
+/// What there may have been before an instance began: of that, children that nobody waits for may still be active, under the IDs that this one's
+/// children come to have. A call of such a child fails.
+#[derive(Clone, Copy)]
+pub(crate) struct Before {
+    /// A run of the same instance ID, so that derived IDs may be taken.
+    pub(crate) run: bool,
+    /// A run of the same plan, so that chosen IDs may be taken.
+    pub(crate) plan: bool,
+}
+
+impl Before {
+    fn of_child(self, child: &ChildPlan) -> Self {
+        let plan = self.plan || child.attempts > 1;
+        // Each attempt derives an ID of its own.
+        let run = if child.id.is_some() { plan } else { self.run };
+        Self { run, plan }
+    }
+
+    fn may_take_id_of(self, child: &ChildPlan) -> bool {
+        if child.id.is_some() { self.plan } else { self.run }
+    }
+}
+
 /// Says what is wrong with the end of an instance of this plan that nobody terminated.
-///
-/// `is_later_life` says that its ID may have been an earlier run's. Children of that one that nobody waits for may still be active, under the IDs that
-/// this one's children without a chosen ID come to have: such a call then fails.
-pub(crate) fn check(plan: &Plan, ended: &Ended, is_later_life: bool) -> Result<(), String> {
+pub(crate) fn check(plan: &Plan, ended: &Ended, before: Before) -> Result<(), String> {
     match ended {
         Ended::Failed(kind) if plan.fails && kind == "PlanFailed" => Ok(()),
-        Ended::Completed(seen) if !plan.fails => check_seen(plan, seen, is_later_life),
+        Ended::Completed(seen) if !plan.fails => check_seen(plan, seen, before),
         other => Err(format!("ended as {other:?}, and its plan fails: {}", plan.fails)),
     }
 }
 
-fn check_seen(plan: &Plan, seen: &[Seen], is_later_life: bool) -> Result<(), String> {
+fn check_seen(plan: &Plan, seen: &[Seen], before: Before) -> Result<(), String> {
     let steps = plan.steps.len();
     let rounds = plan.rounds as usize + 1;
     if seen.len() != steps * rounds {
@@ -35,13 +55,12 @@ fn check_seen(plan: &Plan, seen: &[Seen], is_later_life: bool) -> Result<(), Str
     }
     for (number, seen) in seen.iter().enumerate() {
         let (step, round) = (&plan.steps[number % steps], (number / steps) as u32);
-        check_step(step, round, seen, is_later_life)
-            .map_err(|problem| format!("step {number} ({step:?}): {problem}"))?;
+        check_step(step, round, seen, before).map_err(|problem| format!("step {number} ({step:?}): {problem}"))?;
     }
     Ok(())
 }
 
-fn check_step(step: &Step, round: u32, seen: &Seen, is_later_life: bool) -> Result<(), String> {
+fn check_step(step: &Step, round: u32, seen: &Seen, before: Before) -> Result<(), String> {
     let is_right = match (step, seen) {
         (Step::Call(call), seen) => return check_call(call, round, seen),
         (Step::All(calls), Seen::Many(seen)) if calls.len() == seen.len() => {
@@ -52,15 +71,13 @@ fn check_step(step: &Step, round: u32, seen: &Seen, is_later_life: bool) -> Resu
         }
         (Step::Child(child), Seen::Child(seen)) => {
             let ended = Ended::Completed(seen.clone());
-            return check(&child.plan, &ended, has_earlier_lives(child, is_later_life));
+            return check(&child.plan, &ended, before.of_child(child));
         }
         (Step::Child(child), Seen::Failed(kind)) if kind == "AppNotFound" => child.attempts > 1,
-        (Step::Child(child), Seen::Failed(kind)) if kind == "InstanceAlreadyExists" => {
-            child.id.is_none() && is_later_life
-        }
+        (Step::Child(child), Seen::Failed(kind)) if kind == "InstanceAlreadyExists" => before.may_take_id_of(child),
         (Step::Child(child), Seen::Failed(kind)) => {
             let ended = Ended::Failed(kind.clone());
-            return check(&child.plan, &ended, has_earlier_lives(child, is_later_life));
+            return check(&child.plan, &ended, before.of_child(child));
         }
         (Step::Event { name, .. }, Seen::Event(Some(value))) => *value == event_value(&event_name(name, round)),
         (Step::Event { within, .. }, Seen::Event(None)) => within.is_some(),
@@ -74,14 +91,6 @@ fn check_step(step: &Step, round: u32, seen: &Seen, is_later_life: bool) -> Resu
         Ok(())
     } else {
         Err(format!("came to {seen:?}"))
-    }
-}
-
-/// A chosen ID is the child's alone, and every attempt's; a derived one is every run's of the parent.
-fn has_earlier_lives(child: &ChildPlan, is_later_life: bool) -> bool {
-    match child.id {
-        Some(_) => child.attempts > 1,
-        None => is_later_life,
     }
 }
 

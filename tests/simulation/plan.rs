@@ -70,6 +70,22 @@ pub(crate) struct ChildPlan {
     pub(crate) attempts: u32,
 }
 
+impl ChildPlan {
+    /// One that is over at once.
+    pub(crate) fn short(app: &str, id: Option<String>) -> Self {
+        Self {
+            app: app.into(),
+            id,
+            plan: Plan {
+                steps: vec![Step::Status(1)],
+                rounds: 0,
+                fails: false,
+            },
+            attempts: 1,
+        }
+    }
+}
+
 /// What a step came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Seen {
@@ -92,7 +108,30 @@ pub(crate) struct Round {
     pub(crate) seen: Vec<Seen>,
 }
 
+/// What goes on beside a call that waits.
+pub(crate) const GOES_ON: &str = "goes on";
+
 impl Plan {
+    /// A call to an app that does not exist, and one beside it that goes on.
+    pub(crate) fn held_up() -> Self {
+        let call = |app: &str, key: &str| CallPlan {
+            app: app.into(),
+            key: key.into(),
+            value: 1,
+            succeeds_from: 1,
+            attempts: 1,
+            millis: 0,
+            timeout: None,
+            schedule_to_start: None,
+            is_new: false,
+        };
+        Self {
+            steps: vec![Step::All(vec![call(NO_APP, "waits"), call(APPS[1], GOES_ON)])],
+            rounds: 0,
+            fails: false,
+        }
+    }
+
     pub(crate) fn for_each_call(&mut self, change: &mut impl FnMut(&mut CallPlan)) {
         for step in &mut self.steps {
             match step {

@@ -10,8 +10,8 @@ use crate::fleet::Fleet;
 use crate::invariants::Watcher;
 use crate::script::Script;
 
-/// What a healthy world gets to finish in.
-const PATIENCE: Duration = Duration::from_secs(1800);
+/// What a world gets to finish in.
+const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Plays a script. An error says what was wrong.
 pub(crate) fn play(script: &Script, defect: Option<Defect>) -> Result<u64, String> {
@@ -46,18 +46,25 @@ impl<'a> Play<'a> {
         self.world.set_faults(self.script.faults.clone());
         let roots = join_all(self.script.roots.iter().map(|root| self.drive(root)));
         let mut fleet = Fleet::new(&self);
-        let fleet_runs = async {
-            fleet.rule().await;
+        let played = async {
+            let (held_up, lived, ()) = tokio::join!(self.hold_up(), roots, fleet.rule());
+            self.let_go(held_up).await?;
             // Healed: from here on everything comes to its end.
-            tokio::time::timeout(PATIENCE, self.all_is_over()).await
+            self.all_is_over().await;
+            Ok::<_, String>(lived)
         };
-        let within = tokio::time::timeout(PATIENCE * 2, async { tokio::join!(roots, fleet_runs) }).await;
+        let within = tokio::select! {
+            biased;
+            within = tokio::time::timeout(PATIENCE, played) => within,
+            () = self.something_is_wrong() => return Err(self.watcher.wrong().unwrap_or_default()),
+        };
         if let Some(wrong) = self.watcher.wrong() {
             return Err(wrong);
         }
-        let Ok((lived, Ok(()))) = within else {
+        let Ok(lived) = within else {
             return Err(format!("not over after {PATIENCE:?}:\n{}", self.what_is_left().await));
         };
+        let lived = lived?;
         for (root, lives) in self.script.roots.iter().zip(lived) {
             let lives = lives.map_err(|problem| format!("{}: {problem}", root.id))?;
             for (number, (life, lived)) in root.lives.iter().zip(lives).enumerate() {
@@ -72,6 +79,13 @@ impl<'a> Play<'a> {
         match self.watcher.wrong().or_else(|| self.journal.wrong()) {
             Some(wrong) => Err(wrong),
             None => Ok(self.watcher.turns()),
+        }
+    }
+
+    /// Returns when an invariant is broken: there is no use in going on.
+    async fn something_is_wrong(&self) {
+        while self.watcher.wrong().is_none() {
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use leveret::testing::Faults;
 use leveret::{Limits, Retention, Settings};
 
-use crate::plan::{APPS, Generator, Root};
+use crate::plan::{APPS, ChildPlan, Generator, Plan, Root, Step};
 
 /// Everything that is drawn from a seed. What goes wrong in the network is drawn while it is played.
 #[derive(Clone, Debug)]
@@ -15,6 +15,8 @@ pub(crate) struct Script {
     /// What happens to the fleet, in milliseconds from the beginning.
     pub(crate) chaos: Vec<(u64, Chaos)>,
     pub(crate) faults: Faults,
+    /// An instance that waits for an app that does not exist until everything else is over.
+    pub(crate) held_up: Option<Plan>,
     /// How long finished instances are kept, in milliseconds.
     pub(crate) retention: Option<u64>,
     /// Workers of an app.
@@ -58,6 +60,10 @@ pub(crate) enum Chaos {
     Block {
         millis: u64,
     },
+    /// The servers fail over: for a while many requests do not get through, and of others the answer is lost. No data is.
+    FailOver {
+        millis: u64,
+    },
     /// All workers of an app die, and come back.
     Blackout {
         app: usize,
@@ -90,19 +96,23 @@ impl Script {
                 ..some_of(Faults::bad_day(), &mut rng)
             },
         };
+        let held_up = (rng.u32(..4) == 0).then(Plan::held_up);
         let cache = if rng.bool() { 1 << 20 } else { 0 };
         // Often so short that a child is gone before its parent is looked at again.
         let longest = if rng.bool() { 2_000 } else { 20_000 };
         let retention = (rng.u32(..3) == 0).then(|| rng.u64(..longest));
         let has_old_build = rng.u32(..3) == 0;
-        if rng.u32(..8) == 0 {
-            return Self::of_long_bodies(seed, roots, &mut rng);
+        match rng.u32(..12) {
+            0 => return Self::of_long_bodies(seed, roots, &mut rng),
+            1 => return Self::of_short_lives(seed, roots, &mut rng),
+            _ => {}
         }
         Self {
             seed,
             roots,
             chaos,
             faults,
+            held_up,
             retention,
             replicas,
             has_old_build,
@@ -131,11 +141,44 @@ impl Script {
             roots,
             chaos: Vec::new(),
             faults,
+            held_up: None,
             retention: None,
             replicas: 2,
             has_old_build: false,
             cache: 1 << 20,
             delivery_timeout: 4_000,
+        }
+    }
+
+    /// Children that are over soon and gone when they are over, and parents whose only worker dies when it has just started them.
+    fn of_short_lives(seed: u64, mut roots: Vec<Root>, rng: &mut fastrand::Rng) -> Self {
+        for (number, root) in roots.iter_mut().enumerate() {
+            root.lives.truncate(1);
+            for life in &mut root.lives {
+                life.plan.steps = (0..4)
+                    .map(|child| {
+                        let id = Some(format!("short-{number}-{child}"));
+                        Step::Child(ChildPlan::short(APPS[rng.usize(..APPS.len())], id))
+                    })
+                    .collect();
+            }
+        }
+        let faults = Faults {
+            latency: Duration::from_millis(1 + rng.u64(..30)),
+            dies: 0.02,
+            ..Faults::default()
+        };
+        Self {
+            seed,
+            roots,
+            chaos: Vec::new(),
+            faults,
+            held_up: None,
+            retention: Some(rng.u64(..500)),
+            replicas: 1,
+            has_old_build: false,
+            cache: 1 << 20,
+            delivery_timeout: 1_800_000,
         }
     }
 
@@ -167,7 +210,7 @@ impl Script {
 
 fn draw_chaos(rng: &mut fastrand::Rng, replicas: usize, deaths: &mut u32) -> Chaos {
     let (app, replica) = (rng.usize(..APPS.len()), rng.usize(..replicas));
-    match rng.u32(..9) {
+    match rng.u32(..10) {
         0..=2 if *deaths > 0 => {
             *deaths -= 1;
             Chaos::Kill {
@@ -194,6 +237,9 @@ fn draw_chaos(rng: &mut fastrand::Rng, replicas: usize, deaths: &mut u32) -> Cha
             replica,
             millis: rng.i64(-60_000..60_000),
         },
+        8 => Chaos::FailOver {
+            millis: rng.u64(..4_000),
+        },
         7 => Chaos::Block {
             millis: rng.u64(..8_000),
         },
@@ -211,6 +257,7 @@ fn some_of(all: Faults, rng: &mut fastrand::Rng) -> Faults {
         doubled: some(all.doubled),
         to_two: some(all.to_two),
         overtaken: some(all.overtaken),
+        overlooked: some(all.overlooked),
         cut: some(all.cut),
         dies: some(all.dies),
         ..all
