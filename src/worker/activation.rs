@@ -57,7 +57,7 @@ async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
             batch
         };
         let outcome = activation.run().await;
-        activation.end_try().await;
+        activation.end_try(outcome.is_ok()).await;
         drop(permit);
         match outcome {
             Ok(()) => {
@@ -121,8 +121,8 @@ pub(super) struct Activation<'a> {
     pub(super) generations: u32,
     /// True once an item was put into the inbox because it is ahead of the state: the state is then read anew next time.
     pub(super) has_parked: bool,
-    /// True while a run token stands that this activation has set, because code runs for redelivered items.
-    has_token: bool,
+    /// The execution whose run token this activation has set, because code runs for redelivered items.
+    token: Option<ExecutionId>,
     /// Executions of which whoever had the redelivered items before us may have left a run token.
     tried: BTreeSet<ExecutionId>,
     /// Held while the turn may be one that takes the process down.
@@ -140,7 +140,7 @@ impl<'a> Activation<'a> {
             is_current: false,
             generations: 0,
             has_parked: false,
-            has_token: false,
+            token: None,
             tried: batch
                 .iter()
                 .filter(|arrival| arrival.is_redelivered)
@@ -411,7 +411,7 @@ impl<'a> Activation<'a> {
         else {
             return self.homeless(state).await.map(Some);
         };
-        if self.is_redelivered && !self.has_token {
+        if self.is_redelivered && self.token.is_none() {
             let tries = self.begin_try(state.record.execution).await?;
             if tries >= self.runtime.settings.limits.crashes {
                 let message = format!(
@@ -451,8 +451,7 @@ impl<'a> Activation<'a> {
             // All turns that were under way when a process died have a token. One at a time, only the deadly one gets another.
             self.suspect = runtime.suspect_turn.acquire().await.ok();
         }
-        self.has_token = true;
-        self.tried.insert(execution);
+        self.token = Some(execution);
         engine
             .retrying("begin run", || engine.store().begin_run(&runtime.app, &token))
             .await?;
@@ -460,10 +459,16 @@ impl<'a> Activation<'a> {
     }
 
     /// Nobody has died: what the turn came to is no matter. (Not every turn commits, and something else may take the process down each time.)
-    async fn end_try(&mut self) {
+    /// What was begun by others before us is over as well if the items are done with; else they still count for whoever has them next.
+    async fn end_try(&mut self, are_done: bool) {
         self.suspect = None;
         let engine = &self.runtime.engine;
-        for execution in std::mem::take(&mut self.tried) {
+        let mut over = std::mem::take(&mut self.tried);
+        if !are_done {
+            over.clear();
+        }
+        over.extend(self.token.take());
+        for execution in over {
             let token = turn_token(execution);
             if let Err(error) = engine
                 .retrying("end run", || engine.store().end_run(&self.runtime.app, &token))

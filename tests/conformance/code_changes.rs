@@ -284,6 +284,8 @@ pub(crate) async fn turns_that_may_be_deadly_run_one_at_a_time_beside_all_others
     begun.reach(1).await;
     counted.reach(2).await;
     let healthy = stage.client.start(MAIN, 5).id("healthy").await.unwrap();
+    // An event that comes between the reading and the commit of its first turn would have its code begun once more, by a replay.
+    stage.wait_for_text("orders", "healthy", &["event `go`"]).await;
     healthy.raise(GO, ()).await.unwrap();
     assert_eq!(done(&healthy).await, 5);
     assert_eq!(begun.get(), 2, "one of the two, and the healthy one");
