@@ -62,7 +62,9 @@ fn smaller(script: &Script) -> Vec<Script> {
         }
     }
     for event in 0..script.chaos.len() {
-        try_with(&|script| drop(script.chaos.remove(event)));
+        try_with(&|script| {
+            script.chaos.remove(event);
+        });
     }
     if script.replicas > 1 {
         try_with(&|script| {
