@@ -388,7 +388,7 @@ fn is_of_the_same_parent(create: &Create, occupant: &Record) -> Result<(), Strin
 /// Now and then an app that was not asked answers a task, with all that the task says of itself.
 fn forge(world: &World, task: &TaskItem) {
     let forger = APPS.iter().find(|app| **app != task.app.as_str());
-    if task.scheduled_at.as_millis() % 5 > 0 {
+    if !task.scheduled_at.as_millis().is_multiple_of(5) {
         return;
     }
     let item = CompletionItem {
