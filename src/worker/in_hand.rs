@@ -5,6 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::backend::Holding;
 use crate::model::{ExecutionId, MessageId, Sequence, Timestamp};
 use crate::wire::{Item, TaskItem, TaskRef};
@@ -27,6 +29,8 @@ struct Since {
     at: Timestamp,
     /// How many copies of the item there are.
     copies: usize,
+    /// Copies take turns by it.
+    turns: Arc<Semaphore>,
 }
 
 impl InHand {
@@ -53,13 +57,18 @@ impl InHand {
     }
 
     fn hold(self: &Arc<Self>, key: Option<Key>, now: Timestamp) -> Held {
-        if let Some(key) = key {
+        let turns = key.map(|key| {
             let mut state = self.lock();
-            let since = state.items.entry(key).or_insert(Since { at: now, copies: 0 });
+            let since = state.items.entry(key).or_insert_with(|| Since {
+                at: now,
+                copies: 0,
+                turns: Arc::new(Semaphore::new(1)),
+            });
             since.copies += 1;
-        }
+            since.turns.clone()
+        });
         let in_hand = self.clone();
-        Held { in_hand, key }
+        Held { in_hand, key, turns }
     }
 
     /// A marker has come.
@@ -95,6 +104,14 @@ impl InHand {
 pub(super) struct Held {
     in_hand: Arc<InHand>,
     key: Option<Key>,
+    turns: Option<Arc<Semaphore>>,
+}
+
+impl Held {
+    /// By what the copies of the item in this worker take turns.
+    pub(super) fn turns(&self) -> Option<&Semaphore> {
+        self.turns.as_deref()
+    }
 }
 
 impl Drop for Held {

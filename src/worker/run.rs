@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::sync::{Notify, SemaphorePermit, watch};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -49,13 +49,13 @@ pub(super) struct Run {
     /// True once it has a run token of its own.
     has_token: AtomicBool,
     /// Tells that it is here for as long as it is.
-    _held: Held,
+    held: Held,
 }
 
 impl Run {
     pub(super) fn new(runtime: Arc<Runtime>, task: TaskItem, is_redelivered: bool) -> Self {
         Self {
-            _held: runtime.in_hand.take_task(&task, runtime.now()),
+            held: runtime.in_hand.take_task(&task, runtime.now()),
             runtime,
             task,
             is_redelivered,
@@ -123,6 +123,11 @@ impl Run {
             return self.pass_on(is_leased).await;
         };
         let mut suspect = None;
+        // Side by side, copies of a task that come again would each be counted as a death of the others. What the first came to, the next one finds.
+        let _turn = match self.held.turns() {
+            Some(turns) if self.is_redelivered => self.wait_for_turn(turns).await,
+            turns => turns.and_then(|turns| turns.try_acquire().ok()),
+        };
         if self.is_redelivered {
             if self.is_settled().await? {
                 self.drop_for("already in history");
@@ -136,7 +141,7 @@ impl Run {
                 return self.give_up(runs).await;
             }
             if runs > 0 {
-                suspect = self.wait_for_turn().await;
+                suspect = self.wait_for_turn(&runtime.suspect).await;
             }
         }
         // Waiting for a slot has no limit: the broker holds the rest, and a slot comes free when a body ends.
@@ -203,12 +208,12 @@ impl Run {
 
     /// One of the tasks that come here may be the one that kills. One at a time, only that one is charged with the next crash. Waiting for its turn it
     /// holds no slot, and no message (see [`Hold`]): healthy tasks go on.
-    async fn wait_for_turn(&self) -> Option<SemaphorePermit<'_>> {
-        if let Ok(permit) = self.runtime.suspect.try_acquire() {
+    async fn wait_for_turn<'a>(&self, turns: &'a Semaphore) -> Option<SemaphorePermit<'a>> {
+        if let Ok(permit) = turns.try_acquire() {
             return Some(permit);
         }
         self.wait.send_replace(Wait::Waiting);
-        let permit = self.runtime.suspect.acquire().await.ok();
+        let permit = turns.acquire().await.ok();
         // A run that began before ours may have written a lease of its own since ours was last looked at.
         self.wait.send_replace(Wait::Over);
         tokio::select! {
