@@ -21,6 +21,8 @@ pub use broker::{Acknowledge, Broker, Browse, Browsed, Consumer, Delivery, Messa
 pub use clock::{Clock, SystemClock};
 pub use error::{Error, Result, Retryable};
 pub use handle::Backend;
+#[cfg(feature = "testing")]
+pub(crate) use local::Replica;
 #[cfg(feature = "rabbitmq")]
 pub use rabbitmq::{RabbitMq, RabbitMqConfig};
 #[cfg(feature = "redis")]

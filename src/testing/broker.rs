@@ -39,7 +39,7 @@ impl Broker for SimulatedBroker {
             if world.dice.happens(faults.doubled) {
                 world.publish(message.clone()).await?;
             }
-            self.process.changing(world, world.publish(message)).await
+            world.publish(message).await
         };
         self.process.request(world, operation).await
     }
@@ -305,9 +305,11 @@ impl Acknowledge for Settle {
             let (queue, body) = (&self.queue, &self.body);
             self.world.observed(&Observed::Acknowledged { queue, body });
         }
+        self.process.may_die(&self.world);
         if self.arrives() {
             self.inner.ack(tag);
         }
+        self.process.may_die(&self.world);
     }
 
     fn requeue(&self, tag: u64) {

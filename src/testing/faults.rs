@@ -32,8 +32,8 @@ pub struct Faults {
     /// How long the broker takes, at most, to notice that a connection broke: until then it keeps what was not acknowledged from others. That a
     /// process died it notices at once.
     pub unnoticed: Duration,
-    /// The process dies just before, or just after, something that it asked for is carried out: a commit, a new instance, a mark that is cleared, a
-    /// message. [`Process::is_alive`](super::Process::is_alive) tells.
+    /// The process dies just before, or just after, something that it asked for is carried out, or a message is acknowledged.
+    /// [`Process::is_alive`](super::Process::is_alive) tells.
     pub dies: Chance,
 }
 
@@ -52,7 +52,7 @@ impl Faults {
             overlooked: 0.1,
             cut: 0.003,
             unnoticed: Duration::from_secs(5),
-            dies: 0.004,
+            dies: 0.0015,
         }
     }
 

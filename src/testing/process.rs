@@ -146,15 +146,6 @@ impl State {
         }
     }
 
-    /// Carries something out that changes the servers' state: the process may die just before, or just after.
-    pub(super) async fn changing<T>(&self, world: &Shared, operation: impl Future<Output = T>) -> T {
-        self.may_die(world);
-        self.goes_on().await;
-        let value = operation.await;
-        self.may_die(world);
-        value
-    }
-
     fn kill(&self) {
         self.is_dead.store(true, Ordering::Release);
         self.cut();
@@ -196,7 +187,8 @@ impl State {
         self.moment.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request to a server and back, with what can go wrong on the way.
+    /// A request to a server and back, with what can go wrong on the way: the process may die just before it is carried out, or just after. Between
+    /// two requests nothing of a process is seen outside it, so it dies between any two awaits.
     pub(super) async fn request<T>(&self, world: &Shared, operation: impl Future<Output = Result<T>>) -> Result<T> {
         let faults = world.faults();
         self.travel(world, faults.latency).await;
@@ -206,7 +198,10 @@ impl State {
         if world.dice.happens(faults.refused) {
             return Err(Error::transient("simulated: the request did not get through"));
         }
+        self.may_die(world);
+        self.goes_on().await;
         let answer = operation.await;
+        self.may_die(world);
         self.travel(world, faults.latency).await;
         if world.dice.happens(faults.answer_lost) {
             return Err(Error::unknown("simulated: the answer was lost"));

@@ -37,10 +37,6 @@ impl SimulatedStore {
             self.world.observed(&Observed::Request { name, instance });
             result
         };
-        if instance.is_some() {
-            let operation = self.process.changing(&self.world, operation);
-            return self.process.request(&self.world, operation).await;
-        }
         self.process.request(&self.world, operation).await
     }
 
@@ -57,7 +53,6 @@ impl Store for SimulatedStore {
             self.world.observed(&Observed::Commit { commit, result });
             Ok(result)
         };
-        let operation = self.process.changing(&self.world, operation);
         self.process.request(&self.world, operation).await
     }
 
@@ -70,7 +65,6 @@ impl Store for SimulatedStore {
             });
             Ok(result)
         };
-        let operation = self.process.changing(&self.world, operation);
         self.process.request(&self.world, operation).await
     }
 

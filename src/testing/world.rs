@@ -10,7 +10,7 @@ use super::clock::VirtualClock;
 use super::faults::{Dice, Faults};
 use super::process::Process;
 use crate::backend::{
-    Backend, Broker, Clock, Commit, Committed, Create, Created, Message, Queue, Record, Result, Store,
+    Backend, Broker, Clock, Commit, Committed, Create, Created, Message, Queue, Record, Replica, Result, Store,
 };
 use crate::engine::check_key;
 use crate::fault::{Defect, plant};
@@ -25,6 +25,7 @@ pub(super) struct Shared {
     pub(super) namespace: Namespace,
     /// The servers as they are, without faults.
     pub(super) servers: Backend,
+    replica: Replica,
     pub(super) clock: VirtualClock,
     pub(super) dice: Dice,
     pub(super) mirrors: Mirrors,
@@ -134,8 +135,10 @@ impl World {
     fn new(seed: u64) -> Self {
         let namespace = Namespace::new("simulation").expect("the name fits");
         let clock = VirtualClock::begin();
+        let (servers, replica) = Replica::of_new_backend(namespace.clone(), Arc::new(clock));
         Self(Arc::new(Shared {
-            servers: Backend::memory_with_clock(namespace.clone(), Arc::new(clock)),
+            servers,
+            replica,
             namespace,
             clock,
             dice: Dice::new(seed),
@@ -183,6 +186,17 @@ impl World {
     /// For so long the broker takes no messages, as under a memory alarm; it still delivers.
     pub fn block_publishers(&self, time: Duration) {
         *self.0.blocked_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + time);
+    }
+
+    /// The store's replica gets everything that was written up to now; until the next call it lags behind.
+    pub fn replicate(&self) {
+        self.0.replica.catch_up();
+    }
+
+    /// The store fails over to its replica: what was written since the last [`replicate`](Self::replicate) is lost, although it was answered. No
+    /// framework can hide that; `docs/guarantees.md` says what it costs.
+    pub fn lose_tail(&self) {
+        self.0.replica.promote();
     }
 
     /// Has the function called after everything that happens at the servers.

@@ -143,6 +143,18 @@ impl Plan {
         }
     }
 
+    /// Takes out what depends on events.
+    pub(crate) fn without_events(mut self) -> Self {
+        self.steps
+            .retain(|step| !matches!(step, Step::Event { .. } | Step::Raise { .. }));
+        for step in &mut self.steps {
+            if let Step::Child(child) | Step::Detached(child) = step {
+                child.plan = std::mem::replace(&mut child.plan, Plan::held_up()).without_events();
+            }
+        }
+        self
+    }
+
     /// True if it, or a child of it, waits for an event.
     fn waits_for_events(&self) -> bool {
         self.steps.iter().any(|step| match step {

@@ -165,7 +165,7 @@ impl Script {
         }
         let faults = Faults {
             latency: Duration::from_millis(1 + rng.u64(..30)),
-            dies: 0.02,
+            dies: 0.007,
             ..Faults::default()
         };
         Self {

@@ -38,6 +38,18 @@ impl Memory {
         operation(&*self.lock())
     }
 
+    /// All there is.
+    #[cfg(feature = "testing")]
+    pub(super) fn copy(&self) -> BTreeMap<Vec<u8>, Bytes> {
+        self.lock().clone()
+    }
+
+    /// From now on it holds that.
+    #[cfg(feature = "testing")]
+    pub(super) fn replace(&self, pairs: BTreeMap<Vec<u8>, Bytes>) {
+        *self.lock() = pairs;
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Vec<u8>, Bytes>> {
         // An operation that panics has written nothing yet, so the map is whole.
         self.pairs.lock().unwrap_or_else(PoisonError::into_inner)

@@ -15,4 +15,9 @@ mod key;
 mod kv;
 mod memory;
 mod open;
+#[cfg(feature = "testing")]
+mod replica;
 mod store;
+
+#[cfg(feature = "testing")]
+pub(crate) use replica::Replica;
