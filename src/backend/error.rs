@@ -17,6 +17,7 @@ pub enum Retryable {
 pub struct Error {
     message: String,
     retryable: Retryable,
+    is_too_large: bool,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -30,6 +31,7 @@ impl Error {
         Self {
             message: message.into(),
             retryable: Retryable::Transient,
+            is_too_large: false,
             source: None,
         }
     }
@@ -39,7 +41,16 @@ impl Error {
         Self {
             message: message.into(),
             retryable: Retryable::Permanent,
+            is_too_large: false,
             source: None,
+        }
+    }
+
+    /// The message has more bytes than the broker takes: permanent, for this message alone.
+    pub fn too_large(message: impl Into<String>) -> Self {
+        Self {
+            is_too_large: true,
+            ..Self::permanent(message)
         }
     }
 
@@ -48,6 +59,7 @@ impl Error {
         Self {
             message: message.into(),
             retryable: Retryable::Unknown,
+            is_too_large: false,
             source: None,
         }
     }
@@ -61,6 +73,21 @@ impl Error {
     /// Whether to try again.
     pub fn retryable(&self) -> Retryable {
         self.retryable
+    }
+
+    /// True if a message has more bytes than the broker takes.
+    pub fn is_too_large(&self) -> bool {
+        self.is_too_large
+    }
+
+    /// The same for somebody else, without its cause.
+    pub(crate) fn share(&self) -> Self {
+        Self {
+            message: self.message.clone(),
+            retryable: self.retryable,
+            is_too_large: self.is_too_large,
+            source: None,
+        }
     }
 
     /// True if it makes no sense to try again.

@@ -96,12 +96,14 @@ pub trait Store: Send + Sync {
     ) -> Result<ClaimVerdict>;
 
     /// Stores an attempt's progress and renews its heartbeat; without details it leaves those that are there. Calls without time limits, which have no
-    /// claim, report too. False if nobody wants the attempt any more: the execution is over, or its claim has a verdict.
+    /// claim, report too. False if nobody wants the attempt any more: the execution is over, or its claim has a verdict, or `is_claimed` and its
+    /// claim is gone with the call.
     async fn progress(
         &self,
         instance: &InstanceRef,
         execution: ExecutionId,
         sequence: Sequence,
+        is_claimed: bool,
         details: Option<Bytes>,
     ) -> Result<bool>;
 

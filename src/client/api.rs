@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Audit, DeadLetters, Error, Filter, Instance, LetterFilter, List, PurgeMany, Start};
+use super::{Audit, DeadLetters, Error, Filter, Instance, LetterFilter, List, PurgeMany, RemoveApp, Start};
 use crate::backend::{self, App, Backend, Clock, Record, Store, WorkerInfo};
 use crate::engine::{Engine, Retention};
 use crate::model::{AppId, InstanceId, InstanceRef, Limits, Payload, Workflow};
@@ -173,6 +173,11 @@ impl Client {
     pub async fn workers(&self, app: impl AsRef<str>) -> Result<Vec<WorkerInfo>, Error> {
         let app = AppId::new(app)?;
         self.ask("workers", || self.store().workers(&app)).await
+    }
+
+    /// Removes an app that is retired. Await the builder; see [`RemoveApp`].
+    pub fn remove_app(&self, app: impl Into<String>) -> RemoveApp {
+        RemoveApp::new(self.clone(), app.into())
     }
 
     /// Ends retries and returns when nothing is being sent any more. Operations of other clones that still wait for a server end with its last error.

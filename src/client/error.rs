@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::backend::{self, Retryable};
-use crate::model::{Failure, IdError, InstanceRef, RunId, Status};
+use crate::model::{AppId, Failure, IdError, InstanceRef, RunId, Status};
 
 /// Why a client's operation did not do what was asked.
 ///
@@ -72,6 +72,20 @@ pub enum Error {
         status: Status,
         /// The workflow that it runs.
         workflow: String,
+    },
+    /// No worker of the app has ever started in this namespace.
+    #[error("there is no app {app} in this namespace")]
+    NoSuchApp {
+        /// The app.
+        app: AppId,
+    },
+    /// An app that is to be removed is in use.
+    #[error("app {app} cannot be removed: {what}")]
+    AppInUse {
+        /// The app.
+        app: AppId,
+        /// What for, and what to do.
+        what: String,
     },
     /// There is no such instance.
     #[error("there is no instance {instance}: it was never started, or it has been purged")]
@@ -187,6 +201,8 @@ impl Error {
             | Error::PayloadTooLarge { .. }
             | Error::InstanceAlreadyExists { .. }
             | Error::NotFound { .. }
+            | Error::NoSuchApp { .. }
+            | Error::AppInUse { .. }
             | Error::RunGone { .. }
             | Error::InstanceOver { .. }
             | Error::UnreadableHistory { .. } => Retryable::Permanent,

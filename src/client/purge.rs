@@ -183,6 +183,11 @@ async fn purge(client: &Client, instance: &InstanceRef, run: Option<RunId>, mann
         });
     }
     let root = Node::finished(instance.clone(), &record)?;
+    if manner.gives_up_effects && manner.is_recursive {
+        // Before anything is given up: children that nobody can name would stay for ever.
+        let mut walk = Walk::from(client, root.clone());
+        while walk.next().await?.is_some() {}
+    }
     if !record.marks.is_empty() && !planted(Defect::MarkedTurnIsDeleted) {
         // Its last turn may have children to end.
         drive_marks(client, instance, &record, manner).await?;

@@ -90,9 +90,20 @@ impl<'a> Walk<'a> {
             } else if open.read < open.node.version {
                 let node = &open.node;
                 let turns = turns_after(self.client, &node.instance, node.execution, open.read, PAGE).await?;
+                if turns.is_empty() {
+                    let node = node.clone();
+                    let record = self.client.record(&node.instance).await?;
+                    if record.is_some_and(|record| record.execution == node.execution) {
+                        return Err(Error::UnreadableHistory {
+                            instance: node.instance,
+                            version: open.read + 1,
+                            problem: "it is missing, and may name children".into(),
+                        });
+                    }
+                }
                 // No more turns: it is gone, or in another execution. Then nothing of it is ours to delete.
                 open.read = if turns.is_empty() {
-                    node.version
+                    open.node.version
                 } else {
                     open.read + turns.len() as u64
                 };

@@ -1,4 +1,6 @@
-//! Deleting a finished instance (rule 5): what is marked is driven first; index, check and retention entries go with the record.
+//! Deleting a finished instance (the last rule of the commit protocol): what is marked is driven first; index, check and retention entries go with the record.
+
+use tracing::warn;
 
 use super::{Engine, check_key, retention_key};
 use crate::backend::{Deleted, Mark, Result};
@@ -71,7 +73,13 @@ impl Engine {
         let Some(call) = call.filter(|_| !planted(Defect::NoReceiptIsLeft)) else {
             return Ok(());
         };
-        let parent = self.retrying("record", || self.store().record(&call.instance)).await?;
+        let parent = match self.retrying("record", || self.store().record(&call.instance)).await {
+            Err(error) if error.is_permanent() => {
+                warn!(parent = %call.instance, %error, "the record of a child's parent cannot be read; the child goes all the same");
+                None
+            }
+            parent => parent?,
+        };
         let Some(parent) = parent.filter(|parent| parent.execution == call.execution) else {
             return Ok(());
         };

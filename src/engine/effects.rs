@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::join_all;
 use tracing::{debug, warn};
 
 use super::due::{self, RetentionEntry};
@@ -14,7 +14,7 @@ use crate::backend::{Created, Deliver, Delivered, DueEntry, DueKey, Queue, Recor
 use crate::fault::{Defect, fault_point, planted};
 use crate::model::{ExecutionId, Failure, InstanceRef, Lane, Payload, RunId, Sequence, Status, Timestamp, kinds};
 use crate::replay::history::{HistoryEvent, TimeLimits, Turn};
-use crate::wire::{CompletionItem, EventItem, Item, Outcome, ParentLink, TaskItem, TaskRef, TimerItem};
+use crate::wire::{CompletionItem, EventItem, Item, Outcome, ParentLink, TaskItem, TaskRef, TimerItem, WakeItem};
 
 /// One effect.
 #[derive(Clone, Debug)]
@@ -239,8 +239,43 @@ impl Engine {
             self.retrying("unschedule", || self.store().unschedule(&instance.app, &unscheduled))
                 .await?;
         }
-        try_join_all(others.into_iter().map(|effect| self.make_one(instance, effect))).await?;
-        Ok(())
+        // What cannot be made keeps nothing else from being made.
+        let made = join_all(others.into_iter().map(|effect| self.make_one(instance, effect))).await;
+        made.into_iter().collect()
+    }
+
+    /// Makes effects, as far as that can be done now. `None`: some are left, because they cannot be made at all, or because servers that are well take
+    /// too long for them. Their turn stays marked, and the instance's check makes them later; meanwhile they hold up nothing.
+    ///
+    /// # Errors
+    /// Those that are not about the effects themselves: that a server is away, or that the process stops.
+    pub(crate) async fn as_far_as_possible<T>(
+        &self,
+        instance: &InstanceRef,
+        making: impl Future<Output = Result<T>>,
+    ) -> Result<Option<T>> {
+        /// What effects get while the servers are well.
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let mut making = std::pin::pin!(making);
+        loop {
+            tokio::select! {
+                biased;
+                made = &mut making => return match made {
+                    Err(error) if error.is_permanent() => {
+                        warn!(%instance, %error, "effects of a turn cannot be made; its instance goes on without them, and they are tried again with its checks");
+                        Ok(None)
+                    }
+                    made => made.map(Some),
+                },
+                () = self.backend.clock().sleep(PATIENCE) => {
+                    let is_well = self.broker().readiness().is_ok() && self.store().readiness().is_ok();
+                    if is_well && !self.stop.is_cancelled() {
+                        warn!(%instance, "effects of a turn were not made within {PATIENCE:?}, although the servers are there: does a queue refuse messages? They are tried again with the instance's checks");
+                        return Ok(None);
+                    }
+                }
+            }
+        }
     }
 
     async fn make_one(&self, instance: &InstanceRef, effect: Effect) -> Result<()> {
@@ -314,9 +349,17 @@ impl Engine {
         let delivered = self.retrying("deliver", || self.store().deliver(&deliver)).await?;
         match &delivered {
             Delivered::ToLane(lane) => {
-                self.outbox
-                    .send(Queue::Events(instance.app.clone(), *lane), item)
-                    .await?
+                let queue = Queue::Events(instance.app.clone(), *lane);
+                match self.outbox.send(queue.clone(), item).await {
+                    Err(error) if error.is_too_large() => {
+                        // The store takes what the broker does not.
+                        let parked = Deliver { park: true, ..deliver };
+                        self.retrying("deliver", || self.store().deliver(&parked)).await?;
+                        self.outbox.send(queue, Item::Wake(WakeItem { instance })).await?;
+                        return Ok(delivered);
+                    }
+                    sent => sent?,
+                }
             }
             Delivered::Full => warn!(%instance, "an event was dropped: the instance's inbox is full"),
             other => debug!(%instance, ?other, "event delivered"),

@@ -9,11 +9,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::warn;
 
 use super::persist;
 use crate::backend::{Backend, Error, Message, Queue, Result};
-use crate::model::{Limits, MessageId};
-use crate::wire::{Bundle, Item};
+use crate::model::{Failure, Limits, MessageId, kinds};
+use crate::wire::{Bundle, CompletionItem, Item, Outcome};
 
 type Waiting = Vec<(Item, oneshot::Sender<Result<()>>)>;
 
@@ -41,13 +42,15 @@ impl Outbox {
         }))
     }
 
-    /// Sends an item and returns once the broker has stored it. Repeats until it has: receivers drop duplicates.
+    /// Sends an item and returns once the broker has stored it. Repeats until it has: receivers drop duplicates. In place of a task or a completion that
+    /// is larger than the broker takes its caller gets a failure that says so: only that call fails.
     ///
     /// # Errors
     /// If the broker refuses it for good, or the process stops: the item may or may not have arrived.
     pub(crate) async fn send(&self, queue: Queue, item: Item) -> Result<()> {
         if !travels_with_others(&item) {
-            return self.0.publish(&queue, vec![item]).await;
+            let mut results = self.0.publish(&queue, vec![item]).await;
+            return results.pop().unwrap_or(Ok(()));
         }
         let (sender, receiver) = oneshot::channel();
         let is_first = {
@@ -78,15 +81,10 @@ async fn flush(inner: Arc<Inner>, queue: Queue) {
             return;
         }
         let (items, senders): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-        let result = inner.publish(&queue, items).await;
-        for sender in senders {
-            let answer = match &result {
-                Ok(()) => Ok(()),
-                Err(error) if error.is_permanent() => Err(Error::permanent(error.to_string())),
-                Err(error) => Err(Error::unknown(error.to_string())),
-            };
+        let results = inner.publish(&queue, items).await;
+        for (sender, result) in senders.into_iter().zip(results) {
             // Whoever waited may have been cancelled; the item is published all the same.
-            let _ = sender.send(answer);
+            let _ = sender.send(result);
         }
     }
 }
@@ -100,9 +98,10 @@ impl Inner {
         };
         let mut bytes = 0;
         let fitting = waiting.iter().take(self.limits.bundle_items).take_while(|(item, _)| {
-            let fits = bytes < self.limits.bundle_bytes;
+            // One that fills a message by itself travels alone.
+            let is_first = bytes == 0;
             bytes += weight(item);
-            fits
+            is_first || bytes <= self.limits.bundle_bytes
         });
         let count = fitting.count();
         if count == 0 {
@@ -113,15 +112,77 @@ impl Inner {
         std::mem::replace(waiting, rest)
     }
 
-    async fn publish(&self, queue: &Queue, items: Vec<Item>) -> Result<()> {
-        let id = items.first().map_or_else(MessageId::generate, message_id);
-        let body = Bundle::new(items).encode();
+    /// Publishes items in one message. Gives the result of each.
+    async fn publish(&self, queue: &Queue, items: Vec<Item>) -> Vec<Result<()>> {
+        let bundle = Bundle::new(items);
+        match self.publish_bundle(queue, &bundle).await {
+            Err(error) if error.is_too_large() => {}
+            result => {
+                let shared = || result.as_ref().map_err(Error::share).copied();
+                return bundle.items.iter().map(|_| shared()).collect();
+            }
+        }
+        let mut results = Vec::with_capacity(bundle.items.len());
+        for item in bundle.items {
+            results.push(self.publish_alone(queue, item).await);
+        }
+        results
+    }
+
+    async fn publish_alone(&self, queue: &Queue, item: Item) -> Result<()> {
+        let bundle = Bundle::new(vec![item]);
+        let Err(error) = self.publish_bundle(queue, &bundle).await else {
+            return Ok(());
+        };
+        let stand_in = bundle
+            .items
+            .into_iter()
+            .next()
+            .filter(|_| error.is_too_large())
+            .and_then(|item| stand_in(queue, item, &error));
+        let Some((queue, item)) = stand_in else {
+            return Err(error);
+        };
+        warn!(%queue, %error, "a call fails: its message is too large");
+        self.publish_bundle(&queue, &Bundle::new(vec![item])).await
+    }
+
+    async fn publish_bundle(&self, queue: &Queue, bundle: &Bundle) -> Result<()> {
+        let id = bundle.items.first().map_or_else(MessageId::generate, message_id);
+        let body = bundle.encode();
         persist(&**self.backend.clock(), &self.stop, "publish", || {
             self.backend
                 .broker()
                 .publish(Message::bundle(queue.clone(), body.clone(), &id))
         })
         .await
+    }
+}
+
+/// What goes out in place of an item that is too large, and where to: the failure of its call.
+fn stand_in(queue: &Queue, item: Item, error: &Error) -> Option<(Queue, Item)> {
+    let failure = || Failure::new(kinds::PAYLOAD_TOO_LARGE, error.to_string()).fatal();
+    match item {
+        Item::Task(task) => {
+            let queue = Queue::Events(task.caller.instance.app.clone(), task.reply_to);
+            let completion = CompletionItem {
+                task: task.caller,
+                task_execution_id: Some(task.task_execution_id),
+                from: task.app,
+                outcome: Outcome::Failed(failure()),
+                progressed: false,
+            };
+            Some((queue, Item::Completion(completion)))
+        }
+        Item::Completion(completion) => {
+            let failure = failure().at(&completion.from);
+            let completion = CompletionItem {
+                outcome: Outcome::Failed(failure),
+                ..completion
+            };
+            Some((queue.clone(), Item::Completion(completion)))
+        }
+        _ => None,
     }
 }
 
@@ -146,9 +207,7 @@ fn weight(item: &Item) -> usize {
         Item::Event(event) => event.payload.len(),
         Item::Completion(completion) => match &completion.outcome {
             Outcome::Completed(output) => output.len(),
-            Outcome::Failed(failure) => {
-                failure.message.len() + failure.details.as_ref().map_or(0, |details| details.len())
-            }
+            Outcome::Failed(failure) => failure.bytes(),
         },
         _ => 0,
     }

@@ -38,8 +38,6 @@ pub mod kinds {
     pub const TERMINATED: &str = "Terminated";
     /// Not a failure: what `continue_as_new` gives the workflow to return.
     pub const CONTINUED_AS_NEW: &str = "ContinuedAsNew";
-    /// The activity's worker handed the task back or its caller went away.
-    pub const CANCELLED: &str = "Cancelled";
 }
 
 /// Why an activity, a child workflow or a workflow failed.
@@ -81,7 +79,8 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// A failure that a retry policy may retry.
+    /// A failure that a retry policy may retry. One whose texts and details, with its causes', have more bytes than `payload_bytes` reaches its caller as
+    /// [`kinds::PAYLOAD_TOO_LARGE`].
     pub fn new(kind: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
             kind: kind.into(),
@@ -115,6 +114,62 @@ impl Failure {
     /// True if this failure is of the kind, itself or through a cause.
     pub fn is(&self, kind: &str) -> bool {
         self.kind == kind || self.cause.as_ref().is_some_and(|cause| cause.is(kind))
+    }
+
+    /// Bytes of its texts and details, and of its causes'.
+    pub(crate) fn bytes(&self) -> usize {
+        self.chain()
+            .map(|failure| {
+                failure.kind.len()
+                    + failure.message.len()
+                    + failure.stack.as_ref().map_or(0, String::len)
+                    + failure.details.as_ref().map_or(0, Payload::len)
+            })
+            .sum()
+    }
+
+    /// It and its causes.
+    fn chain(&self) -> impl Iterator<Item = &Failure> {
+        std::iter::successors(Some(self), |failure| failure.cause.as_deref())
+    }
+
+    /// The same as it may travel: with at most [`Self::CAUSES`] causes, and if it has more bytes than the limit, one that says so in its place. What code
+    /// says of its failure must not keep the failure from its caller.
+    pub(crate) fn bounded(mut self, limit: usize) -> Self {
+        self.cut_causes();
+        let bytes = self.bytes();
+        if bytes <= limit {
+            return self;
+        }
+        let beginning = |text: &str| text.chars().take(200).collect::<String>();
+        let message = format!(
+            "the failure `{}` has {bytes} bytes and the limit is {limit}: raise `payload_bytes` (LEVERET_PAYLOAD_BYTES) on every app that handles it, or say less in its message and details; its message begins: {}",
+            beginning(&self.kind),
+            beginning(&self.message)
+        );
+        Self {
+            fatal: self.fatal,
+            app: self.app.take(),
+            ..Self::new(kinds::PAYLOAD_TOO_LARGE, message)
+        }
+    }
+
+    /// Most causes that a failure keeps when it leaves its app: a message can be nested only so deep.
+    pub const CAUSES: usize = 64;
+
+    fn cut_causes(&mut self) {
+        let mut last = self;
+        for _ in 0..Self::CAUSES {
+            match last.cause {
+                Some(ref mut cause) => last = cause,
+                None => return,
+            }
+        }
+        // One by one: dropped as a whole, a very long chain would need a very deep stack.
+        let mut rest = last.cause.take();
+        while let Some(mut cause) = rest {
+            rest = cause.cause.take();
+        }
     }
 
     /// Names the app whose code failed, unless one is named already.
@@ -181,6 +236,29 @@ mod tests {
         assert_eq!((failure.kind.as_str(), failure.message.as_str()), ("Outer", "outer"));
         let cause = failure.cause.expect("a cause");
         assert_eq!(cause.message, "invalid digit found in string");
+    }
+
+    #[test]
+    fn a_failure_that_is_too_large_or_too_deep_is_cut() {
+        let small = Failure::new("A", "b").caused_by(Failure::new("C", "d"));
+        assert_eq!(small.clone().bounded(4), small);
+        let large = Failure::new("Bank", "x".repeat(1000)).fatal();
+        let bounded = large.bounded(500);
+        assert!(bounded.is(kinds::PAYLOAD_TOO_LARGE) && bounded.fatal, "{bounded}");
+        assert!(
+            bounded.message.contains("`Bank` has 1004 bytes and the limit is 500"),
+            "{bounded}"
+        );
+        let hidden = Failure::new("A", "b").caused_by(Failure::new("C", "x".repeat(1000)));
+        assert!(hidden.bounded(500).is(kinds::PAYLOAD_TOO_LARGE));
+        let mut deep = Failure::new("A", "b");
+        for _ in 0..100_000 {
+            deep = Failure::new("A", "b").caused_by(deep);
+        }
+        let bounded = deep.bounded(usize::MAX);
+        assert_eq!(bounded.chain().count(), Failure::CAUSES + 1);
+        let packed = rmp_serde::to_vec_named(&bounded).unwrap();
+        assert_eq!(rmp_serde::from_slice::<Failure>(&packed).unwrap(), bounded);
     }
 
     #[test]

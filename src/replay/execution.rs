@@ -255,8 +255,11 @@ impl Execution {
                 },
                 None => HistoryEvent::ExecutionCompleted { output },
             },
+            // No matter for replay: that the code failed is its decision, not what is kept of it.
             (None, Err(failure)) => HistoryEvent::ExecutionFailed {
-                failure: failure.at(&machine.identity.instance.app),
+                failure: failure
+                    .at(&machine.identity.instance.app)
+                    .bounded(machine.payload_limit),
             },
         };
         machine.decided.push_back(ending);

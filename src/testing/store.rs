@@ -147,11 +147,13 @@ impl Store for SimulatedStore {
         instance: &InstanceRef,
         execution: ExecutionId,
         sequence: Sequence,
+        is_claimed: bool,
         details: Option<Bytes>,
     ) -> Result<bool> {
         self.request(
             "progress",
-            self.store().progress(instance, execution, sequence, details),
+            self.store()
+                .progress(instance, execution, sequence, is_claimed, details),
         )
         .await
     }

@@ -16,7 +16,7 @@ use super::homes::Successor;
 use super::runtime::Runtime;
 use super::state::Live;
 use super::turn::Opening;
-use crate::backend::{Mark, Record, Result};
+use crate::backend::{Mark, Record, Result, WorkerInfo};
 use crate::fault::{Defect, fault_point, planted};
 use crate::model::{ExecutionId, InstanceRef, Lane, MessageId, StallReason, Status, Timestamp};
 use crate::replay::Stuck;
@@ -49,7 +49,7 @@ async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
         let Ok(permit) = runtime.turns.acquire().await else {
             return;
         };
-        let mut activation = Activation::new(&runtime, &instance, &batch);
+        let mut activation = Activation::new(&runtime, &instance, &batch, permit);
         let batch = if planted(Defect::AcknowledgedFirst) {
             batch.into_iter().for_each(|arrival| arrival.ticket.done());
             Vec::new()
@@ -57,8 +57,7 @@ async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
             batch
         };
         let outcome = activation.run().await;
-        activation.end_try(outcome.is_ok()).await;
-        drop(permit);
+        activation.end(outcome.is_ok()).await;
         match outcome {
             Ok(()) => {
                 fault_point("turn-unacknowledged");
@@ -125,12 +124,16 @@ pub(super) struct Activation<'a> {
     token: Option<ExecutionId>,
     /// Executions of which whoever had the redelivered items before us may have left a run token.
     tried: BTreeSet<ExecutionId>,
-    /// Held while the turn may be one that takes the process down.
+    /// Held while code runs, or may run.
+    permit: Option<SemaphorePermit<'a>>,
+    /// True if its turns may take the process down.
+    is_suspect: bool,
+    /// Held while such code runs, or may run.
     suspect: Option<SemaphorePermit<'a>>,
 }
 
 impl<'a> Activation<'a> {
-    fn new(runtime: &'a Runtime, instance: &'a InstanceRef, batch: &[Arrival]) -> Self {
+    fn new(runtime: &'a Runtime, instance: &'a InstanceRef, batch: &[Arrival], permit: SemaphorePermit<'a>) -> Self {
         Self {
             runtime,
             instance,
@@ -146,8 +149,27 @@ impl<'a> Activation<'a> {
                 .filter(|arrival| arrival.is_redelivered)
                 .filter_map(|arrival| arrival.item.execution())
                 .collect(),
+            permit: Some(permit),
+            is_suspect: false,
             suspect: None,
         }
+    }
+
+    /// No code runs for a while: others may run theirs.
+    pub(super) fn rest(&mut self) {
+        self.permit = None;
+        self.suspect = None;
+    }
+
+    /// Code may run again.
+    pub(super) async fn go_on(&mut self) {
+        if self.permit.is_some() {
+            return;
+        }
+        if self.is_suspect {
+            self.suspect = self.runtime.suspect_turn.acquire().await.ok();
+        }
+        self.permit = self.runtime.turns.acquire().await.ok();
     }
 
     async fn run(&mut self) -> Result<()> {
@@ -163,6 +185,7 @@ impl<'a> Activation<'a> {
                     None => return self.without_record().await,
                 },
             };
+            self.go_on().await;
             match Box::pin(self.step(&mut state)).await? {
                 Step::Again => live = Some(state),
                 Step::Reload => self.is_current = false,
@@ -332,7 +355,7 @@ impl<'a> Activation<'a> {
                 return Ok(Step::Reload);
             }
             self.items.remove(position);
-            return self.unstall(state).await;
+            return self.unstall(state, matches!(item, Item::Command(_))).await;
         }
         // Resume: the next turn reads the inbox.
         if let Some(refused) = self.prepare(state).await? {
@@ -368,18 +391,22 @@ impl<'a> Activation<'a> {
     }
 
     /// Tries a stalled instance with the code that is here.
-    async fn unstall(&mut self, state: &mut Live) -> Result<Step> {
-        let ours = state
-            .record
-            .view
-            .stall
-            .as_ref()
-            .is_some_and(|stall| stall.build == self.runtime.build && stall.reason.is_of_the_code());
-        if ours {
+    async fn unstall(&mut self, state: &mut Live, is_asked_for: bool) -> Result<Step> {
+        let stall = state.record.view.stall.clone();
+        let tried =
+            stall.filter(|stall| stall.has_tried(&self.runtime.build) && stall.reason != StallReason::NotRegistered);
+        if let Some(stall) = tried
+            && (!is_asked_for || stall.reason.is_of_the_code())
+        {
             // This code has been tried. If a worker of another build is up, it is that one's turn.
-            let (workflow, build) = (state.record.origin.workflow.clone(), self.runtime.build.clone());
-            if let Successor::Holds(lane) = self.successor(&workflow, |worker| worker.build != build).await? {
+            let workflow = state.record.origin.workflow.clone();
+            let fits = |worker: &WorkerInfo| !stall.has_tried(&worker.build);
+            if let Successor::Holds(lane) = self.successor(&workflow, fits).await? {
                 return self.hand_over(state, lane).await;
+            }
+            if stall.reason == StallReason::Crashed {
+                // It would take this worker down as it did others. A resume is a person's word that it will not.
+                return Ok(Step::Again);
             }
         }
         if let Some(refused) = self.prepare(state).await? {
@@ -449,6 +476,7 @@ impl<'a> Activation<'a> {
             .await?;
         if tries > 0 {
             // All turns that were under way when a process died have a token. One at a time, only the deadly one gets another.
+            self.is_suspect = true;
             self.suspect = runtime.suspect_turn.acquire().await.ok();
         }
         self.token = Some(execution);
@@ -460,7 +488,7 @@ impl<'a> Activation<'a> {
 
     /// Nobody has died: what the turn came to is no matter. (Not every turn commits, and something else may take the process down each time.)
     /// What was begun by others before us is over as well if the items are done with; else they still count for whoever has them next.
-    async fn end_try(&mut self, are_done: bool) {
+    async fn end(&mut self, are_done: bool) {
         self.suspect = None;
         let engine = &self.runtime.engine;
         let mut over = std::mem::take(&mut self.tried);
@@ -477,6 +505,7 @@ impl<'a> Activation<'a> {
                 debug!(instance = %self.instance, %error, "a turn's token was not taken away; it lapses");
             }
         }
+        self.permit = None;
     }
 }
 

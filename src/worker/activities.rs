@@ -50,7 +50,9 @@ async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
                 ticket.done();
             }
             Item::Task(task) => {
-                let run = Run::new(runtime.clone(), task, is_redelivered);
+                // One that was passed on may have copies, as one that comes again has.
+                let has_been_here = is_redelivered || task.misses > 0;
+                let run = Run::new(runtime.clone(), task, has_been_here);
                 runtime.tracker.spawn(run.attend(Hold::message(&runtime, ticket)));
             }
             other => {

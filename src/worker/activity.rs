@@ -110,7 +110,13 @@ impl ActivityContext {
             .inner
             .engine
             .store()
-            .progress(&caller.instance, caller.execution, caller.sequence, Some(details))
+            .progress(
+                &caller.instance,
+                caller.execution,
+                caller.sequence,
+                self.inner.task.claimed,
+                Some(details),
+            )
             .await
         {
             Ok(true) => {}

@@ -11,6 +11,9 @@ pub(super) struct Claimed {
 }
 
 impl Claimed {
+    /// Most times that it is looked for under.
+    const TIMES: usize = 64;
+
     pub(super) fn new(entry: DueEntry) -> Self {
         Self {
             times: vec![entry.due],
@@ -41,6 +44,10 @@ impl Claimed {
         let moved = self.settled(DueOutcome::Again(due));
         self.times.retain(|time| *time != due);
         self.times.push(due);
+        if self.times.len() > Self::TIMES {
+            // The first is the last that was answered; of the others one more was lost on its way for each that is forgotten.
+            self.times.remove(1);
+        }
         moved
     }
 

@@ -68,17 +68,22 @@ impl Activation<'_> {
         applied(&mut state.record, &commit, draft.now);
         // A crash here: the turn is in the history and marked; whoever sees the instance next makes its effects.
         fault_point("turn-committed");
-        engine.make(self.instance, &state.record, effects).await?;
+        // No code runs until they are made: others may run theirs.
+        self.rest();
+        let making = engine.make(self.instance, &state.record, effects);
+        let are_made = engine.as_far_as_possible(self.instance, making).await?.is_some();
         // A crash here: the effects are made again, which changes nothing.
         fault_point("turn-effects-made");
         let mark = Mark::Turn(commit.version());
-        if commit.marks.contains(&mark) {
-            engine.clear_mark(self.instance, commit.execution(), mark).await?;
+        if are_made {
+            if commit.marks.contains(&mark) {
+                engine.clear_mark(self.instance, commit.execution(), mark).await?;
+            }
+            state.record.marks.retain(|left| *left != mark);
         }
-        state.record.marks.retain(|left| *left != mark);
         fault_point("turn-mark-cleared");
         let status = commit.status;
-        if status.is_terminal() {
+        if status.is_terminal() && are_made {
             engine.forget_check(self.instance, &state.record).await?;
         }
         // A crash here: the messages come again and are found in the history.

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use tracing::warn;
+
 use super::activation::Activation;
 use super::turn::Draft;
 use crate::backend::{ClaimVerdict, DueEntry, Record, Result, When};
 use crate::engine::{EarlyEnd, Effect, effects_of, timer_key};
 use crate::model::{ExecutionId, Failure, InstanceRef, Sequence, Timestamp, kinds};
 use crate::replay::history::{ChildRef, HistoryEvent, TimeLimits, Turn};
-use crate::wire::{Item, TaskRef, TimerItem};
+use crate::wire::{CompletionItem, Item, TaskRef, TimerItem};
 
 impl Activation<'_> {
     /// A time limit of an activity call is due. Its claim decides, once; `None` if the call goes on or is over.
@@ -67,7 +69,17 @@ impl Activation<'_> {
             execution: draft.execution_id,
             sequence,
         };
-        let record = engine.retrying("record", || engine.store().record(&child)).await?;
+        let record = engine.retrying("record", || engine.store().record(&child)).await;
+        if let Err(error) = &record
+            && error.is_permanent()
+        {
+            // That cannot be known now, and is no reason to hold up the rest of the turn.
+            warn!(%child, %error, "a child's time limit is due, and its record cannot be read");
+            self.look_again(draft.execution_id, sequence, draft.now + SELDOM, item)
+                .await?;
+            return Ok(None);
+        }
+        let record = record?;
         let ours = record.filter(|record| record.origin.parent.as_ref().is_some_and(|parent| parent.task == task));
         let Some(record) = ours else {
             self.look_again(draft.execution_id, sequence, draft.now + SOON, item)
@@ -139,8 +151,9 @@ impl Activation<'_> {
     }
 
     /// Somebody says that a call's app does not exist. If we find its queue, the app has come meanwhile: the task is sent again. True if it was.
-    pub(super) async fn resend(&self, record: &Record, sequence: Sequence) -> Result<bool> {
+    pub(super) async fn resend(&self, record: &Record, completion: &CompletionItem) -> Result<bool> {
         let engine = &self.runtime.engine;
+        let sequence = completion.task.sequence;
         let execution = record.execution;
         let mut after = 0;
         loop {
@@ -162,8 +175,13 @@ impl Activation<'_> {
                     let Effect::Send(queue, item) = effect else {
                         continue;
                     };
-                    if !matches!(&*item, Item::Task(task) if task.caller.sequence == sequence) {
+                    let Item::Task(task) = &*item else { continue };
+                    if task.caller.sequence != sequence {
                         continue;
+                    }
+                    if task.app == completion.from {
+                        // The app itself does not say that it is not there: its code has a failure of that name.
+                        return Ok(false);
                     }
                     if engine
                         .retrying("depth", || engine.broker().depth(&queue))

@@ -32,15 +32,18 @@ const START_AGAIN: Duration = Duration::from_secs(300);
 /// Claims and handles due entries until the worker drains.
 pub(super) async fn run(runtime: Arc<Runtime>) {
     let batches = Arc::new(Semaphore::new(BATCHES));
+    let mut answered_at = runtime.now();
     // Before the claim: what is claimed must be renewed from then on.
     while let Ok(permit) = batches.clone().acquire_owned().await {
         match runtime.engine.store().claim_due(&runtime.app, BATCH, CLAIM).await {
             Ok(entries) if entries.is_empty() => {
+                answered_at = runtime.now();
                 if !runtime.pause(runtime.settings.due_interval).await {
                     return;
                 }
             }
             Ok(entries) => {
+                answered_at = runtime.now();
                 // Beside the loop: a server that refuses one entry's message must not keep the other timers from firing.
                 let runtime = runtime.clone();
                 runtime.clone().tracker.spawn(async move {
@@ -53,12 +56,29 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
                 if !runtime.pause(runtime.settings.due_interval * 10).await {
                     return;
                 }
+                if runtime.now().since(answered_at) > runtime.settings.heartbeat && !leave_leases_alone(&runtime).await
+                {
+                    return;
+                }
             }
         }
         if runtime.draining.is_cancelled() {
             return;
         }
     }
+}
+
+/// After the store was away for long, leases have lapsed whose holders are there, and renew them with their next try. Waits for that. False if the worker
+/// is stopping.
+async fn leave_leases_alone(runtime: &Runtime) -> bool {
+    /// Longer than a holder waits between two tries.
+    const RENEWING: Duration = Duration::from_millis(1_500);
+    while runtime.engine.store().now().await.is_err() {
+        if !runtime.pause(RENEWING / 10).await {
+            return false;
+        }
+    }
+    runtime.pause(RENEWING).await
 }
 
 /// Handles a batch side by side, and settles what is dealt with.
@@ -253,7 +273,13 @@ async fn drive_children(runtime: &Runtime, instance: &InstanceRef, record: &Reco
     }
     for some in children.chunks(CHILDREN.1) {
         try_join_all(some.iter().map(async |instance| {
-            let child = engine.retrying("record", || engine.store().record(instance)).await?;
+            let child = match engine.retrying("record", || engine.store().record(instance)).await {
+                Err(error) if error.is_permanent() => {
+                    warn!(child = %instance, %error, "a child's record cannot be read");
+                    return Ok(());
+                }
+                child => child?,
+            };
             match child.filter(|child| child.status.is_terminal() && !child.marks.is_empty()) {
                 Some(child) => engine.drive_marks_of_another(instance, &child).await,
                 None => Ok(()),
@@ -320,7 +346,7 @@ async fn has_fitting_worker(runtime: &Runtime, record: &Record) -> Result<bool> 
     Ok(workers.iter().any(|worker| {
         let knows = worker.workflows.contains(&record.origin.workflow);
         // What was not registered anywhere fits as soon as it is; what did not fit the history needs another build.
-        knows && (stall.reason == StallReason::NotRegistered || worker.build != stall.build)
+        knows && (stall.reason == StallReason::NotRegistered || !stall.has_tried(&worker.build))
     }))
 }
 

@@ -133,14 +133,17 @@ impl Hold {
     async fn renew(&mut self, run: &Run, lease_time: Duration, wait: Wait) -> Result<bool> {
         let runtime = self.runtime.clone();
         let (engine, app) = (&runtime.engine, &runtime.app);
-        let now = runtime.now();
-        let due = now + lease_time;
         let key = lease_key(&run.task.message_id());
         match &mut self.lease {
             Some(lease) => {
-                let moved = lease.entry.move_to(due);
-                engine
-                    .retrying("settle due", || engine.store().settle_due(app, &moved))
+                // Counted from each try: after an outage of the store the time of the first is past.
+                let entry = &mut lease.entry;
+                let due = engine
+                    .retrying("settle due", || {
+                        let due = runtime.now() + lease_time;
+                        let moved = entry.move_to(due);
+                        async move { engine.store().settle_due(app, &moved).await.map(|()| due) }
+                    })
                     .await?;
                 lease.entry.has_moved_to(due);
                 lease.is_renewed = true;
@@ -150,6 +153,7 @@ impl Hold {
             }
             None => {
                 let payload = encode(&LeaseEntry { task: run.task.clone() });
+                let due = runtime.now() + lease_time;
                 let entry = DueEntry { key, due, payload };
                 // A body that runs takes the lease from a task that waits, and never the other way round.
                 let when = if wait == Wait::No { When::Set } else { When::Sooner };

@@ -32,7 +32,7 @@ pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::s
         let handler = runtime
             .tracker
             .spawn(handle_all(runtime.clone(), lane, receiver, in_hand.clone()));
-        runtime.tracker.spawn(probe(runtime.clone(), lane));
+        probe(&runtime, lane);
         let until = async {
             tokio::select! {
                 biased;
@@ -145,20 +145,30 @@ fn is_of_another_user(runtime: &Runtime, completion: &CompletionItem, user: Opti
     runtime.settings.user_per_app && completion.task_execution_id.is_some() && !is_its_own && !is_ours
 }
 
-/// Sends something to the lane, so that whoever is active in it notices.
-pub(super) async fn probe(runtime: Arc<Runtime>, lane: Lane) {
+/// Sends something to the lane, so that whoever is active in it notices. While the broker is away one probe for each lane waits, and no more.
+fn probe(runtime: &Arc<Runtime>, lane: Lane) {
+    /// On its way for as long as it is.
+    struct Probe(Arc<Runtime>, Lane);
+    impl Drop for Probe {
+        fn drop(&mut self) {
+            self.0.lanes.end_probe(self.1);
+        }
+    }
+    if !runtime.lanes.begin_probe(lane) {
+        return;
+    }
+    let probe = Probe(runtime.clone(), lane);
     let item = Item::Probe(ProbeItem {
         worker: runtime.id,
         marker: None,
     });
-    if let Err(error) = runtime
-        .engine
-        .outbox
-        .send(Queue::Events(runtime.app.clone(), lane), item)
-        .await
-    {
-        debug!(lane, %error, "no probe was sent");
-    }
+    runtime.tracker.spawn(async move {
+        let Probe(runtime, lane) = &probe;
+        let queue = Queue::Events(runtime.app.clone(), *lane);
+        if let Err(error) = runtime.engine.outbox.send(queue, item).await {
+            debug!(lane, %error, "no probe was sent");
+        }
+    });
 }
 
 /// The lanes' tasks, and how to ask each to go to the end of the line.
@@ -206,7 +216,7 @@ impl Lanes {
     pub(super) fn probe_missing(&self, runtime: &Arc<Runtime>, known: &[Lane]) {
         for lane in 0..self.give_up.len() as Lane {
             if !known.contains(&lane) {
-                runtime.tracker.spawn(probe(runtime.clone(), lane));
+                probe(runtime, lane);
             }
         }
     }

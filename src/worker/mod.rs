@@ -16,6 +16,7 @@ mod counters;
 mod deadlines;
 mod delivery;
 mod due;
+mod held_lanes;
 mod hold;
 mod homes;
 mod http;

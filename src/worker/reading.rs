@@ -1,11 +1,14 @@
 //! Reading an instance: its record, its history and its inbox, with the marks driven that it has; and what becomes of one that cannot be read.
 
+use tracing::error;
+
 use super::activation::{Activation, Step};
 use super::state::{Live, OpenCalls};
-use crate::backend::{Loaded, Mark, Result};
+use crate::backend::{Error, Loaded, Mark, Result};
 use crate::model::{StallReason, Status};
 use crate::replay::Stuck;
 use crate::replay::history::Turn;
+use crate::wire::Item;
 
 impl Activation<'_> {
     /// Reads the state, and drives the marks that it has: whatever happens to our items next, nothing of the instance is left unmade. `None` if there
@@ -16,15 +19,20 @@ impl Activation<'_> {
             let most = self.runtime.settings.limits.turn_events;
             let loaded = engine
                 .retrying("load", || engine.store().load(self.instance, 0, most))
-                .await?;
+                .await;
+            let loaded = match loaded {
+                Err(error) if error.is_permanent() => return self.without_readable_record(error).await.map(|()| None),
+                loaded => loaded?,
+            };
             let Some(loaded) = loaded else { return Ok(None) };
             // A start's mark is cleared by the first turn, which is what we are here for.
             let mut outstanding = loaded.record.clone();
             outstanding.marks.retain(|mark| matches!(mark, Mark::Turn(_)));
-            let driven = match engine.drive_marks(self.instance, &outstanding).await {
-                Err(error) if !error.is_permanent() => return Err(error),
-                driven => driven,
-            };
+            if !outstanding.marks.is_empty() {
+                self.rest();
+            }
+            let driving = engine.drive_marks(self.instance, &outstanding);
+            let driven = engine.as_far_as_possible(self.instance, driving).await?;
             let Some(more) = self.rest_of_history(&loaded).await? else {
                 continue;
             };
@@ -33,13 +41,24 @@ impl Activation<'_> {
                 Err(problem) if self.without_history(&loaded, &more, &problem).await? => return Ok(None),
                 Err(_) => continue,
             };
-            // A turn that cannot be read cannot be driven either, and was met above.
-            if driven? {
+            if driven == Some(true) {
                 state.record.marks.retain(|mark| !matches!(mark, Mark::Turn(_)));
             }
             self.is_current = true;
             return Ok(Some(state));
         }
+    }
+
+    /// Not even the record can be read. What came waits in the inbox, which can be filled unread: handed back again and again, it would hold up the lane.
+    async fn without_readable_record(&mut self, error: Error) -> Result<()> {
+        error!(instance = %self.instance, %error, "the instance's record cannot be read: nothing of it goes on until a worker comes that can, or the record is mended");
+        while let Some(item) = self.items.front() {
+            if !matches!(item, Item::Start(_) | Item::Wake(_) | Item::Probe(_)) {
+                self.deliver(item, true).await?;
+            }
+            self.items.pop_front();
+        }
+        Ok(())
     }
 
     /// The stored state cannot be read: the instance stalls, and what came waits in its inbox for a worker that can, unless it is to end. False if the

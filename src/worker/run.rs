@@ -15,7 +15,7 @@ use super::hold::Hold;
 use super::in_hand::Held;
 use super::runtime::Runtime;
 use super::starts::{PASS_ON_AFTER, bury_item};
-use crate::backend::{Claim, Error, Loaded, Queue, Result};
+use crate::backend::{Claim, Error, Loaded, Queue, Record, Result};
 use crate::engine::lease_key;
 use crate::fault::{Defect, fault_point, planted};
 use crate::model::{Failure, Payload, WaitingFor, WaitingView, kinds};
@@ -25,6 +25,10 @@ use crate::wire::{CompletionItem, Item, Outcome, TaskItem};
 
 /// A task older than this is run only if its caller still wants it.
 const STALE_AFTER: Duration = Duration::from_secs(5);
+/// Before a task is handed back that cannot be seen through here.
+const PAUSE_BEFORE_HANDING_BACK: Duration = Duration::from_secs(1);
+/// What a task that may be deadly waits, at most, for its turn in this worker.
+const LONGEST_SUSPICION: Duration = Duration::from_secs(60);
 
 /// See [`Run::wait`].
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -83,6 +87,7 @@ impl Run {
             }
             Err(error) => {
                 debug!(%error, "a task is handed back");
+                self.pause_after(&error).await;
                 return hold.hand_back().await;
             }
         }
@@ -100,6 +105,7 @@ impl Run {
                     true => self.end_run().await,
                     false => Ok(()),
                 };
+                self.pause_after(&error).await;
                 hold.hand_back().await;
                 if !self.runtime.draining.is_cancelled() {
                     warn!(activity = %self.task.name, caller = %self.task.caller.instance, %error, ?ended, "a task could not be seen through; it is handed back");
@@ -108,9 +114,16 @@ impl Run {
         }
     }
 
-    /// True if another run of the task, whose message is this one too, goes on under a lease.
+    /// What cannot be done here would come back at once, for ever.
+    async fn pause_after(&self, error: &Error) {
+        if error.is_permanent() {
+            self.runtime.pause(PAUSE_BEFORE_HANDING_BACK).await;
+        }
+    }
+
+    /// True if another run of the task, whose message is this one too or a copy of it, goes on under a lease.
     async fn is_leased_elsewhere(&self, is_leased: bool) -> Result<bool> {
-        if !self.is_redelivered || is_leased || planted(Defect::LeaseIsIgnored) {
+        if is_leased || self.is_young() || planted(Defect::LeaseIsIgnored) {
             return Ok(false);
         }
         self.has_live_lease().await
@@ -125,9 +138,13 @@ impl Run {
         let mut suspect = None;
         // Side by side, copies of a task that come again would each be counted as a death of the others. What the first came to, the next one finds.
         let _turn = match self.held.turns() {
-            Some(turns) if self.is_redelivered => self.wait_for_turn(turns).await,
+            Some(turns) if self.is_redelivered => self.wait_for_turn(turns, None).await?,
             turns => turns.and_then(|turns| turns.try_acquire().ok()),
         };
+        if self.lost.is_cancelled() {
+            self.drop_for("another worker has the task");
+            return Ok(());
+        }
         if self.is_redelivered {
             if self.is_settled().await? {
                 self.drop_for("already in history");
@@ -141,7 +158,7 @@ impl Run {
                 return self.give_up(runs).await;
             }
             if runs > 0 {
-                suspect = self.wait_for_turn(&runtime.suspect).await;
+                suspect = self.wait_for_turn(&runtime.suspect, Some(LONGEST_SUSPICION)).await?;
             }
         }
         // Waiting for a slot has no limit: the broker holds the rest, and a slot comes free when a body ends.
@@ -208,12 +225,32 @@ impl Run {
 
     /// One of the tasks that come here may be the one that kills. One at a time, only that one is charged with the next crash. Waiting for its turn it
     /// holds no slot, and no message (see [`Hold`]): healthy tasks go on.
-    async fn wait_for_turn<'a>(&self, turns: &'a Semaphore) -> Option<SemaphorePermit<'a>> {
+    ///
+    /// # Errors
+    /// Transient after `longest`: another worker may have a turn sooner.
+    async fn wait_for_turn<'a>(
+        &self,
+        turns: &'a Semaphore,
+        longest: Option<Duration>,
+    ) -> Result<Option<SemaphorePermit<'a>>> {
         if let Ok(permit) = turns.try_acquire() {
-            return Some(permit);
+            return Ok(Some(permit));
         }
         self.wait.send_replace(Wait::Waiting);
-        let permit = turns.acquire().await.ok();
+        let clock = self.runtime.engine.backend.clock();
+        let is_too_long = async {
+            match longest {
+                Some(longest) => clock.sleep(longest).await,
+                None => std::future::pending().await,
+            }
+        };
+        let permit = tokio::select! {
+            biased;
+            permit = turns.acquire() => permit.ok(),
+            // Whoever has it now runs it: nothing is to be kept for that.
+            () = self.lost.cancelled() => return Ok(None),
+            () = is_too_long => return Err(Error::transient("tasks that may be deadly run one at a time, and the one before takes long")),
+        };
         // A run that began before ours may have written a lease of its own since ours was last looked at.
         self.wait.send_replace(Wait::Over);
         tokio::select! {
@@ -222,7 +259,7 @@ impl Run {
             () = self.confirmed.notified() => {}
         }
         self.wait.send_replace(Wait::No);
-        permit
+        Ok(permit)
     }
 
     async fn has_live_lease(&self) -> Result<bool> {
@@ -234,16 +271,33 @@ impl Run {
             .is_some())
     }
 
+    /// True if nobody can have run it before, or be over it by now.
+    fn is_young(&self) -> bool {
+        !self.is_redelivered && self.runtime.now().since(self.task.scheduled_at) < STALE_AFTER
+    }
+
+    /// The caller's record. One that cannot be read says nothing against the task: its result waits for whoever can.
+    async fn caller_record(&self) -> Result<Option<Option<Record>>> {
+        let engine = &self.runtime.engine;
+        let caller = &self.task.caller.instance;
+        match engine.retrying("record", || engine.store().record(caller)).await {
+            Err(error) if error.is_permanent() => {
+                warn!(%caller, activity = %self.task.name, %error, "the record of a task's caller cannot be read; the task is run");
+                Ok(None)
+            }
+            record => record.map(Some),
+        }
+    }
+
     /// True if the caller's execution is over, or its record shows that the call is. Young tasks are not asked about.
     pub(super) async fn is_unwanted(&self) -> Result<bool> {
-        if !self.is_redelivered && self.runtime.now().since(self.task.scheduled_at) < STALE_AFTER {
+        if self.is_young() {
             return Ok(false);
         }
-        let engine = &self.runtime.engine;
         let caller = &self.task.caller;
-        let record = engine
-            .retrying("record", || engine.store().record(&caller.instance))
-            .await?;
+        let Some(record) = self.caller_record().await? else {
+            return Ok(false);
+        };
         Ok(record.is_none_or(|record| {
             record.status.is_terminal()
                 || record.execution != caller.execution
@@ -255,12 +309,10 @@ impl Run {
     async fn is_settled(&self) -> Result<bool> {
         let engine = &self.runtime.engine;
         let caller = &self.task.caller;
-        let Some(record) = engine
-            .retrying("record", || engine.store().record(&caller.instance))
-            .await?
-        else {
-            return Ok(true);
+        let Some(record) = self.caller_record().await? else {
+            return Ok(false);
         };
+        let Some(record) = record else { return Ok(true) };
         if let Some(is_open) = self.is_shown_open(&record.view.waiting) {
             return Ok(!is_open);
         }
@@ -298,6 +350,11 @@ impl Run {
     async fn pass_on(&self, is_leased: bool) -> Result<()> {
         let runtime = &self.runtime;
         let engine = &runtime.engine;
+        // Copies of it come with every connection that breaks while it is passed on, and would do so for ever.
+        if self.is_redelivered && self.is_settled().await? {
+            self.drop_for("already in history");
+            return Ok(());
+        }
         let workers = engine
             .retrying("workers", || engine.store().workers(&runtime.app))
             .await?;
@@ -305,7 +362,7 @@ impl Run {
             .iter()
             .any(|worker| worker.id != runtime.id && worker.activities.contains(&self.task.name))
         {
-            runtime.pause(PASS_ON_AFTER).await;
+            runtime.pause(PASS_ON_AFTER * (1 << self.task.misses.min(6))).await;
             if is_leased {
                 // A message would be let go by whoever finds that the task is leased. The lease itself goes on.
                 return Err(Error::transient(
@@ -359,7 +416,7 @@ impl Run {
     /// Sends the result to where the caller is at home; returns when the broker has stored it.
     async fn answer(&self, result: Result<Payload, Failure>, progressed: bool) -> Result<()> {
         let limit = self.runtime.settings.limits.payload_bytes;
-        let result = result.map_err(|failure| failure.at(&self.runtime.app)).and_then(|output| {
+        let result = result.map_err(|failure| failure.at(&self.runtime.app).bounded(limit)).and_then(|output| {
             if output.len() <= limit {
                 return Ok(output);
             }

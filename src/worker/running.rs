@@ -10,9 +10,10 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::cache::Cache;
+use super::held_lanes::HeldLanes;
 use super::lanes::Lanes;
 use super::registry::Registry;
-use super::runtime::{HeldLanes, Runtime};
+use super::runtime::Runtime;
 use super::{WorkerCounts, WorkerError, activities, due, http, membership, starts, unrouted};
 use crate::backend::Backend;
 use crate::engine::Engine;

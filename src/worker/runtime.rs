@@ -1,22 +1,22 @@
 //! What the parts of a running worker share.
 
-use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::cache::Cache;
 use super::counters::Counters;
+use super::held_lanes::HeldLanes;
 use super::in_hand::InHand;
 use super::mailbox::Mailboxes;
 use super::registry::Registry;
 use crate::backend::{Message, Properties, Queue, Result};
 use crate::engine::Engine;
-use crate::model::{AppId, BuildId, Lane, Settings, Timestamp, WorkerId};
+use crate::model::{AppId, BuildId, Settings, Timestamp, WorkerId};
 
 /// See the module.
 pub(super) struct Runtime {
@@ -128,59 +128,5 @@ impl Runtime {
         self.engine
             .retrying("publish", || self.engine.broker().publish(message.clone()))
             .await
-    }
-}
-
-/// See [`Runtime::lanes`].
-#[derive(Default)]
-pub(super) struct HeldLanes {
-    held: Mutex<BTreeSet<Lane>>,
-    changed: Notify,
-    next: std::sync::atomic::AtomicUsize,
-}
-
-impl HeldLanes {
-    pub(super) fn set(&self, lane: Lane, is_held: bool) {
-        let has_changed = {
-            let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-            if is_held { held.insert(lane) } else { held.remove(&lane) }
-        };
-        if has_changed {
-            self.changed.notify_waiters();
-        }
-    }
-
-    pub(super) fn holds(&self, lane: Lane) -> bool {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).contains(&lane)
-    }
-
-    pub(super) fn all(&self) -> Vec<Lane> {
-        self.held
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .copied()
-            .collect()
-    }
-
-    /// A lane for a new instance: each in turn.
-    pub(super) fn pick(&self) -> Option<Lane> {
-        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        held.iter().nth(turn % held.len().max(1)).copied()
-    }
-
-    /// Returns when the number of held lanes is one that the predicate accepts.
-    pub(super) async fn wait_until(&self, accepts: impl Fn(usize) -> bool) {
-        loop {
-            // Registered before looking, so that no change in between is missed.
-            let changed = self.changed.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if accepts(self.held.lock().unwrap_or_else(PoisonError::into_inner).len()) {
-                return;
-            }
-            changed.await;
-        }
     }
 }

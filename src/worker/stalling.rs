@@ -22,13 +22,19 @@ impl Activation<'_> {
             return Ok(Step::Reload);
         }
         warn!(instance = %self.instance, reason = %stuck.reason, "the instance is stalled: {}", stuck.message);
+        let build = self.runtime.build.clone();
+        let before = known
+            .into_iter()
+            .flat_map(|stall| stall.tried.iter().chain([&stall.build]));
+        let mut tried: Vec<_> = before.filter(|tried| **tried != build).cloned().collect();
+        tried.drain(..tried.len().saturating_sub(Stall::TRIED));
         let mut view = record.view.clone();
-        let since = self.runtime.now();
         view.stall = Some(Stall {
             reason: stuck.reason,
             message: stuck.message,
-            build: self.runtime.build.clone(),
-            since,
+            build,
+            tried,
+            since: self.runtime.now(),
         });
         let commit = self.empty_commit(
             record,

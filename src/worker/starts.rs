@@ -18,6 +18,9 @@ use crate::wire::{Bundle, DecodeError, Item, RawStart, StartItem};
 /// Before a start (or a task) is published again for a worker that knows its name.
 pub(super) const PASS_ON_AFTER: Duration = Duration::from_millis(100);
 
+/// Before a start is handed back that cannot be taken here: it comes again at once.
+const PAUSE_BEFORE_HANDING_BACK: Duration = Duration::from_secs(1);
+
 /// Takes starts until the worker drains; lets go of the queue while no lane is held.
 pub(super) async fn run(runtime: Arc<Runtime>) {
     let queue = Queue::Workflows(runtime.app.clone());
@@ -91,7 +94,10 @@ pub(super) async fn bury_item(runtime: &Runtime, item: &Item, origin: &Queue, re
 
 async fn begin(runtime: &Arc<Runtime>, start: StartItem, ticket: Ticket, is_redelivered: bool) -> Result<()> {
     if runtime.registry.find_workflow(&start.workflow).is_none() {
-        unknown(runtime, start).await?;
+        if let Err(error) = unknown(runtime, start).await {
+            runtime.pause(PAUSE_BEFORE_HANDING_BACK).await;
+            return Err(error);
+        }
         ticket.done();
         return Ok(());
     }
@@ -157,7 +163,14 @@ async fn unknown(runtime: &Arc<Runtime>, mut start: StartItem) -> Result<()> {
 async fn take_raw(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
     let (body, properties) = (delivery.body.clone(), delivery.properties.clone());
     let ticket = Ticket::split(delivery, 1).pop();
-    if let Err(reason) = create_raw(runtime, &body, &properties).await? {
+    let created = match create_raw(runtime, &body, &properties).await {
+        Err(error) => {
+            runtime.pause(PAUSE_BEFORE_HANDING_BACK).await;
+            return Err(error);
+        }
+        Ok(created) => created,
+    };
+    if let Err(reason) = created {
         warn!(%reason, "a start message is put among the dead");
         let origin = Queue::Workflows(runtime.app.clone()).local_name();
         runtime.bury(body, &properties, &origin, &reason).await?;

@@ -198,7 +198,7 @@ impl Activation<'_> {
         let Some(event) = event else { return Ok(Ok(true)) };
         if let Item::Completion(completion) = item {
             if matches!(&completion.outcome, Outcome::Failed(failure) if failure.kind == kinds::APP_NOT_FOUND)
-                && self.resend(record, completion.task.sequence).await?
+                && self.resend(record, completion).await?
             {
                 draft.dropped.push("app not found, but it is there");
                 return Ok(Ok(true));

@@ -85,7 +85,11 @@ async fn handle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
     };
     let tickets = Ticket::split(delivery, bundle.items.len());
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {
-        answer_or_park(runtime, item, &target, &app).await?;
+        if let Err(error) = answer_or_park(runtime, item, &target, &app).await {
+            // It comes back at once: one that can never be dealt with would be all that anybody does.
+            runtime.pause(PAUSE_BEFORE_SENDING_ON).await;
+            return Err(error);
+        }
         fault_point("unrouted-handled");
         ticket.done();
     }
@@ -130,6 +134,9 @@ async fn dismiss(runtime: &Runtime, delivery: Delivery, origin: &str, reason: &s
 
 async fn answer_or_park(runtime: &Arc<Runtime>, item: Item, target: &Queue, app: &AppId) -> Result<()> {
     match item {
+        Item::Probe(_) => Ok(()),
+        // An app that is here does not say of itself that it is not: its queue has not been bound yet, and is tried again.
+        item if *app == runtime.app => park(runtime, item, target, app).await,
         Item::Task(task) if task.retried => {
             let answer = CompletionItem {
                 task: task.caller.clone(),
@@ -145,7 +152,6 @@ async fn answer_or_park(runtime: &Arc<Runtime>, item: Item, target: &Queue, app:
         Item::Start(start) if start.parent.as_ref().is_some_and(|parent| parent.retried) => {
             fail_start(runtime, start, app).await
         }
-        Item::Probe(_) => Ok(()),
         item => park(runtime, item, target, app).await,
     }
 }

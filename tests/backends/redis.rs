@@ -146,7 +146,10 @@ async fn all_keys_of_an_instance_share_one_hash_tag() {
         let before = running(&store, &instance).await;
         park(&store, &instance, "item").await;
         apply(&store, &turn(&instance, before.guard())).await;
-        store.progress(&instance, before.execution, 1, None).await.unwrap();
+        store
+            .progress(&instance, before.execution, 1, false, None)
+            .await
+            .unwrap();
         let refused = request(&instance).origin.request;
         store.refuse(&instance, &refused, KEEP).await.unwrap();
     }
@@ -175,7 +178,7 @@ async fn a_deleted_instance_leaves_nothing_that_stays() {
     let before = running(&store, &here).await;
     store.index(&here, &before).await.unwrap();
     park(&store, &here, "unread").await;
-    store.progress(&here, before.execution, 1, None).await.unwrap();
+    store.progress(&here, before.execution, 1, false, None).await.unwrap();
     store.refuse(&here, &request(&here).origin.request, KEEP).await.unwrap();
     let over = end(&store, &here).await;
     store.delete(&here, over.execution, KEEP).await.unwrap();

@@ -86,6 +86,7 @@ macro_rules! all_behaviours {
                 a_turn_that_was_done_by_another_leaves_no_count_of_crashes,
                 redelivered_messages_that_change_nothing_are_no_crashes,
                 a_resume_that_comes_late_tries_no_code,
+                builds_that_were_tried_are_not_tried_again,
                 code_that_was_dropped_by_replay_leaves_no_trace;
             damage:
                 a_history_that_cannot_be_read_holds_up_nothing_else_and_can_be_ended,
@@ -135,6 +136,19 @@ macro_rules! all_behaviours {
                 an_activity_that_takes_its_process_down_fails_in_the_end,
                 a_task_that_took_a_process_down_once_runs_again,
                 a_workflow_that_fails_or_panics_says_why;
+            held_up:
+                a_failure_over_the_limit_fails_its_call_alone,
+                a_message_that_the_broker_does_not_take_fails_its_call_alone,
+                an_event_that_the_broker_does_not_take_arrives_all_the_same,
+                a_queue_that_takes_nothing_holds_up_nothing_else,
+                an_activity_that_fails_as_if_its_app_were_not_there_runs_once,
+                a_child_that_cannot_be_read_holds_up_nothing_else_of_its_parent,
+                an_instance_that_cannot_be_read_keeps_its_messages_and_its_lane_free,
+                a_task_whose_caller_cannot_be_read_is_run_and_its_message_does_not_spin,
+                leases_outlast_an_outage_of_the_store,
+                a_copy_of_a_task_that_runs_under_a_lease_does_not_run,
+                copies_of_a_task_that_was_passed_on_never_run_at_once,
+                one_probe_for_each_lane_waits_while_the_broker_is_away;
             lifecycle:
                 a_suspended_instance_keeps_what_arrives_and_goes_on_with_it,
                 a_suspend_or_a_resume_that_comes_late_changes_nothing,
@@ -330,7 +344,8 @@ mod servers {
         deleted_by_hand:
             an_instance_whose_state_is_gone_is_missed_by_nobody,
             an_instance_whose_history_is_gone_stalls_and_can_be_ended,
-            a_marked_turn_that_is_gone_is_not_taken_for_done;
+            a_marked_turn_that_is_gone_is_not_taken_for_done,
+                a_tree_whose_children_cannot_all_be_named_is_not_given_up;
         users:
             a_result_counts_from_its_apps_own_user_alone;
     }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use leveret::backend::{
-    App, Backend, Claim, ClaimVerdict, Clock, Commit, Committed, Create, Created, Deleted, Deliver, Delivered,
-    DueEntry, DueKey, DueKind, DueOutcome, DuePage, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result,
-    Store, Stray, Survey, Watch, When, WorkerInfo,
+    App, Backend, Broker, Browse, Claim, ClaimVerdict, Clock, Commit, Committed, Consumer, Create, Created, Deleted,
+    Deliver, Delivered, DueEntry, DueKey, DueKind, DueOutcome, DuePage, IndexFilter, IndexPage, Loaded, Mark, Message,
+    Progress, Queue, QueueDepth, Record, Result, Store, Stray, Survey, Watch, When, WorkerInfo,
 };
 use leveret::wire::Outcome;
 use leveret::{AppId, ExecutionId, InstanceRef, MessageId, RunId, Sequence, Timestamp, WorkerId};
@@ -23,7 +23,7 @@ pub(crate) struct Call {
     pub(crate) instance: Option<InstanceRef>,
 }
 
-type Pass = Box<dyn Fn(Call) -> BoxFuture<'static, ()> + Send + Sync>;
+type Pass = Box<dyn Fn(Call) -> BoxFuture<'static, Result<()>> + Send + Sync>;
 
 struct Between {
     store: Arc<dyn Store>,
@@ -34,6 +34,20 @@ struct Between {
 pub(crate) fn with_store_behind(
     backend: &Backend,
     pass: impl Fn(Call) -> BoxFuture<'static, ()> + Send + Sync + 'static,
+) -> Backend {
+    with_failing_store(backend, move |call| {
+        let passed = pass(call);
+        Box::pin(async move {
+            passed.await;
+            Ok(())
+        })
+    })
+}
+
+/// The same with a `pass` that may refuse a call: it is not made then.
+pub(crate) fn with_failing_store(
+    backend: &Backend,
+    pass: impl Fn(Call) -> BoxFuture<'static, Result<()>> + Send + Sync + 'static,
 ) -> Backend {
     let store = Between {
         store: backend.store().clone(),
@@ -82,6 +96,62 @@ pub(crate) fn with_long_waits_behind(backend: &Backend, gate: Gate) -> Backend {
     )
 }
 
+/// The same backend, with a `pass` that each message to be published has to pass.
+pub(crate) fn with_publisher_behind(
+    backend: &Backend,
+    pass: impl Fn(&Message) -> BoxFuture<'static, Result<()>> + Send + Sync + 'static,
+) -> Backend {
+    struct Publisher<P> {
+        broker: Arc<dyn Broker>,
+        pass: P,
+    }
+
+    #[async_trait::async_trait]
+    impl<P> Broker for Publisher<P>
+    where
+        P: Fn(&Message) -> BoxFuture<'static, Result<()>> + Send + Sync,
+    {
+        async fn publish(&self, message: Message) -> Result<()> {
+            let passed = (self.pass)(&message);
+            passed.await?;
+            self.broker.publish(message).await
+        }
+
+        async fn declare(&self, app: &AppId, lanes: u16) -> Result<()> {
+            self.broker.declare(app, lanes).await
+        }
+
+        async fn consume(&self, queue: &Queue, prefetch: u16) -> Result<Box<dyn Consumer>> {
+            self.broker.consume(queue, prefetch).await
+        }
+
+        async fn browse(&self, queue: &Queue) -> Result<Box<dyn Browse>> {
+            self.broker.browse(queue).await
+        }
+
+        async fn depth(&self, queue: &Queue) -> Result<Option<QueueDepth>> {
+            self.broker.depth(queue).await
+        }
+
+        async fn remove(&self, app: &AppId, lanes: u16) -> Result<()> {
+            self.broker.remove(app, lanes).await
+        }
+
+        fn readiness(&self) -> std::result::Result<(), String> {
+            self.broker.readiness()
+        }
+    }
+
+    let broker = backend.broker().clone();
+    Backend::new(
+        backend.namespace().clone(),
+        Arc::new(Publisher { broker, pass }),
+        backend.store().clone(),
+        backend.clock().clone(),
+        format!("{backend}, with a test at its publisher"),
+    )
+}
+
 macro_rules! pass_on {
     ($($method:ident($($argument:ident: $type:ty),*) -> $answer:ty $(, of $instance:expr)?;)+) => {
         #[async_trait::async_trait]
@@ -89,7 +159,7 @@ macro_rules! pass_on {
             $(async fn $method(&self, $($argument: $type),*) -> Result<$answer> {
                 let instance = None::<&InstanceRef>$(.or(Some($instance)))?;
                 let call = Call { method: stringify!($method), instance: instance.cloned() };
-                (self.pass)(call).await;
+                (self.pass)(call).await?;
                 self.store.$method($($argument),*).await
             })+
 
@@ -114,7 +184,7 @@ pass_on! {
     watch(instance: &InstanceRef) -> Box<dyn Watch>, of instance;
     claim(instance: &InstanceRef, execution: ExecutionId, sequence: Sequence) -> Claim, of instance;
     settle_claim(instance: &InstanceRef, execution: ExecutionId, sequence: Sequence) -> ClaimVerdict, of instance;
-    progress(instance: &InstanceRef, execution: ExecutionId, sequence: Sequence, details: Option<Bytes>) -> bool, of instance;
+    progress(instance: &InstanceRef, execution: ExecutionId, sequence: Sequence, is_claimed: bool, details: Option<Bytes>) -> bool, of instance;
     progress_of(instance: &InstanceRef, most: usize) -> Vec<Progress>, of instance;
     schedule(app: &AppId, entries: &[DueEntry], when: When) -> ();
     unschedule(app: &AppId, keys: &[DueKey]) -> ();

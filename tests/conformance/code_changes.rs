@@ -392,3 +392,44 @@ pub(crate) async fn code_that_was_dropped_by_replay_leaves_no_trace(h: &impl Har
     run.raise(GO, ()).await.unwrap();
     assert_eq!(done(&run).await, 7);
 }
+
+pub(crate) async fn builds_that_were_tried_are_not_tried_again(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let _payments = payments(&stage).await;
+    let worker = |build: &str| stage.worker("orders").build_id(build);
+    let first = up(worker("v1").workflow(MAIN, one_then_two)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for_text("orders", "one", &["event `go`"]).await;
+    first.stop().await;
+    let second = up(worker("v2").workflow(MAIN, two_then_one)).await;
+    let third = up(worker("v3").workflow(MAIN, two_then_one)).await;
+    run.raise(GO, ()).await.unwrap();
+    let has_tried = |info: &leveret::client::InstanceInfo| {
+        let stall = info.stall.as_ref();
+        stall.is_some_and(|stall| {
+            ["v2", "v3"]
+                .iter()
+                .all(|build| stall.has_tried(&leveret::BuildId::new(*build).unwrap()))
+        })
+    };
+    until("both builds to be tried", async || {
+        stage.check_now("orders").await;
+        run.get().await.ok().filter(has_tried)
+    })
+    .await;
+    let turns = run.get().await.unwrap().turns;
+    for _ in 0..5 {
+        stage.check_now("orders").await;
+        let now = stage.backend.store().now().await.unwrap();
+        until("the check to be over", async || {
+            let checks = stage.due("orders", leveret::backend::DueKind::Check).await;
+            checks.iter().all(|check| check.due > now + millis(1000)).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(run.get().await.unwrap().turns, turns, "nothing was tried again");
+    second.stop().await;
+    third.stop().await;
+    let _fourth = up(worker("v4").workflow(MAIN, one_then_two)).await;
+    assert_eq!(done(&run).await, 14);
+}

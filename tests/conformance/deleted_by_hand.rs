@@ -150,3 +150,24 @@ pub(crate) async fn a_marked_turn_that_is_gone_is_not_taken_for_done(h: &impl Ha
     let purged = run.handle().purge().not_recursive().give_up_effects().await.unwrap();
     assert_eq!(purged, 1);
 }
+
+pub(crate) async fn a_tree_whose_children_cannot_all_be_named_is_not_given_up(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let _payments = up(stage.worker("payments").workflow(CHILD, waiter)).await;
+    let with_a_child = async |ctx: WorkflowContext, n: u64| ctx.child(CHILD, n).id("kid").await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, with_a_child)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    until("the child", async || stage.at("payments", "kid").get().await.ok()).await;
+    stage.at("payments", "kid").raise(GO, ()).await.unwrap();
+    assert_eq!(done(&run).await, 7);
+    // Its turns are gone, and with them the name of its child.
+    delete(&stage, &run, "history").await;
+    let purge = || run.handle().purge().give_up_effects();
+    let refused = purge().await.unwrap_err();
+    assert!(
+        matches!(refused, Error::UnreadableHistory { version: 1, .. }),
+        "{refused}"
+    );
+    assert!(stage.record("orders", "one").await.is_some());
+    assert_eq!(purge().not_recursive().await.unwrap(), 1);
+}

@@ -20,6 +20,7 @@ mod due;
 mod duplicates;
 mod events_and_timers;
 mod failures_and_retries;
+mod held_up;
 mod lifecycle;
 mod limits;
 mod lost_state;

@@ -1,8 +1,7 @@
 //! Apps and names that are not there: rows 1 to 3 and 6 of the table of semantics; scenario 3.
 
 use leveret::backend::{DueKind, Queue};
-use leveret::client::TargetState;
-use leveret::client::WaitingOn;
+use leveret::client::{Error, TargetState, WaitingOn};
 use leveret::replay::history::HistoryEvent;
 use leveret::{Activity, Failure, Status, Workflow, WorkflowContext, kinds};
 
@@ -202,9 +201,25 @@ pub(crate) async fn a_start_at_an_app_that_is_away_is_pending_and_runs_when_it_c
 
 pub(crate) async fn an_app_that_is_removed_is_unknown_again(h: &impl Harness) {
     let stage = Stage::new(h).await;
-    stage.known_app("payments").await;
-    stage.broker().remove(&app("payments"), settings().lanes).await.unwrap();
-    stage.backend.store().remove_app(&app("payments")).await.unwrap();
+    let remove = || stage.client.remove_app("payments");
+    assert!(matches!(remove().await, Err(Error::NoSuchApp { .. })));
+    let payments = up(stage.worker("payments").activity(WORK, echo)).await;
+    let refusal = async || remove().await.unwrap_err().to_string();
+    assert!(refusal().await.contains("1 workers of it are up"));
+    payments.stop().await;
+    let waiting = stage.client.start(CHILD, 1).id("waiting").await.unwrap();
+    assert!(
+        refusal().await.contains("instance payments/waiting is Pending"),
+        "{}",
+        refusal().await
+    );
+    waiting.terminate("enough").await.unwrap();
+    assert!(
+        refusal().await.contains("queue payments.workflows has 1 messages"),
+        "{}",
+        refusal().await
+    );
+    remove().anyway().await.unwrap();
     let _orders = up(stage.worker("orders").workflow(MAIN, call_work)).await;
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_text("orders", "one", &["payments", "unknown"]).await;

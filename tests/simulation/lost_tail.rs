@@ -28,7 +28,6 @@ struct Script {
 }
 
 /// What the loss came to.
-#[derive(Default)]
 struct Cost {
     /// Starts that were answered and are gone.
     starts: u64,
@@ -102,8 +101,10 @@ async fn play(script: &Script, world: World) -> Result<Cost, String> {
         world.lose_tail();
     };
     let (roots, ()) = tokio::join!(roots, loss);
-    let mut cost = Cost::default();
-    cost.repairs = audit_until_over(&client).await?;
+    let mut cost = Cost {
+        starts: 0,
+        repairs: audit_until_over(&client).await?,
+    };
     for (root, (_, plan)) in roots.into_iter().zip(&script.roots) {
         let (run, answered) = root?;
         let is_in_tail = answered >= Duration::from_millis(script.replicated_at);

@@ -119,7 +119,7 @@ impl RabbitMq {
         } = &*self.shared;
         let (bytes, most) = (message.body.len(), message_bytes.load(Ordering::Relaxed));
         if bytes > most {
-            return Err(Error::permanent(format!(
+            return Err(Error::too_large(format!(
                 "a message for {} has {bytes} bytes, and the broker takes at most {most}: send less, or raise the limit on both sides",
                 message.queue
             )));

@@ -59,6 +59,7 @@ impl RedisStore {
         instance: &InstanceRef,
         execution: ExecutionId,
         sequence: Sequence,
+        is_claimed: bool,
         details: Option<Bytes>,
     ) -> Result<bool> {
         let keys = self.keys.instance(instance);
@@ -66,6 +67,7 @@ impl RedisStore {
             .on(&[&keys.meta(), &keys.claims()])
             .arg(execution.to_string())
             .arg(sequence)
+            .arg(u8::from(is_claimed))
             .arg(details.as_deref());
         Ok(call.send(&self.links).await?.number()? == 1)
     }

@@ -148,9 +148,11 @@ impl Store for RedisStore {
         instance: &InstanceRef,
         execution: ExecutionId,
         sequence: Sequence,
+        is_claimed: bool,
         details: Option<Bytes>,
     ) -> Result<bool> {
-        self.store_progress(instance, execution, sequence, details).await
+        self.store_progress(instance, execution, sequence, is_claimed, details)
+            .await
     }
 
     async fn progress_of(&self, instance: &InstanceRef, most: usize) -> Result<Vec<Progress>> {

@@ -69,10 +69,23 @@ pub struct Stall {
     pub reason: StallReason,
     /// For a person: both sides, and the way out.
     pub message: String,
-    /// The build with which it stalled; another one is tried when it comes.
+    /// The build with which it stalled last; another one is tried when it comes.
     pub build: BuildId,
+    /// The builds with which it had stalled before that, without having gone on: the latest [`Stall::TRIED`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<BuildId>,
     /// Since when.
     pub since: Timestamp,
+}
+
+impl Stall {
+    /// Builds that are remembered.
+    pub const TRIED: usize = 16;
+
+    /// True if the instance has stalled with this build.
+    pub fn has_tried(&self, build: &BuildId) -> bool {
+        self.build == *build || self.tried.contains(build)
+    }
 }
 
 /// What stands between an instance and its deletion: effects that may not have been made yet.

@@ -57,7 +57,7 @@ async fn assert_closed(store: &Fresh, instance: &InstanceRef, execution: Executi
     for _ in 0..2 {
         assert_eq!(store.settle_claim(instance, execution, 1).await.unwrap(), expected);
         assert_eq!(store.claim(instance, execution, 1).await.unwrap(), Claim::Closed);
-        assert!(!store.progress(instance, execution, 1, None).await.unwrap());
+        assert!(!store.progress(instance, execution, 1, true, None).await.unwrap());
     }
     assert_eq!(store.progress_of(instance, 10).await.unwrap(), []);
 }
@@ -170,7 +170,7 @@ pub(crate) async fn a_heartbeat_holds_off_its_deadline(store: Fresh) {
     let claimed = again(&store, &instance, execution, 1).await;
     let (store, instance) = (&store, &instance);
     let renewed = eventually(|| async move {
-        assert!(store.progress(instance, execution, 1, None).await.unwrap());
+        assert!(store.progress(instance, execution, 1, true, None).await.unwrap());
         let at = again(store, instance, execution, 1).await;
         (at > claimed).then_some(at)
     })
@@ -191,13 +191,21 @@ pub(crate) async fn a_commit_closes_claims_and_forgets_their_progress(store: Fre
     for sequence in [1, 12, 20] {
         store.claim(&instance, execution, sequence).await.unwrap();
         let details = Some(Bytes::from_static(b"{}"));
-        assert!(store.progress(&instance, execution, sequence, details).await.unwrap());
+        assert!(
+            store
+                .progress(&instance, execution, sequence, sequence != 20, details)
+                .await
+                .unwrap()
+        );
     }
     let commit = Commit {
         claims_closed: vec![1, 20],
         ..turn(&instance, before.guard())
     };
     apply(&store, &commit).await;
+    // Its body has not heard of it yet.
+    let late = Some(Bytes::from_static(b"{}"));
+    assert!(!store.progress(&instance, execution, 1, true, late).await.unwrap());
     let left = store.progress_of(&instance, 10).await.unwrap();
     assert_eq!(left.iter().map(|of| of.sequence).collect::<Vec<_>>(), [12]);
     assert_eq!(store.claim(&instance, execution, 1).await.unwrap(), Claim::Closed);
@@ -216,24 +224,29 @@ pub(crate) async fn progress_is_kept_for_calls_without_limits_too(store: Fresh) 
         for _ in 0..2 {
             assert!(
                 store
-                    .progress(&here, execution, sequence, details.clone())
+                    .progress(&here, execution, sequence, false, details.clone())
                     .await
                     .unwrap()
             );
         }
     }
     // A sign of life without details leaves the details.
-    assert!(store.progress(&here, execution, 9, None).await.unwrap());
+    assert!(store.progress(&here, execution, 9, false, None).await.unwrap());
     let all = store.progress_of(&here, 10).await.unwrap();
     let shown = |of: &Progress| (of.sequence, of.details.clone().unwrap(), of.claimed_at, of.at.is_some());
     let expected = [9u64, 10, 100].map(|sequence| (sequence, Bytes::from(sequence.to_string()), None, true));
     assert_eq!(all.iter().map(shown).collect::<Vec<_>>(), expected);
     assert_eq!(store.progress_of(&here, 2).await.unwrap(), all[..2]);
 
-    assert!(!store.progress(&here, ExecutionId::generate(), 9, None).await.unwrap());
-    assert!(!store.progress(&absent, execution, 9, None).await.unwrap());
+    assert!(
+        !store
+            .progress(&here, ExecutionId::generate(), 9, false, None)
+            .await
+            .unwrap()
+    );
+    assert!(!store.progress(&absent, execution, 9, false, None).await.unwrap());
     assert_eq!(store.progress_of(&absent, 10).await.unwrap(), []);
     end(&store, &here).await;
-    assert!(!store.progress(&here, execution, 9, None).await.unwrap());
+    assert!(!store.progress(&here, execution, 9, false, None).await.unwrap());
     assert_eq!(store.progress_of(&here, 10).await.unwrap(), []);
 }

@@ -28,6 +28,7 @@ pub(crate) async fn a_commit_appends_its_turn_and_sets_the_record(store: Fresh) 
             }],
         },
         stall: Some(Stall {
+            tried: Vec::new(),
             reason: StallReason::Crashed,
             message: "it took five workers down".into(),
             build: BuildId::new("b1").unwrap(),

@@ -202,11 +202,14 @@ pub(super) fn settle(to: &mut Transaction<'_>, of: CallRef<'_>, now: Timestamp) 
 pub(super) fn progress(
     to: &mut Transaction<'_>,
     of: CallRef<'_>,
+    is_claimed: bool,
     details: Option<Bytes>,
     now: Timestamp,
 ) -> Result<bool> {
     let mut call = match of.find(to)? {
         Found::Over => return Ok(false),
+        // A claim goes with its call.
+        Found::Nothing if is_claimed => return Ok(false),
         Found::Nothing => Call::default(),
         Found::Call(call) if call.verdict.is_some() => return Ok(false),
         Found::Call(call) => call,

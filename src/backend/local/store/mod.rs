@@ -232,6 +232,7 @@ impl Store for LocalStore {
         instance: &InstanceRef,
         execution: ExecutionId,
         sequence: Sequence,
+        is_claimed: bool,
         details: Option<Bytes>,
     ) -> Result<bool> {
         let instance = instance.clone();
@@ -244,6 +245,7 @@ impl Store for LocalStore {
                     execution,
                     sequence,
                 },
+                is_claimed,
                 details,
                 now,
             )

@@ -1,14 +1,16 @@
 -- Stores an attempt's progress. (Fields: see claim.lua.)
 -- KEYS: meta, claims
--- ARGV: execution, sequence number[, details]
+-- ARGV: execution, sequence number, 1 if the call has a claim or 0[, details]
 -- Reply: 1, or 0 if nobody wants the attempt any more.
 -- Repeated: stores the same again, with a new time.
 local meta = redis.call('HMGET', KEYS[1], 'execution', 'ended')
 if meta[1] ~= ARGV[1] or meta[2] ~= '' then return 0 end
 local call = ARGV[2]
 if redis.call('HEXISTS', KEYS[2], 'v:' .. call) == 1 then return 0 end
+-- A claim goes with its call.
+if ARGV[3] == '1' and redis.call('HEXISTS', KEYS[2], 't:' .. call) == 0 then return 0 end
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 redis.call('HSET', KEYS[2], 'p:' .. call, string.format('%.0f', now))
-if ARGV[3] then redis.call('HSET', KEYS[2], 'd:' .. call, ARGV[3]) end
+if ARGV[4] then redis.call('HSET', KEYS[2], 'd:' .. call, ARGV[4]) end
 return 1
