@@ -18,7 +18,9 @@ pub use model::*;
 pub use replay::{
     All, Call, Child, Compensations, Either, EventWait, First, Handle, Timer, WorkflowContext, all, first, race,
 };
-pub use worker::{ActivityContext, RunningWorker, Worker, WorkerCounts, WorkerError, shutdown_signal};
+pub use worker::{
+    ActivityContext, Footprint, Gauge, RunningWorker, Worker, WorkerCounts, WorkerError, shutdown_signal,
+};
 
 /// The code in the guides is compiled by `cargo test --doc`.
 #[cfg(doctest)]

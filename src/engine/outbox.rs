@@ -42,6 +42,12 @@ impl Outbox {
         }))
     }
 
+    /// Items that wait for a message that is on its way.
+    pub(crate) fn waiting(&self) -> usize {
+        let destinations = self.0.destinations.lock().unwrap_or_else(PoisonError::into_inner);
+        destinations.values().map(Vec::len).sum()
+    }
+
     /// Sends an item and returns once the broker has stored it. Repeats until it has: receivers drop duplicates. In place of a task or a completion that
     /// is larger than the broker takes its caller gets a failure that says so: only that call fails.
     ///

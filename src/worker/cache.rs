@@ -69,6 +69,11 @@ impl Cache {
         drop(dropped);
     }
 
+    /// Bytes of the instances that are live and rest.
+    pub(super) fn bytes(&self) -> usize {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+
     /// How many instances are live.
     pub(super) fn len(&self) -> usize {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner).entries.len()

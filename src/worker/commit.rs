@@ -83,7 +83,8 @@ impl Activation<'_> {
         }
         fault_point("turn-mark-cleared");
         let status = commit.status;
-        if status.is_terminal() && are_made {
+        // Of an earlier turn some may be left.
+        if status.is_terminal() && state.record.marks.is_empty() {
             engine.forget_check(self.instance, &state.record).await?;
         }
         // A crash here: the messages come again and are found in the history.

@@ -71,6 +71,11 @@ impl InHand {
         Held { in_hand, key, turns }
     }
 
+    /// Items that are in hand.
+    pub(super) fn len(&self) -> usize {
+        self.lock().items.len()
+    }
+
     /// A marker has come.
     pub(super) fn note(&self, marker: MessageId) {
         let mut state = self.lock();

@@ -26,6 +26,12 @@ impl Mailboxes {
         }
     }
 
+    /// Instances that somebody works on, and items that wait for them.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let boxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (boxes.len(), boxes.values().map(VecDeque::len).sum())
+    }
+
     /// Takes what waits, at most so many. Nothing means that the caller's work is over and the next arrival begins anew.
     pub(super) fn take(&self, instance: &InstanceRef, most: usize) -> Vec<Arrival> {
         let mut boxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::cache::Cache;
+use super::gauge::Gauge;
 use super::held_lanes::HeldLanes;
 use super::lanes::Lanes;
 use super::registry::Registry;
@@ -141,6 +142,11 @@ impl RunningWorker {
     /// Workflows that it keeps live in memory.
     pub fn live_workflows(&self) -> usize {
         self.runtime.cache.len()
+    }
+
+    /// Tells what it keeps in memory.
+    pub fn gauge(&self) -> Gauge {
+        Gauge::of(&self.runtime)
     }
 
     /// Its ID.

@@ -163,6 +163,9 @@ impl Play<'_> {
 
     fn first_left(&self) -> Option<String> {
         let (store, broker) = (self.world.servers().store(), self.world.servers().broker());
+        if let Err(kept) = self.watcher.with_memory(|memory| memory.is_empty()) {
+            return Some(kept);
+        }
         if let Some((instance, record)) = self.active().first() {
             return Some(format!("{instance} is {} after the end", record.status));
         }

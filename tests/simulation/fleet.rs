@@ -34,6 +34,7 @@ pub(crate) struct Fleet<'a> {
 
 /// A worker's place in the fleet.
 struct Slot {
+    name: String,
     process: Process,
     worker: Option<RunningWorker>,
 }
@@ -118,12 +119,19 @@ impl<'a> Fleet<'a> {
     /// Takes the dead out.
     fn bury(&mut self) -> Vec<Place> {
         let dead = self.slots.extract_if(.., |_, slot| !slot.process.is_alive());
-        dead.map(|(place, _)| place).collect()
+        let dead: Vec<_> = dead.collect();
+        dead.iter().for_each(|(_, slot)| self.forget(slot));
+        dead.into_iter().map(|(place, _)| place).collect()
+    }
+
+    fn forget(&self, slot: &Slot) {
+        self.play.watcher.with_memory(|memory| memory.forget(&slot.name));
     }
 
     fn kill(&mut self, place: Place, back_at: u64) {
         if let Some(slot) = self.slots.remove(&place) {
             slot.process.kill();
+            self.forget(&slot);
             self.back.push((back_at, place));
         }
     }
@@ -154,6 +162,7 @@ impl<'a> Fleet<'a> {
                         let _ = tokio::time::timeout(Duration::from_secs(30), worker.stop()).await;
                         slot.process.kill();
                     }
+                    self.forget(&slot);
                     self.hire((app, replica), false).await;
                 }
             }
@@ -189,7 +198,8 @@ impl<'a> Fleet<'a> {
         let Play {
             world, journal, script, ..
         } = self.play;
-        let process = world.process(format!("{app}-{}", self.born));
+        let name = format!("{app}-{}", self.born);
+        let process = world.process(&name);
         let body = || {
             let (process, journal) = (process.clone(), journal.clone());
             move |ctx, work| {
@@ -207,7 +217,10 @@ impl<'a> Fleet<'a> {
         }
         // It may wait for servers that do not answer; the others go on meanwhile.
         let worker = worker.start().await.expect("nothing is wrong with the worker");
+        let gauge = worker.gauge();
+        self.play.watcher.with_memory(|memory| memory.add(name.clone(), gauge));
         Slot {
+            name,
             process,
             worker: Some(worker),
         }

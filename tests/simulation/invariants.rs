@@ -11,6 +11,7 @@ use leveret::testing::{Observed, World};
 use leveret::wire::{Bundle, CompletionItem, Item, Outcome, TaskItem, TaskRef};
 use leveret::{AppId, ExecutionId, InstanceRef, MessageId, Payload, RunId, Sequence};
 
+use crate::memory::Memory;
 use crate::plan::APPS;
 
 /// Watches a world. The first thing that is wrong stays.
@@ -38,6 +39,7 @@ struct State {
     starts: BTreeMap<ExecutionId, u64>,
     /// Which runs were active when an event was sent.
     sent_to: BTreeMap<MessageId, BTreeSet<Option<RunId>>>,
+    memory: Memory,
     turns: u64,
 }
 
@@ -59,6 +61,11 @@ impl Watcher {
                 state.wrong = Some(wrong);
             }
         });
+    }
+
+    /// What the workers keep in memory.
+    pub(crate) fn with_memory<T>(&self, look: impl FnOnce(&mut Memory) -> T) -> T {
+        look(&mut self.lock().memory)
     }
 
     /// What was wrong first.
@@ -112,6 +119,7 @@ pub(crate) fn at_once<T>(future: impl Future<Output = leveret::backend::Result<T
 
 impl State {
     fn look(&mut self, world: &World, observed: &Observed<'_>) -> Result<(), String> {
+        self.memory.is_bounded()?;
         match observed {
             Observed::Create { create, result } => {
                 if matches!(result, Created::Created) {

@@ -11,6 +11,7 @@ mod end;
 mod fleet;
 mod invariants;
 mod lost_tail;
+mod memory;
 mod model;
 mod plan;
 mod scenario;

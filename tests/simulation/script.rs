@@ -27,6 +27,10 @@ pub(crate) struct Script {
     pub(crate) cache: usize,
     /// The broker's delivery timeout, in milliseconds.
     pub(crate) delivery_timeout: u64,
+    /// Messages that a consumer gets at a time.
+    pub(crate) prefetch: u16,
+    /// Most items of a message.
+    pub(crate) bundle_items: usize,
 }
 
 /// Something that happens to one worker of an app, or to the broker.
@@ -118,6 +122,8 @@ impl Script {
             has_old_build,
             cache,
             delivery_timeout: 1_800_000,
+            prefetch: [2, 8, 256][(seed % 3) as usize],
+            bundle_items: [2, 128][(seed % 2) as usize],
         }
     }
 
@@ -147,6 +153,8 @@ impl Script {
             has_old_build: false,
             cache: 1 << 20,
             delivery_timeout: 4_000,
+            prefetch: 256,
+            bundle_items: 128,
         }
     }
 
@@ -179,6 +187,8 @@ impl Script {
             has_old_build: false,
             cache: 1 << 20,
             delivery_timeout: 1_800_000,
+            prefetch: 256,
+            bundle_items: 128,
         }
     }
 
@@ -190,8 +200,10 @@ impl Script {
             shutdown_grace: Duration::from_secs(2),
             retention: self.kept(),
             delivery_timeout: Duration::from_millis(self.delivery_timeout),
+            prefetch: self.prefetch,
             limits: Limits {
                 cache_bytes: self.cache,
+                bundle_items: self.bundle_items,
                 ..Limits::default()
             },
             ..Settings::default()

@@ -1,0 +1,43 @@
+//! What a worker keeps in memory.
+
+use std::sync::Arc;
+
+use super::runtime::Runtime;
+
+/// Tells what a worker keeps in memory, for as long as it is kept itself. See [`RunningWorker::gauge`](super::RunningWorker::gauge).
+#[derive(Clone)]
+pub struct Gauge(Arc<Runtime>);
+
+/// What a worker keeps in memory (I7: all of it is bounded, whatever the number of instances, the length of histories or the size of a backlog).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Bytes of workflows that are live and wait: at most `Limits::cache_bytes`.
+    pub cached_bytes: usize,
+    /// Instances whose turn is under way. With `waiting`, and with `in_hand` but for activities, bounded by what the broker hands out at a time: the
+    /// prefetch, for each lane and for starts and the unrouted, times the items of a bundle.
+    pub active: usize,
+    /// Items that wait for such a turn to end.
+    pub waiting: usize,
+    /// Items that have come out of a queue and are not done with; of activities those that run, and those that wait under a lease.
+    pub in_hand: usize,
+    /// Items that wait to be published. Bounded as `waiting` is, and by what one turn may decide.
+    pub outgoing: usize,
+}
+
+impl Gauge {
+    pub(super) fn of(runtime: &Arc<Runtime>) -> Self {
+        Self(runtime.clone())
+    }
+
+    /// What it is now.
+    pub fn read(&self) -> Footprint {
+        let (active, waiting) = self.0.mailboxes.size();
+        Footprint {
+            cached_bytes: self.0.cache.bytes(),
+            active,
+            waiting,
+            in_hand: self.0.in_hand.len(),
+            outgoing: self.0.engine.outbox.waiting(),
+        }
+    }
+}
