@@ -1,8 +1,8 @@
 //! Activations: an instance's turns, from the first item that waits for it to the last.
 //!
 //! A turn is: take what waits, run the code on it, commit, make the effects, clear the mark, and only then let go of the messages. At each gap a line
-//! says what a crash there costs. [`super::turn`] holds what happens between loading and
-//! committing, [`super::commit`] the rest.
+//! says what a crash there costs. [`super::turn`] holds what happens between loading and committing, [`super::commit`] the rest; [`super::not_running`] is
+//! about instances for which no code may run.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -12,15 +12,14 @@ use tokio::sync::SemaphorePermit;
 use tracing::{debug, warn};
 
 use super::delivery::Arrival;
-use super::homes::Successor;
 use super::runtime::Runtime;
 use super::state::Live;
 use super::turn::Opening;
-use crate::backend::{Mark, Record, Result, WorkerInfo};
+use crate::backend::{Mark, Result};
 use crate::fault::{Defect, fault_point, planted};
-use crate::model::{ExecutionId, InstanceRef, Lane, MessageId, StallReason, Status, Timestamp};
+use crate::model::{ExecutionId, InstanceRef, Lane, MessageId, StallReason, Status};
 use crate::replay::Stuck;
-use crate::wire::{Command, Item};
+use crate::wire::Item;
 
 /// How long an instance is left alone after its turn failed for reasons outside it.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
@@ -257,17 +256,6 @@ impl<'a> Activation<'a> {
         self.turn(state, None).await
     }
 
-    /// A command that waits for us and ends the run.
-    pub(super) fn awaited_end(&self, record: &Record, inbox: &[Item]) -> Option<(String, bool)> {
-        self.items.iter().chain(inbox).find_map(|item| match item {
-            Item::Command(command) if self.means_us(command, record) => match &command.command {
-                Command::Terminate { reason, recursive } => Some((reason.clone(), *recursive)),
-                _ => None,
-            },
-            _ => None,
-        })
-    }
-
     async fn pending(&mut self, state: &mut Live) -> Result<Step> {
         let is_started = self
             .items
@@ -299,134 +287,9 @@ impl<'a> Activation<'a> {
         self.turn(state, Some(Opening::First)).await
     }
 
-    /// An instance for which no code may run: `Suspended` or `Stalled`. Commands are heard, everything else waits in the inbox.
-    async fn held(&mut self, state: &mut Live) -> Result<Step> {
-        let is_stalled = state.record.status == Status::Stalled;
-        let mut wanted = self.items.iter().position(|item| match item {
-            Item::Command(command) => match command.command {
-                Command::Resume { .. } if !is_stalled => self.resumes(item, &state.record),
-                Command::Terminate { .. } | Command::Resume { .. } => self.means_us(command, &state.record),
-                Command::Suspend { .. } => false,
-            },
-            Item::Wake(_) => is_stalled,
-            _ => false,
-        });
-        // What is dropped or used up below has to be known by its time, for what was asked for before it and comes behind it.
-        let told = self
-            .items
-            .iter()
-            .take(wanted.map_or(usize::MAX, |position| position + 1));
-        let told_at = told.filter_map(|item| match item {
-            Item::Command(command) => match command.command {
-                Command::Suspend { .. } if !is_stalled => Some(command.issued_at),
-                Command::Resume { .. } if is_stalled && self.means_us(command, &state.record) => {
-                    Some(command.issued_at)
-                }
-                _ => None,
-            },
-            _ => None,
-        });
-        if let Some(told_at) = told_at.max().filter(|at| state.record.view.commanded_at < Some(*at)) {
-            return self.note_command(&state.record, told_at).await;
-        }
-        if !is_stalled {
-            // It is held already: what would hold it up to the resume is dropped. Kept, it would hold it once more after the resume.
-            let rest = self.items.split_off(wanted.unwrap_or(self.items.len()));
-            self.items.retain(
-                |item| !matches!(item, Item::Command(command) if matches!(command.command, Command::Suspend { .. })),
-            );
-            wanted = wanted.map(|_| self.items.len());
-            self.items.extend(rest);
-        }
-        let Some(position) = wanted else {
-            if !self.is_current {
-                return Ok(Step::Reload);
-            }
-            return self.all_to_inbox().await;
-        };
-        let item = self.items[position].clone();
-        if let Item::Command(command) = &item
-            && let Command::Terminate { reason, recursive } = &command.command
-        {
-            return self.terminate_held(state, reason.clone(), *recursive).await;
-        }
-        if is_stalled {
-            if !self.is_current {
-                return Ok(Step::Reload);
-            }
-            self.items.remove(position);
-            return self.unstall(state, matches!(item, Item::Command(_))).await;
-        }
-        // Resume: the next turn reads the inbox.
-        if let Some(refused) = self.prepare(state).await? {
-            return Ok(refused);
-        }
-        self.items.remove(position);
-        self.items.push_front(item);
-        self.turn(state, Some(Opening::Resume)).await
-    }
-
-    /// Notes when the last suspend or resume was asked for, where that changes nothing else.
-    async fn note_command(&self, record: &Record, at: Timestamp) -> Result<Step> {
-        if self.is_current {
-            let mut view = record.view.clone();
-            view.commanded_at = Some(at);
-            self.commit_empty(self.empty_commit(record, record.status, record.lane, view))
-                .await?;
-        }
-        Ok(Step::Reload)
-    }
-
-    /// True for a resume that is meant for this run, and behind which no later suspend or resume has come already.
-    pub(super) fn resumes(&self, item: &Item, record: &Record) -> bool {
-        matches!(item, Item::Command(command) if matches!(command.command, Command::Resume { .. })
-            && self.means_us(command, record)
-            && record.view.commanded_at <= Some(command.issued_at))
-    }
-
-    pub(super) fn means_us(&self, command: &crate::wire::CommandItem, record: &Record) -> bool {
-        let parent = record.origin.parent.as_ref().map(|parent| &parent.task);
-        command.run.is_none_or(|run| run == record.run)
-            && command.parent.as_ref().is_none_or(|wanted| parent == Some(wanted))
-    }
-
-    /// Tries a stalled instance with the code that is here.
-    async fn unstall(&mut self, state: &mut Live, is_asked_for: bool) -> Result<Step> {
-        let stall = state.record.view.stall.clone();
-        let tried =
-            stall.filter(|stall| stall.has_tried(&self.runtime.build) && stall.reason != StallReason::NotRegistered);
-        if let Some(stall) = tried
-            && (!is_asked_for || stall.reason.is_of_the_code())
-        {
-            // This code has been tried. If a worker of another build is up, it is that one's turn.
-            let workflow = state.record.origin.workflow.clone();
-            let fits = |worker: &WorkerInfo| !stall.has_tried(&worker.build);
-            if let Successor::Holds(lane) = self.successor(&workflow, fits).await? {
-                return self.hand_over(state, lane).await;
-            }
-            if stall.reason == StallReason::Crashed {
-                // It would take this worker down as it did others. A resume is a person's word that it will not.
-                return Ok(Step::Again);
-            }
-        }
-        if let Some(refused) = self.prepare(state).await? {
-            return Ok(refused);
-        }
-        if state.renewal.is_some() {
-            return self.renew(state).await;
-        }
-        // One that stalled before its first turn still has its input.
-        let opening = if state.record.input.is_some() {
-            Opening::First
-        } else {
-            Opening::Unstall
-        };
-        self.turn(state, Some(opening)).await
-    }
-
     /// Gets the code ready for a turn: finds it, counts a crash if the last worker died of it, replays the history. `Some` if it cannot run: what
     /// then is to be done is done.
-    async fn prepare(&mut self, state: &mut Live) -> Result<Option<Step>> {
+    pub(super) async fn prepare(&mut self, state: &mut Live) -> Result<Option<Step>> {
         if state.execution.is_some() {
             return Ok(None);
         }

@@ -26,6 +26,7 @@ mod inbox;
 mod lanes;
 mod mailbox;
 mod membership;
+mod not_running;
 mod reading;
 mod registry;
 mod run;

@@ -3,9 +3,11 @@
 use tracing::warn;
 
 use super::activation::{Activation, Step};
+use super::homes::Successor;
 use super::state::Live;
-use crate::backend::{Commit, Committed, Record, Result, Stall, View};
-use crate::model::{CommitId, Lane, Status};
+use super::turn::Opening;
+use crate::backend::{Commit, Committed, Record, Result, Stall, View, WorkerInfo};
+use crate::model::{CommitId, Lane, StallReason, Status};
 use crate::replay::Stuck;
 use crate::replay::history::Turn;
 
@@ -54,6 +56,40 @@ impl Activation<'_> {
             }
         }
         Ok(Step::Reload)
+    }
+
+    /// Tries a stalled instance with the code that is here.
+    pub(super) async fn unstall(&mut self, state: &mut Live, is_asked_for: bool) -> Result<Step> {
+        let stall = state.record.view.stall.clone();
+        let tried =
+            stall.filter(|stall| stall.has_tried(&self.runtime.build) && stall.reason != StallReason::NotRegistered);
+        if let Some(stall) = tried
+            && (!is_asked_for || stall.reason.is_of_the_code())
+        {
+            // This code has been tried. If a worker of another build is up, it is that one's turn.
+            let workflow = state.record.origin.workflow.clone();
+            let fits = |worker: &WorkerInfo| !stall.has_tried(&worker.build);
+            if let Successor::Holds(lane) = self.successor(&workflow, fits).await? {
+                return self.hand_over(state, lane).await;
+            }
+            if stall.reason == StallReason::Crashed {
+                // It would take this worker down as it did others. A resume is a person's word that it will not.
+                return Ok(Step::Again);
+            }
+        }
+        if let Some(refused) = self.prepare(state).await? {
+            return Ok(refused);
+        }
+        if state.renewal.is_some() {
+            return self.renew(state).await;
+        }
+        // One that stalled before its first turn still has its input.
+        let opening = if state.record.input.is_some() {
+            Opening::First
+        } else {
+            Opening::Unstall
+        };
+        self.turn(state, Some(opening)).await
     }
 
     pub(super) fn empty_commit(&self, record: &Record, status: Status, lane: Option<Lane>, view: View) -> Commit {

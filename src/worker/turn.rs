@@ -291,26 +291,4 @@ impl Activation<'_> {
         ));
         self.turn(state, Some(Opening::Renewed(renewal))).await
     }
-
-    /// Ends an instance whose code does not run, by its history alone.
-    pub(super) async fn terminate_held(&mut self, state: &mut Live, reason: String, recursive: bool) -> Result<Step> {
-        if !self.is_current || (state.turns.is_empty() && state.record.version > 0) {
-            return Ok(Step::Reload);
-        }
-        let events = state.open_calls().terminate(reason, recursive);
-        let applied = self
-            .runtime
-            .engine
-            .commit_plain(
-                self.instance,
-                &state.record,
-                self.runtime.now().max(state.record.updated_at),
-                events,
-            )
-            .await?;
-        if applied {
-            self.runtime.counters.turns.add();
-        }
-        Ok(Step::Reload)
-    }
 }
