@@ -345,7 +345,7 @@ mod servers {
             an_instance_whose_state_is_gone_is_missed_by_nobody,
             an_instance_whose_history_is_gone_stalls_and_can_be_ended,
             a_marked_turn_that_is_gone_is_not_taken_for_done,
-                a_tree_whose_children_cannot_all_be_named_is_not_given_up;
+            a_tree_whose_children_cannot_all_be_named_is_not_given_up;
         users:
             a_result_counts_from_its_apps_own_user_alone;
     }
