@@ -20,7 +20,7 @@ const POLL: Duration = Duration::from_millis(100);
 /// By how much two workers' ideas of the store's time may differ.
 const SKEW: Duration = Duration::from_millis(250);
 /// How often a queue with too many consumers is looked at: one of them may just be going.
-const LOOKS: usize = 10;
+const LOOKS: usize = 50;
 
 /// What is known of a queue.
 pub(super) enum Passage {

@@ -117,6 +117,7 @@ pub(crate) async fn an_answer_of_a_child_whose_message_is_deleted_is_told_again(
     let _payments = up(stage.worker("payments").workflow(CHILD, counted(&runs))).await;
     let lane = stage.record("orders", "one").await.unwrap().lane.unwrap();
     take_completion(&stage, &Queue::Events(app("orders"), lane)).await;
+    stage.settled("payments", "kid").await;
     let _second = orders().await;
     stage.mends(&[Trouble::LostAnswer]).await;
     assert_eq!(done(&run).await, 7);

@@ -104,9 +104,9 @@ pub(crate) async fn a_repair_that_fails_for_good_keeps_no_audit_from_the_others(
         .await;
     let report = stage.repair().await;
     let of = |trouble| report.findings.iter().find(|finding| finding.trouble == trouble);
-    let answer = of(Trouble::LostAnswer).expect("the answer that cannot be told");
+    let answer = of(Trouble::LostAnswer).unwrap_or_else(|| panic!("the answer that cannot be told: {report:?}"));
     assert!(matches!(answer.repair, Repair::Impossible(_)), "{answer:?}");
-    let task = of(Trouble::LostTask).expect("the task of the other call");
+    let task = of(Trouble::LostTask).unwrap_or_else(|| panic!("the task of the other call: {report:?}"));
     assert_eq!(task.repair, Repair::Done);
     assert!(!report.is_clean());
 }
