@@ -7,7 +7,7 @@ use std::time::Duration;
 use deadpool_redis::redis;
 use lapin::options::QueuePurgeOptions;
 use leveret::backend::Queue;
-use leveret::{Activity, ActivityContext, AppId, Run, Workflow, WorkflowContext};
+use leveret::{Activity, ActivityContext, AppId, Event, Run, Workflow, WorkflowContext};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::place::{Place, code, lines, text, url};
@@ -140,9 +140,15 @@ async fn keys_without_an_instance_are_found_and_removed_and_those_of_others_stay
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_of_a_later_release_is_told_of_and_keeps_nobody_from_the_others() {
     let place = Place::new().await;
-    let orders = place.worker("orders").workflow(MAIN, call_work).start().await.unwrap();
+    const WAIT: Workflow<u64, u64> = Workflow::new("orders", "wait");
+    let waiting = async |ctx: WorkflowContext, n: u64| {
+        ctx.event(Event::<()>::new("never")).await?;
+        Ok::<u64, leveret::Failure>(n)
+    };
+    let orders = place.worker("orders").workflow(MAIN, call_work).workflow(WAIT, waiting);
+    let orders = orders.start().await.unwrap();
     let _lost = purged(&place).await;
-    let newer = place.client.start(MAIN, 8).id("newer").await.unwrap();
+    let newer = place.client.start(WAIT, 8).id("newer").await.unwrap();
     until("its first turn", async || newer.get().await.unwrap().turns > 0).await;
     let client = redis::Client::open(url("LEVERET_TEST_REDIS_URL")).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
