@@ -51,6 +51,10 @@ pub trait Store: Send + Sync {
     /// [`Loaded::TURNS`] turns: page on with [`Store::turns`].
     async fn load(&self, instance: &InstanceRef, after: u64, inbox: usize) -> Result<Option<Loaded>>;
 
+    /// Up to `most` items of the inbox, from this place on (0 is the first), so that a large one can be looked at bit by bit. What is taken out of it
+    /// meanwhile moves the rest: an item may be passed over.
+    async fn inbox(&self, instance: &InstanceRef, from: usize, most: usize) -> Result<Vec<Bytes>>;
+
     /// Up to `count` turns after version `after` of the execution; empty if the instance is now in another execution.
     async fn turns(
         &self,

@@ -7,8 +7,8 @@ use futures_util::future::BoxFuture;
 
 use super::wait::settled;
 use super::{Client, Error, Instance};
-use crate::backend::{DueEntry, Record, When};
-use crate::engine::{CheckEntry, Commanded, FIRST_CHECK, check_key, encode};
+use crate::backend::{Record, When};
+use crate::engine::{Commanded, FIRST_CHECK, check_of};
 use crate::model::{InstanceRef, Status};
 use crate::wire::{Command, CommandItem};
 
@@ -192,19 +192,11 @@ async fn forewarn_parent(client: &Client, instance: &InstanceRef) -> Result<(), 
     if record.status.is_terminal() || record.lane.is_some() || parent.app == instance.app {
         return Ok(());
     }
-    let Some(origin) = client.record(&parent).await?.map(|record| record.origin) else {
+    let Some(record) = client.record(&parent).await? else {
         return Ok(());
     };
     let now = client.ask("time", || client.store().now()).await?;
-    let check = DueEntry {
-        key: check_key(&parent, &origin.request),
-        due: now + FIRST_CHECK,
-        payload: encode(&CheckEntry {
-            instance: parent.clone(),
-            request: origin.request.clone(),
-            parent: origin.parent.map(|link| link.task),
-        }),
-    };
+    let check = check_of(&parent, &record, now + FIRST_CHECK);
     client
         .ask("schedule", || {
             client

@@ -168,6 +168,12 @@ pub enum Error {
         /// What could not be read.
         problem: String,
     },
+    /// No dead letter has this ID, or begins with it; nothing was done to the others either.
+    #[error("no dead letter that was asked for has an ID that begins with {id:?}: list them again; nothing was done")]
+    NoSuchLetter {
+        /// The ID.
+        id: String,
+    },
     /// The servers did not answer. Whether the operation took effect is unknown.
     #[error("no answer within {waited:?}: {reason}")]
     Unavailable {
@@ -205,7 +211,8 @@ impl Error {
             | Error::AppInUse { .. }
             | Error::RunGone { .. }
             | Error::InstanceOver { .. }
-            | Error::UnreadableHistory { .. } => Retryable::Permanent,
+            | Error::UnreadableHistory { .. }
+            | Error::NoSuchLetter { .. } => Retryable::Permanent,
         }
     }
 }

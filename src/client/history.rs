@@ -75,11 +75,8 @@ impl ChildCall {
 
     /// The child's record, if it is this call's child: the ID may have been taken by another instance.
     pub(super) async fn record(&self, client: &Client) -> Result<Option<Record>, Error> {
-        let is_ours = |record: &Record| {
-            let parent = record.origin.parent.as_ref();
-            parent.is_some_and(|parent| parent.task == self.task)
-        };
-        Ok(client.record(&self.child).await?.filter(is_ours))
+        let record = client.record(&self.child).await?;
+        Ok(record.filter(|record| record.is_child_of(&self.task)))
     }
 }
 

@@ -58,7 +58,8 @@ pub(super) struct Sighting {
 impl Sighting {
     pub(super) async fn of(client: &Client, app: &AppId) -> Result<Self, Error> {
         let registered = client.ask("app", || client.store().app(app)).await?;
-        let workers = client.ask("workers", || client.store().workers(app)).await?;
+        let mut workers = client.ask("workers", || client.store().workers(app)).await?;
+        workers.retain(|worker| !worker.is_draining);
         Ok(Self {
             app: app.clone(),
             registered,

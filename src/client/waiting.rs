@@ -293,10 +293,7 @@ impl Look<'_> {
     async fn status_of(&self, child: &InstanceRef, sequence: Sequence) -> Result<Option<Status>, Error> {
         let task = self.task(sequence);
         let record = self.client.record(child).await?;
-        let ours = record.filter(|record| {
-            let parent = record.origin.parent.as_ref();
-            parent.is_some_and(|parent| parent.task == task)
-        });
+        let ours = record.filter(|record| record.is_child_of(&task));
         Ok(ours.map(|record| record.status))
     }
 }
@@ -408,7 +405,8 @@ impl WaitingOn {
         )?;
         match (claimed_at, leased_until) {
             (Some(claimed_at), _) => write!(f, "began {claimed_at}; {target}")?,
-            (None, Some(until)) => write!(f, "running, lease until {until}; {target}")?,
+            // A worker has it, or is to take it when the lease is over.
+            (None, Some(until)) => write!(f, "lease until {until}; {target}")?,
             (None, None) => write!(f, "{target}")?,
         }
         if let Some(at) = reported_at {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{DueKey, DueKind, Queue};
+use crate::backend::{DueEntry, DueKey, DueKind, Queue, Record};
 use crate::model::{ExecutionId, InstanceRef, MessageId, Sequence, Timestamp};
 use crate::wire::{Item, TaskItem, TaskRef};
 
@@ -16,6 +16,30 @@ pub(crate) struct CheckEntry {
     /// The parent's call, if it is a child.
     #[serde(default)]
     pub(crate) parent: Option<TaskRef>,
+}
+
+/// The entry that has the instance looked at, as it was asked for by this request.
+pub(crate) fn check_entry(
+    instance: &InstanceRef,
+    request: &MessageId,
+    parent: Option<&TaskRef>,
+    due: Timestamp,
+) -> DueEntry {
+    DueEntry {
+        key: check_key(instance, request),
+        due,
+        payload: encode(&CheckEntry {
+            instance: instance.clone(),
+            request: request.clone(),
+            parent: parent.cloned(),
+        }),
+    }
+}
+
+/// The same of an instance that is there.
+pub(crate) fn check_of(instance: &InstanceRef, record: &Record, due: Timestamp) -> DueEntry {
+    let parent = record.origin.parent.as_ref().map(|parent| &parent.task);
+    check_entry(instance, &record.origin.request, parent, due)
 }
 
 pub(crate) fn check_key(instance: &InstanceRef, request: &MessageId) -> DueKey {

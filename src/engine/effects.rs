@@ -179,7 +179,7 @@ fn cancelled_timer(event: &HistoryEvent) -> Option<Sequence> {
 }
 
 /// A child's outcome, to its parent's lane; nothing if nobody waits for it.
-pub(super) fn answer(child: &InstanceRef, parent: Option<&ParentLink>, outcome: Outcome) -> Option<Effect> {
+pub(crate) fn answer(child: &InstanceRef, parent: Option<&ParentLink>, outcome: Outcome) -> Option<Effect> {
     let parent = parent.filter(|parent| !parent.detached)?;
     let queue = Queue::Events(parent.task.instance.app.clone(), parent.lane);
     let item = CompletionItem {

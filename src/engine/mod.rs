@@ -16,10 +16,10 @@ mod start;
 
 pub(crate) use command::Commanded;
 pub(crate) use due::{
-    CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, check_key, decode, encode, lease_key, parked_key,
+    CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, check_key, check_of, decode, encode, lease_key, parked_key,
     retention_key, timer_key,
 };
-pub(crate) use effects::{Effect, claim_terms, effects_of, started};
+pub(crate) use effects::{Effect, answer, claim_terms, effects_of, started};
 pub(crate) use ending::{EarlyEnd, ended_by};
 pub(crate) use open::{Open, What};
 pub(crate) use outbox::Outbox;

@@ -1,6 +1,6 @@
 //! What an execution's history leaves open, read off its events alone; and whether anybody still waits for an item.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::Engine;
 use super::effects::{Effect, answer, effects_of};
@@ -17,6 +17,8 @@ const PAGE: usize = 100;
 pub(crate) struct Outline {
     /// Calls and timers that are scheduled and not over.
     pub(crate) open: BTreeMap<Sequence, Open>,
+    /// The highest number of a call or timer that it has.
+    last: Option<Sequence>,
     /// The last event is continue-as-new: the next execution has not begun.
     pub(crate) is_renewed: bool,
 }
@@ -42,6 +44,12 @@ pub(crate) enum What {
 }
 
 impl Outline {
+    /// True if the call or timer of this number was scheduled and is over. (One that the history has never had is neither: the store may have lost its
+    /// last turns.)
+    pub(crate) fn is_over(&self, sequence: Sequence) -> bool {
+        Some(sequence) <= self.last && !self.open.contains_key(&sequence)
+    }
+
     fn apply(&mut self, turn: &Turn) {
         for event in &turn.events {
             self.is_renewed = matches!(event, HistoryEvent::ContinuedAsNew { .. });
@@ -87,6 +95,7 @@ impl Outline {
                 }
                 _ => continue,
             };
+            self.last = self.last.max(Some(sequence));
             let (turn, at) = (turn.version, turn.at);
             self.open.insert(sequence, Open { turn, at, what, due });
         }
@@ -115,30 +124,45 @@ impl Engine {
         Ok(Some(outline))
     }
 
-    /// The effects of one turn that are about the call or timer of this number.
-    pub(crate) async fn effects_about(
+    /// The effects of one turn that are about a call or a timer, by its number.
+    pub(crate) async fn effects_by_call(
         &self,
         instance: &InstanceRef,
         record: &Record,
         turn: u64,
-        sequence: Sequence,
-    ) -> Result<Vec<Effect>> {
+    ) -> Result<HashMap<Sequence, Vec<Effect>>> {
         let page = self
             .retrying("turns", || self.store().turns(instance, record.execution, turn - 1, 1))
             .await?;
         let Some(bytes) = page.first() else {
-            return Ok(Vec::new());
+            return Ok(HashMap::new());
         };
         let turn = Turn::decode(bytes).map_err(Error::permanent)?;
         let parent = record.origin.parent.as_ref();
-        let own = super::timer_key(record.execution, sequence);
-        let mut effects = effects_of(instance, record.execution, record.lane, parent, &turn);
-        effects.retain(|effect| match effect {
-            Effect::Send(_, item) => matches!(&**item, Item::Task(task) if task.caller.sequence == sequence),
-            Effect::Child(child) => child.parent.as_ref().is_some_and(|link| link.task.sequence == sequence),
-            Effect::Schedule(entry) => entry.key == own,
-            _ => false,
+        let timers = turn.events.iter().filter_map(|event| match event {
+            HistoryEvent::TaskScheduled { sequence, .. }
+            | HistoryEvent::ChildScheduled { sequence, .. }
+            | HistoryEvent::TimerCreated { sequence, .. } => {
+                Some((super::timer_key(record.execution, *sequence), *sequence))
+            }
+            _ => None,
         });
+        let timers: HashMap<_, _> = timers.collect();
+        let mut effects: HashMap<Sequence, Vec<Effect>> = HashMap::new();
+        for effect in effects_of(instance, record.execution, record.lane, parent, &turn) {
+            let sequence = match &effect {
+                Effect::Send(_, item) => match &**item {
+                    Item::Task(task) => Some(task.caller.sequence),
+                    _ => None,
+                },
+                Effect::Child(child) => child.parent.as_ref().map(|link| link.task.sequence),
+                Effect::Schedule(entry) => timers.get(&entry.key).copied(),
+                _ => None,
+            };
+            if let Some(sequence) = sequence {
+                effects.entry(sequence).or_default().push(effect);
+            }
+        }
         Ok(effects)
     }
 
@@ -190,7 +214,7 @@ impl Engine {
         }
         let Some(sequence) = sequence else { return Ok(None) };
         let outline = self.outline(instance, &record).await?;
-        let is_over = outline.is_some_and(|outline| !outline.open.contains_key(&sequence));
+        let is_over = outline.is_some_and(|outline| outline.is_over(sequence));
         Ok(is_over.then(|| format!("call {sequence} of {instance} is over: its result is in the history")))
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::due::{self, CheckEntry};
-use super::{Engine, check_key};
-use crate::backend::{ConflictPolicy, Create, Created, DueEntry, Mark, Origin, Result, When};
+use super::Engine;
+use super::due::check_entry;
+use crate::backend::{ConflictPolicy, Create, Created, Mark, Origin, Result, When};
 use crate::fault::fault_point;
 use crate::model::{ExecutionId, InstanceRef, MessageId, Payload, RunId, Timestamp};
 use crate::wire::{ParentLink, TaskRef};
@@ -97,16 +97,8 @@ impl Engine {
             Some(at) if at > now => at,
             _ => now + FIRST_CHECK,
         };
-        let entry = CheckEntry {
-            instance: new.instance.clone(),
-            request: new.request.clone(),
-            parent: new.parent.as_ref().map(|link| link.task.clone()),
-        };
-        let check = DueEntry {
-            key: check_key(&new.instance, &new.request),
-            due,
-            payload: due::encode(&entry),
-        };
+        let parent = new.parent.as_ref().map(|link| &link.task);
+        let check = check_entry(&new.instance, &new.request, parent, due);
         self.retrying("schedule", || {
             self.store()
                 .schedule(&new.instance.app, std::slice::from_ref(&check), When::Sooner)

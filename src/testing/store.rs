@@ -122,6 +122,10 @@ impl Store for SimulatedStore {
             .await
     }
 
+    async fn inbox(&self, instance: &InstanceRef, from: usize, most: usize) -> Result<Vec<Bytes>> {
+        self.request("inbox", self.store().inbox(instance, from, most)).await
+    }
+
     async fn past_outcome(&self, instance: &InstanceRef, run: RunId) -> Result<Option<Outcome>> {
         self.request("past_outcome", self.store().past_outcome(instance, run))
             .await

@@ -69,6 +69,7 @@ async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
                     warn!(%instance, %error, "a turn could not be finished; its messages are handed back");
                     runtime.pause(PAUSE_AFTER_ERROR).await;
                 }
+                batch.iter().for_each(|arrival| arrival.held.comes_again(runtime.now()));
                 drop(batch);
                 if runtime.mailboxes.take(&instance, usize::MAX).is_empty() {
                     // From here on the mailbox may be somebody else's.

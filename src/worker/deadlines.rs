@@ -80,7 +80,7 @@ impl Activation<'_> {
             return Ok(None);
         }
         let record = record?;
-        let ours = record.filter(|record| record.origin.parent.as_ref().is_some_and(|parent| parent.task == task));
+        let ours = record.filter(|record| record.is_child_of(&task));
         let Some(record) = ours else {
             self.look_again(draft.execution_id, sequence, draft.now + SOON, item)
                 .await?;

@@ -78,7 +78,7 @@ pub(super) struct Arrival {
     pub(super) item: Item,
     pub(super) ticket: Ticket,
     /// Tells that it is here for as long as it is.
-    pub(super) _held: Held,
+    pub(super) held: Held,
     /// Its message was delivered before: whoever had it may have died of it.
     pub(super) is_redelivered: bool,
     /// The lane that it came by.

@@ -1,5 +1,8 @@
 //! What a worker has in hand: items that have come out of a queue and are neither done with nor handed back. It tells of those that it has had for a
 //! while with each sign of life, so that an auditor can tell what is lost from what is under way.
+//!
+//! An item that is handed back or published again may come and go many times between two signs of life, and each time behind an auditor's marker. So it
+//! counts as in hand for a while after it was let go.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,8 +28,13 @@ struct State {
 /// What stands for an item's [`identity`](Item::identity), which is derived from it only when it is told.
 type Key = (&'static str, ExecutionId, Sequence);
 
+/// An item that was let go, and will come again, is told of for so many signs of life more.
+const TOLD_AFTER: u32 = 3;
+
 struct Since {
     at: Timestamp,
+    /// When it was let go to come again, since it was last taken.
+    let_go: Option<Timestamp>,
     /// How many copies of the item there are.
     copies: usize,
     /// Copies take turns by it.
@@ -61,10 +69,12 @@ impl InHand {
             let mut state = self.lock();
             let since = state.items.entry(key).or_insert_with(|| Since {
                 at: now,
+                let_go: None,
                 copies: 0,
                 turns: Arc::new(Semaphore::new(1)),
             });
             since.copies += 1;
+            since.let_go = None;
             since.turns.clone()
         });
         let in_hand = self.clone();
@@ -85,7 +95,11 @@ impl InHand {
 
     /// What has been in hand for so long.
     pub(super) fn report(&self, now: Timestamp, least: Duration) -> Holding {
-        let state = self.lock();
+        let mut state = self.lock();
+        // What was let go, and has not come again.
+        state
+            .items
+            .retain(|_, since| since.copies > 0 || since.let_go.is_some_and(|at| now.since(at) <= least * TOLD_AFTER));
         let mut holding = Holding {
             for_millis: least.as_millis() as u64,
             markers: state.markers.iter().cloned().collect(),
@@ -117,6 +131,14 @@ impl Held {
     pub(super) fn turns(&self) -> Option<&Semaphore> {
         self.turns.as_deref()
     }
+
+    /// The item is handed back or sent on, and comes again.
+    pub(super) fn comes_again(&self, now: Timestamp) {
+        let Some(key) = &self.key else { return };
+        if let Some(since) = self.in_hand.lock().items.get_mut(key) {
+            since.let_go = Some(now);
+        }
+    }
 }
 
 impl Drop for Held {
@@ -125,7 +147,7 @@ impl Drop for Held {
         let mut state = self.in_hand.lock();
         let is_last = state.items.get_mut(key).is_none_or(|since| {
             since.copies -= 1;
-            since.copies == 0
+            since.copies == 0 && since.let_go.is_none()
         });
         if is_last {
             state.items.remove(key);
@@ -165,6 +187,24 @@ mod tests {
         assert_eq!(told(140), [timer(2).identity().unwrap()]);
         drop(young);
         assert!(in_hand.lock().items.is_empty());
+    }
+
+    #[test]
+    fn what_comes_and_goes_is_told_of_as_if_it_had_stayed() {
+        let in_hand = Arc::new(InHand::default());
+        let at = Timestamp::from_millis;
+        let told = |now| in_hand.report(at(now), Duration::from_millis(50)).items.len();
+        for round in 0..10 {
+            let held = in_hand.take(&timer(1), at(round * 10));
+            held.comes_again(at(round * 10 + 5));
+        }
+        assert_eq!(told(100), 1);
+        assert_eq!(told(200), 1, "it may be on its way back to us");
+        assert_eq!(told(300), 0, "somebody else has it");
+        assert!(in_hand.lock().items.is_empty());
+        in_hand.take(&timer(1), at(0)).comes_again(at(5));
+        drop(in_hand.take(&timer(1), at(10)));
+        assert_eq!(told(100), 0, "it came again, and is done");
     }
 
     #[test]

@@ -119,7 +119,7 @@ async fn handle(
                     runtime,
                     &instance,
                     Arrival {
-                        _held: runtime.in_hand.take(&item, runtime.now()),
+                        held: runtime.in_hand.take(&item, runtime.now()),
                         item,
                         ticket,
                         is_redelivered,

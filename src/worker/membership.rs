@@ -6,19 +6,32 @@ use tracing::{debug, info, warn};
 
 use super::lanes::Lanes;
 use super::runtime::Runtime;
-use crate::backend::{DueEntry, IndexFilter, When, WorkerInfo};
-use crate::engine::{CheckEntry, check_key, encode};
+use crate::backend::{IndexFilter, When, WorkerInfo};
+use crate::engine::check_of;
 use crate::model::{Status, Timestamp};
 
-/// Beats until the worker drains, and balances lanes when workers come and go.
+/// Beats until the worker has nothing in hand any more, and balances lanes when workers come and go. While it drains it only beats: what it still has in
+/// hand is known by that alone.
 pub(super) async fn run(runtime: Arc<Runtime>, lanes: Lanes, started_at: Timestamp) {
     let mut known = Vec::new();
     loop {
+        if runtime.engine.stop.is_cancelled() {
+            return;
+        }
         if let Err(error) = beat(&runtime, started_at).await {
             debug!(%error, "no sign of life was given");
         }
+        if runtime.draining.is_cancelled() {
+            tokio::select! {
+                biased;
+                () = runtime.engine.stop.cancelled() => return,
+                () = runtime.engine.backend.clock().sleep(runtime.settings.heartbeat) => continue,
+            }
+        }
         match runtime.engine.store().workers(&runtime.app).await {
-            Ok(workers) => {
+            Ok(mut workers) => {
+                // Those that stop have no share in the lanes.
+                workers.retain(|worker| !worker.is_draining);
                 let ids: Vec<_> = workers.iter().map(|worker| worker.id).collect();
                 if ids != known {
                     info!(workers = ids.len(), "workers of app {} changed", runtime.app);
@@ -36,7 +49,8 @@ pub(super) async fn run(runtime: Arc<Runtime>, lanes: Lanes, started_at: Timesta
             Err(error) => debug!(%error, "the app's workers are not known"),
         }
         if !runtime.pause(runtime.settings.heartbeat).await {
-            return;
+            // Others are told at once that nothing is to be passed on to it.
+            continue;
         }
         if let Err(error) = runtime.measure_clock().await {
             debug!(%error, "the store's time is not known");
@@ -46,15 +60,26 @@ pub(super) async fn run(runtime: Arc<Runtime>, lanes: Lanes, started_at: Timesta
 
 /// One sign of life.
 pub(super) async fn beat(runtime: &Runtime, started_at: Timestamp) -> crate::backend::Result<()> {
+    let is_draining = runtime.draining.is_cancelled();
+    // Nothing may be passed on to a worker that stops.
+    let (workflows, activities, lanes) = match is_draining {
+        true => Default::default(),
+        false => (
+            runtime.registry.workflow_names(),
+            runtime.registry.activity_names(),
+            runtime.lanes.all(),
+        ),
+    };
     let info = WorkerInfo {
         id: runtime.id,
         app: runtime.app.clone(),
         build: runtime.build.clone(),
-        workflows: runtime.registry.workflow_names(),
-        activities: runtime.registry.activity_names(),
-        lanes: runtime.lanes.all(),
+        workflows,
+        activities,
+        lanes,
         started_at,
         beat_at: runtime.now(),
+        is_draining,
         host: std::env::var("HOSTNAME").unwrap_or_default(),
         holds: Some(runtime.in_hand.report(runtime.now(), runtime.settings.heartbeat)),
     };
@@ -86,20 +111,7 @@ pub(super) async fn wake_stalled(runtime: Arc<Runtime>) {
             .instances
             .iter()
             .filter(|(_, record)| record.status == Status::Stalled)
-            .map(|(instance, record)| {
-                let request = &record.origin.request;
-                let parent = record.origin.parent.as_ref().map(|parent| parent.task.clone());
-                let payload = encode(&CheckEntry {
-                    instance: instance.clone(),
-                    request: request.clone(),
-                    parent,
-                });
-                DueEntry {
-                    key: check_key(instance, request),
-                    due: runtime.now(),
-                    payload,
-                }
-            })
+            .map(|(instance, record)| check_of(instance, record, runtime.now()))
             .collect();
         if !checks.is_empty()
             && engine

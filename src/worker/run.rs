@@ -88,6 +88,7 @@ impl Run {
             Err(error) => {
                 debug!(%error, "a task is handed back");
                 self.pause_after(&error).await;
+                self.held.comes_again(self.runtime.now());
                 return hold.hand_back().await;
             }
         }
@@ -106,6 +107,7 @@ impl Run {
                     false => Ok(()),
                 };
                 self.pause_after(&error).await;
+                self.held.comes_again(self.runtime.now());
                 hold.hand_back().await;
                 if !self.runtime.draining.is_cancelled() {
                     warn!(activity = %self.task.name, caller = %self.task.caller.instance, %error, ?ended, "a task could not be seen through; it is handed back");
@@ -373,6 +375,7 @@ impl Run {
                 misses: self.task.misses + 1,
                 ..self.task.clone()
             };
+            self.held.comes_again(runtime.now());
             return engine
                 .outbox
                 .send(Queue::Activities(runtime.app.clone()), Item::Task(task))

@@ -25,6 +25,8 @@ use crate::probes::Joined;
 pub struct RunningWorker {
     runtime: Arc<Runtime>,
     has_started: Arc<AtomicBool>,
+    /// Its signs of life, which go on until everything else has ended.
+    signs: TaskTracker,
     /// What it says at the health port.
     probes: Option<Joined>,
 }
@@ -71,6 +73,7 @@ impl RunningWorker {
         let mut running = Self {
             runtime: runtime.clone(),
             has_started: Arc::default(),
+            signs: TaskTracker::new(),
             probes: None,
         };
         if let Some(address) = runtime.settings.http {
@@ -108,9 +111,7 @@ impl RunningWorker {
             .retrying("beat", || membership::beat(runtime, started_at))
             .await?;
         let lanes = Lanes::start(runtime, lanes);
-        runtime
-            .tracker
-            .spawn(membership::run(runtime.clone(), lanes, started_at));
+        self.signs.spawn(membership::run(runtime.clone(), lanes, started_at));
         runtime.tracker.spawn(membership::wake_stalled(runtime.clone()));
         runtime.tracker.spawn(starts::run(runtime.clone()));
         runtime.tracker.spawn(activities::run(runtime.clone()));
@@ -180,6 +181,12 @@ impl RunningWorker {
             () = runtime.tracker.wait() => {}
             () = clock.sleep(LAST) => warn!("some tasks did not end"),
         }
+        self.signs.close();
+        tokio::select! {
+            biased;
+            () = self.signs.wait() => {}
+            () = clock.sleep(LAST) => warn!("its last sign of life did not end"),
+        }
         if let Err(error) = runtime.engine.store().leave(&runtime.app, runtime.id).await {
             warn!(%error, "the worker could not say good-bye; it counts as live until its time is over");
         }
@@ -193,8 +200,9 @@ impl RunningWorker {
 
 impl Drop for RunningWorker {
     fn drop(&mut self) {
-        self.runtime.draining.cancel();
+        // In this order: it is gone as if it had been killed, and does not say that it drains.
         self.runtime.engine.stop.cancel();
+        self.runtime.draining.cancel();
     }
 }
 

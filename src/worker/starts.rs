@@ -8,6 +8,7 @@ use tracing::{debug, warn};
 use super::activation::arrive;
 use super::consume::{consume, open};
 use super::delivery::{Arrival, Ticket};
+use super::in_hand::Held;
 use super::runtime::Runtime;
 use crate::backend::{Created, Delivery, Properties, Queue, Result};
 use crate::engine::{EarlyEnd, NewInstance};
@@ -93,21 +94,23 @@ pub(super) async fn bury_item(runtime: &Runtime, item: &Item, origin: &Queue, re
 }
 
 async fn begin(runtime: &Arc<Runtime>, start: StartItem, ticket: Ticket, is_redelivered: bool) -> Result<()> {
+    let item = Item::Start(start.clone());
+    let held = runtime.in_hand.take(&item, runtime.now());
     if runtime.registry.find_workflow(&start.workflow).is_none() {
-        if let Err(error) = unknown(runtime, start).await {
+        if let Err(error) = unknown(runtime, start, &held).await {
             runtime.pause(PAUSE_BEFORE_HANDING_BACK).await;
+            held.comes_again(runtime.now());
             return Err(error);
         }
         ticket.done();
         return Ok(());
     }
-    let instance = start.instance.clone();
-    let item = Item::Start(start);
+    let instance = start.instance;
     arrive(
         runtime,
         &instance,
         Arrival {
-            _held: runtime.in_hand.take(&item, runtime.now()),
+            held,
             item,
             ticket,
             is_redelivered,
@@ -118,7 +121,7 @@ async fn begin(runtime: &Arc<Runtime>, start: StartItem, ticket: Ticket, is_rede
 }
 
 /// The workflow is not registered here: a live worker that knows it gets the start; if there is none, the instance fails and says so.
-async fn unknown(runtime: &Arc<Runtime>, mut start: StartItem) -> Result<()> {
+async fn unknown(runtime: &Arc<Runtime>, mut start: StartItem, held: &Held) -> Result<()> {
     let engine = &runtime.engine;
     let workers = engine
         .retrying("workers", || engine.store().workers(&runtime.app))
@@ -128,6 +131,7 @@ async fn unknown(runtime: &Arc<Runtime>, mut start: StartItem) -> Result<()> {
         .any(|worker| worker.id != runtime.id && worker.workflows.contains(&start.workflow))
     {
         runtime.pause(PASS_ON_AFTER).await;
+        held.comes_again(runtime.now());
         start.misses += 1;
         return engine
             .outbox

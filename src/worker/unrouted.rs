@@ -199,12 +199,10 @@ async fn park(runtime: &Runtime, item: Item, target: &Queue, app: &AppId) -> Res
         }) => parent.task.instance.app.clone(),
         _ => runtime.app.clone(),
     };
-    let id: MessageId = match &item {
-        Item::Task(task) => task.message_id(),
-        Item::Start(start) => start.execution.derive("start", 0).into(),
-        Item::Completion(completion) => completion.task.message_id("completion"),
+    // An auditor looks for what is lost by its identity.
+    let id = match &item {
         Item::Event(event) => event.message_id.clone(),
-        _ => MessageId::generate(),
+        item => item.identity().unwrap_or_else(MessageId::generate),
     };
     let lane = match target {
         Queue::Events(_, lane) => Some(*lane),

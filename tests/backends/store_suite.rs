@@ -109,6 +109,7 @@ macro_rules! store_suite {
             a_page_token_of_somebody_else_is_refused,
             // audits
             a_walk_through_the_due_set_shows_every_entry,
+            an_inbox_is_looked_at_bit_by_bit,
             a_survey_shows_every_active_instance_and_what_has_no_record,
             // apps and workers
             an_app_keeps_the_lanes_it_began_with,

@@ -41,6 +41,7 @@ fn worker(activities: &[&str]) -> WorkerInfo {
         lanes: Vec::new(),
         started_at: since(),
         beat_at: since(),
+        is_draining: false,
         host: String::new(),
         holds: None,
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use deadpool_redis::redis;
 use lapin::options::QueuePurgeOptions;
 use leveret::backend::Queue;
-use leveret::{Activity, ActivityContext, AppId, Run, Workflow, WorkflowContext};
+use leveret::{Activity, ActivityContext, AppId, Event, Run, Workflow, WorkflowContext};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::place::{Place, code, lines, text, url};
@@ -134,6 +134,50 @@ async fn keys_without_an_instance_are_found_and_removed_and_those_of_others_stay
     let clean = place.run(&["audit", "--json"]).await;
     assert_eq!(code(&clean), 0, "{}", text(&clean.stdout));
     orders.stop().await;
+    place.clean_up().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_of_a_later_release_is_told_of_and_keeps_nobody_from_the_others() {
+    let place = Place::new().await;
+    const WAIT: Workflow<u64, u64> = Workflow::new("orders", "wait");
+    let waiting = async |ctx: WorkflowContext, n: u64| {
+        ctx.event(Event::<()>::new("never")).await?;
+        Ok::<u64, leveret::Failure>(n)
+    };
+    let orders = place.worker("orders").workflow(MAIN, call_work).workflow(WAIT, waiting);
+    let orders = orders.start().await.unwrap();
+    let _lost = purged(&place).await;
+    let newer = place.client.start(WAIT, 8).id("newer").await.unwrap();
+    until("its first turn", async || newer.get().await.unwrap().turns > 0).await;
+    let client = redis::Client::open(url("LEVERET_TEST_REDIS_URL")).unwrap();
+    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
+    let meta = format!("lv:{{{}/orders/newer}}:meta", place.backend.namespace());
+    let added: u64 = redis::cmd("HSET")
+        .arg(&[meta.as_str(), "status", "Dreaming"])
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(added, 0, "there was a status");
+    let payments = place.worker("payments").activity(WORK, work).start().await.unwrap();
+    let audit = place.run(&["audit", "--grace", "0s", "--repair", "--json"]).await;
+    let report = lines(&audit).remove(0);
+    let findings = report["findings"].as_array().unwrap();
+    assert!(
+        findings.len() == 1 && findings[0]["trouble"] == "lost_task" && findings[0]["repair"] == "done",
+        "{report}"
+    );
+    let undecided = report["undecided"].as_array().unwrap();
+    let unread = undecided
+        .iter()
+        .find(|undecided| undecided["instance"]["id"] == "newer");
+    let reason = unread.expect("the one that cannot be read")["reason"].as_str().unwrap();
+    assert!(
+        reason.contains("Dreaming") && reason.contains("later version"),
+        "{reason}"
+    );
+    orders.stop().await;
+    payments.stop().await;
     place.clean_up().await;
 }
 

@@ -55,6 +55,29 @@ async fn letters_are_listed_shown_retried_and_dropped() {
     let absent = place.run(&["dead", "show", "0123456789abcdef"]).await;
     assert_eq!((code(&absent), text(&absent.stderr).lines().count()), (1, 1));
 
+    // More than one letter, or one that is not there: nothing is touched.
+    for n in 0..20 {
+        place.bury("orders", "orders.workflows", "many", &n.to_string()).await;
+    }
+    let many = lines(&place.run(&["dead", "list", "--json"]).await);
+    let begins_alike = |first: &str| {
+        let ids = many.iter().filter_map(|letter| letter["id"].as_str());
+        ids.filter(|id| id.starts_with(first)).count() > 1
+    };
+    let mut digits = (0..16).map(|digit| format!("{digit:x}"));
+    let shared = digits.find(|digit| begins_alike(digit)).expect("two that begin alike");
+    let dropped = place.run(&["dead", "drop", &shared]).await;
+    let said = text(&dropped.stderr);
+    assert_eq!((code(&dropped), said.lines().count()), (2, 1), "{said}");
+    let dropped = place.run(&["dead", "drop", id, "0123456789abcdef"]).await;
+    let said = text(&dropped.stderr);
+    assert_eq!((code(&dropped), said.lines().count()), (1, 1), "{said}");
+    assert_eq!(lines(&place.run(&["dead", "list", "--json"]).await).len(), many.len());
+    let shown = place.run(&["dead", "show", id, "0123456789abcdef"]).await;
+    assert_eq!(code(&shown), 1);
+    assert!(text(&shown.stderr).contains("0123456789abcdef"));
+    assert_eq!(code(&place.run(&["dead", "drop", "--reason", "many"]).await), 0);
+
     let retried = place.run(&["dead", "retry", id]).await;
     assert_eq!(code(&retried), 0, "{}", text(&retried.stderr));
     assert!(text(&retried.stdout).contains("sent to orders.workflows"));

@@ -14,6 +14,12 @@ fn wrong_use_is_told_in_one_line() {
         (&["dead", "list", "--most", "0"], "--most 0"),
         (&["dead", "retry"], "say which to retry"),
         (&["dead", "drop", "--json"], "say which to drop"),
+        // A variable of a script that is not set.
+        (&["dead", "drop", ""], "[IDS]"),
+        (&["dead", "retry", "3f2a9c", ""], "[IDS]"),
+        (&["dead", "drop", "--reason", ""], "--reason"),
+        (&["dead", "drop", "--app="], "--app"),
+        (&["audit", "--repair", "--app", ""], "--app"),
         (&["dead", "list"], "LEVERET_AMQP_URL"),
         (&["audit"], "LEVERET_AMQP_URL"),
         (&["audit", "--metrics", "127.0.0.1:0"], "--every"),

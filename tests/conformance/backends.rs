@@ -45,7 +45,20 @@ macro_rules! all_behaviours {
                 queues_that_are_deleted_are_declared_and_their_tasks_sent_again,
                 queues_that_are_deleted_under_running_workers_cost_no_workflow,
                 what_is_left_over_is_removed_and_nothing_else,
-                audits_of_a_busy_namespace_find_nothing_and_change_nothing;
+                audits_of_a_busy_namespace_find_nothing_and_change_nothing,
+                what_waits_for_an_app_that_does_not_exist_is_left_alone,
+                an_answer_that_waits_for_a_queue_that_was_deleted_is_left_alone,
+                a_task_that_waits_for_the_one_worker_that_knows_it_is_left_alone,
+                what_a_worker_still_runs_while_it_stops_is_left_alone,
+                a_child_that_was_purged_long_ago_is_not_run_again,
+                a_child_of_which_nothing_is_kept_is_not_run_again,
+                the_answer_of_a_child_whose_id_was_taken_by_another_is_told_again,
+                a_task_that_two_audits_repair_runs_once,
+                an_instance_that_cannot_be_read_keeps_no_audit_from_the_others,
+                a_repair_that_fails_for_good_keeps_no_audit_from_the_others,
+                an_app_with_a_worker_that_gives_no_sign_of_life_is_undecided,
+                an_app_of_many_lanes_is_decided,
+                a_queue_that_takes_no_marker_leaves_only_its_own_calls_undecided;
             calls_across_apps:
                 each_activity_runs_once_where_it_belongs,
                 results_come_back_through_a_chain_of_apps,
@@ -103,7 +116,10 @@ macro_rules! all_behaviours {
                 a_raw_start_that_is_retried_counts_once,
                 a_letter_that_cannot_be_processed_this_time_either_comes_back,
                 an_item_in_the_wrong_place_is_sent_to_where_it_belongs,
-                a_retry_that_ends_in_the_middle_loses_no_letter;
+                a_retry_that_ends_in_the_middle_loses_no_letter,
+                an_id_names_one_letter_or_nothing_is_touched,
+                a_raw_start_that_another_app_has_buried_is_about_its_own_app,
+                a_letter_of_a_call_that_the_history_does_not_have_is_not_settled;
             due:
                 a_start_that_is_made_while_its_check_gives_it_up_is_not_lost,
                 a_start_that_was_given_up_is_asked_for_anew,

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use leveret::backend::{
     App, Backend, Broker, Browse, Claim, ClaimVerdict, Clock, Commit, Committed, Consumer, Create, Created, Deleted,
-    Deliver, Delivered, DueEntry, DueKey, DueKind, DueOutcome, DuePage, IndexFilter, IndexPage, Loaded, Mark, Message,
-    Progress, Queue, QueueDepth, Record, Result, Store, Stray, Survey, Watch, When, WorkerInfo,
+    Deliver, Delivered, DueEntry, DueKey, DueKind, DueOutcome, DuePage, Error, IndexFilter, IndexPage, Loaded, Mark,
+    Message, Progress, Queue, QueueDepth, Record, Result, Store, Stray, Survey, Watch, When, WorkerInfo,
 };
 use leveret::wire::Outcome;
 use leveret::{AppId, ExecutionId, InstanceRef, MessageId, RunId, Sequence, Timestamp, WorkerId};
@@ -28,6 +28,8 @@ type Pass = Box<dyn Fn(Call) -> BoxFuture<'static, Result<()>> + Send + Sync>;
 struct Between {
     store: Arc<dyn Store>,
     pass: Pass,
+    /// Outcomes of past runs are kept no longer.
+    has_forgotten: bool,
 }
 
 /// The same backend, for one worker or client; each of its calls to the store is made when `pass` has ended.
@@ -49,9 +51,30 @@ pub(crate) fn with_failing_store(
     backend: &Backend,
     pass: impl Fn(Call) -> BoxFuture<'static, Result<()>> + Send + Sync + 'static,
 ) -> Backend {
+    with_store_between(backend, Box::new(pass), false)
+}
+
+/// The same backend; some calls are refused for good, as by a store that holds what this release cannot read.
+pub(crate) fn with_store_that_refuses(
+    backend: &Backend,
+    refuses: impl Fn(&Call) -> bool + Send + Sync + 'static,
+) -> Backend {
+    with_failing_store(backend, move |call| {
+        let refused = refuses(&call).then(|| Error::permanent("it was written by a later release"));
+        Box::pin(std::future::ready(refused.map_or(Ok(()), Err)))
+    })
+}
+
+/// The same backend, long after the last run was replaced or deleted.
+pub(crate) fn with_store_that_forgets_outcomes(backend: &Backend) -> Backend {
+    with_store_between(backend, Box::new(|_| Box::pin(std::future::ready(Ok(())))), true)
+}
+
+fn with_store_between(backend: &Backend, pass: Pass, has_forgotten: bool) -> Backend {
     let store = Between {
         store: backend.store().clone(),
-        pass: Box::new(pass),
+        pass,
+        has_forgotten,
     };
     Backend::new(
         backend.namespace().clone(),
@@ -153,13 +176,14 @@ pub(crate) fn with_publisher_behind(
 }
 
 macro_rules! pass_on {
-    ($($method:ident($($argument:ident: $type:ty),*) -> $answer:ty $(, of $instance:expr)?;)+) => {
+    ($($method:ident($($argument:ident: $type:ty),*) -> $answer:ty $(, of $instance:expr)? $(, unless $flag:ident)?;)+) => {
         #[async_trait::async_trait]
         impl Store for Between {
             $(async fn $method(&self, $($argument: $type),*) -> Result<$answer> {
                 let instance = None::<&InstanceRef>$(.or(Some($instance)))?;
                 let call = Call { method: stringify!($method), instance: instance.cloned() };
                 (self.pass)(call).await?;
+                $(if self.$flag { return Ok(Default::default()); })?
                 self.store.$method($($argument),*).await
             })+
 
@@ -174,13 +198,14 @@ pass_on! {
     create(create: &Create) -> Created;
     record(instance: &InstanceRef) -> Option<Record>, of instance;
     load(instance: &InstanceRef, after: u64, inbox: usize) -> Option<Loaded>, of instance;
+    inbox(instance: &InstanceRef, from: usize, most: usize) -> Vec<Bytes>, of instance;
     turns(instance: &InstanceRef, execution: ExecutionId, after: u64, count: usize) -> Vec<Bytes>, of instance;
     commit(commit: &Commit) -> Committed, of &commit.instance;
     clear_mark(instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> Option<usize>, of instance;
     deliver(deliver: &Deliver) -> Delivered;
     refuse(instance: &InstanceRef, request: &MessageId, keep: Duration) -> bool, of instance;
     delete(instance: &InstanceRef, execution: ExecutionId, keep: Duration) -> Deleted, of instance;
-    past_outcome(instance: &InstanceRef, run: RunId) -> Option<Outcome>, of instance;
+    past_outcome(instance: &InstanceRef, run: RunId) -> Option<Outcome>, of instance, unless has_forgotten;
     watch(instance: &InstanceRef) -> Box<dyn Watch>, of instance;
     claim(instance: &InstanceRef, execution: ExecutionId, sequence: Sequence) -> Claim, of instance;
     settle_claim(instance: &InstanceRef, execution: ExecutionId, sequence: Sequence) -> ClaimVerdict, of instance;

@@ -50,6 +50,23 @@ impl Stage {
         self.broker().publish(message).await.unwrap();
     }
 
+    /// The same with a raw start.
+    async fn give_up_raw(&self, app_id: &str, origin: &str, body: &str) {
+        let headers = [("leveret-reason", "a reason"), ("leveret-origin", origin)];
+        let properties = Properties {
+            headers: headers
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .to_vec(),
+            ..Properties::default()
+        };
+        let message = Message {
+            queue: Queue::Dead(app(app_id)),
+            body: Bytes::copy_from_slice(body.as_bytes()),
+            properties,
+        };
+        self.broker().publish(message).await.unwrap();
+    }
+
     fn dead(&self, app_id: &str) -> DeadLetters {
         self.client.dead_letters(LetterFilter::app(app_id))
     }
@@ -342,4 +359,88 @@ pub(crate) async fn a_retry_that_ends_in_the_middle_loses_no_letter(h: &impl Har
     }
     assert_eq!(begun.get() as u64, LETTERS);
     assert!(stage.due("orders", DueKind::Parked).await.is_empty());
+}
+
+pub(crate) async fn an_id_names_one_letter_or_nothing_is_touched(h: &impl Harness) {
+    const LETTERS: u64 = 40;
+    let stage = Stage::new(h).await;
+    stage.known_app("orders").await;
+    for n in 0..LETTERS {
+        stage.send(Queue::Dead(app("orders")), n.to_string()).await;
+    }
+    let letters = stage.wait_for_letters("orders", LETTERS).await;
+    let of = |ids: &[&str]| {
+        let filter = LetterFilter::app("orders");
+        stage
+            .client
+            .dead_letters(ids.iter().fold(filter, |filter, id| filter.id(*id)))
+    };
+    let whole = letters[0].id.as_str();
+    // Of forty letters two begin alike.
+    let shared = letters.iter().find_map(|one| {
+        let first = &one.id[..1];
+        let alike = letters.iter().filter(|other| other.id.starts_with(first)).count();
+        (alike > 1).then_some(first)
+    });
+    let shared = shared.expect("a digit that two begin with");
+    for (ids, told) in [
+        (&[""][..], "empty"),
+        (&[whole, shared], "begin with"),
+        (&[whole, "no such letter"], "no such letter"),
+    ] {
+        for problem in [of(ids).discard().await.unwrap_err(), of(ids).retry().await.unwrap_err()] {
+            assert!(problem.to_string().contains(told), "{ids:?}: {problem}");
+        }
+        stage.wait_for_depth(Queue::Dead(app("orders")), LETTERS).await;
+    }
+    // To look at, a beginning may name many, and none.
+    assert!(of(&[shared]).list().await.unwrap().len() > 1);
+    assert!(of(&[""]).list().await.is_err());
+    let empty = stage.client.dead_letters(LetterFilter::app("orders").reason(""));
+    assert!(empty.discard().await.is_err());
+    stage.wait_for_depth(Queue::Dead(app("orders")), LETTERS).await;
+    let dropped = of(&[&whole[..12]]).discard().await.unwrap();
+    assert_eq!((dropped.len(), dropped[0].id.as_str()), (1, whole));
+    stage.wait_for_depth(Queue::Dead(app("orders")), LETTERS - 1).await;
+}
+
+pub(crate) async fn a_raw_start_that_another_app_has_buried_is_about_its_own_app(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let _payments = up(stage.worker("payments")).await;
+    let body = r#"{"workflow": "main", "instance_id": "one", "input": 7}"#;
+    stage.send(Queue::Workflows(app("orders")), body).await;
+    let letters = stage.wait_for_letters("payments", 1).await;
+    assert_eq!(letters[0].instance, Some(instance("orders", "one")));
+    let _orders = up(stage.worker("orders").workflow(MAIN, add_one)).await;
+    let retried = stage.dead("payments").retry().await.unwrap();
+    assert_eq!(retried[0].outcome, Retried::Sent(vec!["orders.workflows".into()]));
+    stage.wait_for_status("orders", "one", Status::Completed).await;
+    stage.give_up_raw("payments", "orders.workflows", body).await;
+    stage.wait_for_depth(Queue::Dead(app("payments")), 1).await;
+    let again = stage.dead("payments").retry().await.unwrap();
+    assert!(
+        matches!(&again[0].outcome, Retried::Settled(why) if why.contains("orders/one")),
+        "{again:?}"
+    );
+}
+
+pub(crate) async fn a_letter_of_a_call_that_the_history_does_not_have_is_not_settled(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    stage.known_app("payments").await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, call_work)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    let items = stage.take(&Queue::Activities(app("payments"))).await;
+    // As when the store has lost the turn that scheduled it.
+    let Item::Task(task) = &items[0] else {
+        panic!("{items:?}")
+    };
+    let mut unknown = task.clone();
+    unknown.caller.sequence += 7;
+    stage
+        .give_up("payments", "payments.activities", vec![Item::Task(unknown)])
+        .await;
+    stage.wait_for_letters("payments", 1).await;
+    let opened = stage.dead("payments").open().await.unwrap();
+    assert_eq!(opened[0].settled, None);
+    run.terminate("enough").and_wait(PATIENCE).await.unwrap();
 }

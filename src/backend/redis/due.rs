@@ -57,9 +57,12 @@ impl RedisStore {
         let calls = shards.iter().flat_map(|(shard, members)| {
             members.chunks(BATCH).map(|batch| {
                 let [set, payloads] = self.keys.due(app, *shard);
-                let call = script::SCHEDULE
-                    .on(&[&set, &payloads])
-                    .arg(u8::from(when == When::Sooner));
+                let mode: u8 = match when {
+                    When::Set => 0,
+                    When::Sooner => 1,
+                    When::Absent => 2,
+                };
+                let call = script::SCHEDULE.on(&[&set, &payloads]).arg(mode);
                 let call = batch.iter().fold(call, |call, (member, entry)| {
                     call.arg(score(entry.due))
                         .arg(member.as_ref())

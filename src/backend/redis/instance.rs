@@ -46,7 +46,7 @@ impl RedisStore {
                 .arg(u8::from(create.policy == ConflictPolicy::Reject))
                 .arg(replaced.as_ref().map_or("", |(run, _)| run.as_str()))
                 .arg(millis(create.keep))
-                .arg(millis(OUTCOME_KEPT));
+                .arg(millis(create.keep.max(OUTCOME_KEPT)));
             let (word, mut rest) = call.send(&self.links).await?.word()?;
             match (word.as_str(), rest.len()) {
                 ("created", 0) => return Ok(Created::Created),
@@ -102,6 +102,15 @@ impl RedisStore {
             turns: turns.list()?,
             inbox: inbox.list()?,
         }))
+    }
+
+    pub(super) async fn read_inbox(&self, instance: &InstanceRef, from: usize, most: usize) -> Result<Vec<Bytes>> {
+        let Some(last) = most.checked_sub(1).map(|rest| from.saturating_add(rest)) else {
+            return Ok(Vec::new());
+        };
+        let mut range = cmd("LRANGE");
+        range.arg(self.keys.instance(instance).inbox()).arg(from).arg(last);
+        Reply::new("LRANGE", self.links.send("LRANGE", &range).await?).list()
     }
 
     pub(super) async fn read_turns(

@@ -71,9 +71,38 @@ impl Fields<'_> {
     }
 }
 
+/// What a record needs besides its input and its outcome, which may be large.
+pub(super) const SMALL_FIELDS: [&str; 11] = [
+    "execution",
+    "run",
+    "version",
+    "commit",
+    "status",
+    "lane",
+    "origin",
+    "view",
+    "updated",
+    "ended",
+    "marks",
+];
+
 /// Reads the whole hash; `None` if there is none.
 pub(super) fn read(instance: &InstanceRef, meta: Reply) -> Result<Option<Record>> {
-    let of: HashMap<Bytes, Bytes> = meta.pairs()?.into_iter().collect();
+    read_fields(instance, meta.pairs()?.into_iter().collect())
+}
+
+/// Reads [`SMALL_FIELDS`], as they were asked for.
+pub(super) fn read_small(instance: &InstanceRef, fields: Reply) -> Result<Option<Record>> {
+    let mut of = HashMap::new();
+    for (name, value) in SMALL_FIELDS.into_iter().zip(fields.items()?) {
+        if let Some(value) = value.optional_bytes()? {
+            of.insert(Bytes::from_static(name.as_bytes()), value);
+        }
+    }
+    read_fields(instance, of)
+}
+
+fn read_fields(instance: &InstanceRef, of: HashMap<Bytes, Bytes>) -> Result<Option<Record>> {
     if of.is_empty() {
         return Ok(None);
     }

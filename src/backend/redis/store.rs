@@ -89,6 +89,10 @@ impl Store for RedisStore {
         self.load_instance(instance, after, inbox).await
     }
 
+    async fn inbox(&self, instance: &InstanceRef, from: usize, most: usize) -> Result<Vec<Bytes>> {
+        self.read_inbox(instance, from, most).await
+    }
+
     async fn turns(
         &self,
         instance: &InstanceRef,

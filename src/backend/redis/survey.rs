@@ -99,16 +99,17 @@ impl RedisStore {
         if active.is_empty() {
             return Ok(());
         }
-        let mut whole = pipe();
+        let mut small = pipe();
         for instance in &active {
-            whole.hgetall(self.keys.instance(instance).meta());
+            let meta = self.keys.instance(instance).meta();
+            small.cmd("HMGET").arg(meta).arg(&record::SMALL_FIELDS);
         }
-        let replies = self.links.send_all("`survey`", &whole).await?;
+        let replies = self.links.send_all("`survey`", &small).await?;
         for (instance, reply) in active.into_iter().zip(replies) {
-            match record::read(&instance, Reply::new("HGETALL", reply)) {
+            match record::read_small(&instance, Reply::new("HMGET", reply)) {
                 Ok(Some(record)) => survey.active.push((instance, record)),
                 Ok(None) => {}
-                Err(error) => tracing::warn!(%instance, %error, "left out of a survey"),
+                Err(error) => survey.unreadable.push((instance, error.to_string())),
             }
         }
         Ok(())

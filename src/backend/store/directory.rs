@@ -61,6 +61,9 @@ pub struct WorkerInfo {
     /// The host name, for people.
     #[serde(default)]
     pub host: String,
+    /// True once it stops: it takes nothing new, and no lane is its own any more.
+    #[serde(default)]
+    pub is_draining: bool,
     /// What it has in hand; `None` if its release does not say.
     #[serde(default)]
     pub holds: Option<Holding>,

@@ -73,6 +73,8 @@ pub enum When {
     Set,
     /// Bring its time forward, never back; leave its payload. Entries that are not there are added.
     Sooner,
+    /// Leave it as it is. Entries that are not there are added.
+    Absent,
 }
 
 /// What becomes of a claimed entry.

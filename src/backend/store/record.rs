@@ -11,7 +11,7 @@ use crate::model::{
     BuildId, CommitId, ExecutionId, InstanceRef, Lane, MessageId, Payload, RunId, Sequence, StallReason, Status,
     Timestamp, WaitingView,
 };
-use crate::wire::{Outcome, ParentLink};
+use crate::wire::{Outcome, ParentLink, TaskRef};
 
 /// What is fixed when an instance is created.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -157,6 +157,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// True if this call has made it: an instance ID may have been taken by another.
+    pub fn is_child_of(&self, task: &TaskRef) -> bool {
+        self.origin.parent.as_ref().is_some_and(|parent| parent.task == *task)
+    }
+
     /// What the next commit has to be guarded by.
     pub fn guard(&self) -> Guard {
         Guard {

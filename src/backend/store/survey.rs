@@ -15,8 +15,11 @@ pub struct DuePage {
 /// A page of all that the store holds of instances.
 #[derive(Clone, Debug, Default)]
 pub struct Survey {
-    /// Instances that are not over, or still have marks. One that is there throughout is on a page at least once; one may be on two.
+    /// Instances that are not over, or still have marks, without their inputs and outcomes, which may be large. One that is there throughout is on a page
+    /// at least once; one may be on two.
     pub active: Vec<(InstanceRef, Record)>,
+    /// Instances whose records this release cannot read, and why.
+    pub unreadable: Vec<(InstanceRef, String)>,
     /// What is stored of instances that have no record, and does not lapse by itself.
     pub strays: Vec<Stray>,
     /// Instances that the index has and that have no record.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser as NotEmpty;
 use clap::{Args, Parser, Subcommand};
 
 /// Finds what is stuck and what is dead in a namespace, and gets it going again.
@@ -34,7 +35,7 @@ pub(crate) struct Audit {
     #[arg(long)]
     pub(crate) repair: bool,
     /// Only instances of this app. Default: of all.
-    #[arg(long, value_name = "APP")]
+    #[arg(long, value_name = "APP", value_parser = NotEmpty::new())]
     pub(crate) app: Option<String>,
     /// Leaves alone what was scheduled less than this long ago.
     #[arg(long, value_name = "AGE", default_value = "30s", value_parser = duration)]
@@ -71,19 +72,20 @@ pub(crate) enum Dead {
 /// Which dead letters.
 #[derive(Args)]
 pub(crate) struct Chosen {
-    /// Their IDs, or the beginnings of them. Without any, all that the filters choose.
+    /// Their IDs, or the beginnings of them; to retry or drop, each has to name just one. Without any, all that the filters choose.
+    #[arg(value_parser = NotEmpty::new())]
     pub(crate) ids: Vec<String>,
     /// Only those of this app. Default: of all.
-    #[arg(long, value_name = "APP")]
+    #[arg(long, value_name = "APP", value_parser = NotEmpty::new())]
     pub(crate) app: Option<String>,
     /// Only those that came from this queue, such as payments.activities.
-    #[arg(long, value_name = "QUEUE")]
+    #[arg(long, value_name = "QUEUE", value_parser = NotEmpty::new())]
     pub(crate) origin: Option<String>,
     /// Only those whose reason has this text in it.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = NotEmpty::new())]
     pub(crate) reason: Option<String>,
     /// Only of this kind: task, start, completion, event, command, timer, "raw start" or unreadable.
-    #[arg(long, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", value_parser = NotEmpty::new())]
     pub(crate) kind: Option<String>,
     /// Only those that died at least this long ago, such as 90s, 15m, 2h, 7d.
     #[arg(long, value_name = "AGE", value_parser = duration)]

@@ -67,7 +67,7 @@ async fn once(client: &Client, arguments: &Audit) -> Result<AuditReport, Problem
         true => {
             let mut value = serde_json::to_value(&report)
                 .map_err(|error| Problem::Failed(format!("cannot write it as JSON: {error}")))?;
-            value["stuck"] = json!(report.stuck().len());
+            value["stuck"] = json!(report.stuck_instances.values().sum::<u64>());
             output::json(&value)?;
         }
         false => show(&report)?,
@@ -83,19 +83,19 @@ fn show(report: &AuditReport) -> Result<(), Problem> {
         output::table(&rows)?;
     }
     for undecided in &report.undecided {
-        output::line(&format!(
-            "undecided: {} waits at queue {}: {}",
-            counted(undecided.instances as u64, "call or start"),
-            undecided.queue,
-            undecided.reason
-        ))?;
+        let what = match (&undecided.queue, &undecided.instance) {
+            (Some(queue), _) => format!("{} at queue {queue}", counted(undecided.instances as u64, "instance")),
+            (None, Some(instance)) => instance.to_string(),
+            (None, None) => counted(undecided.instances as u64, "instance"),
+        };
+        output::line(&format!("undecided: {what}: {}", undecided.reason))?;
     }
     let looked_at: u64 = report.instances.values().sum();
     eprintln!(
         "{} looked at: {}, {} stuck{}",
         counted(looked_at, "instance"),
         counted(report.findings.len() as u64, "finding"),
-        report.stuck().len(),
+        report.stuck_instances.values().sum::<u64>(),
         match report.more {
             0 => String::new(),
             more => format!("; {more} more findings did not fit: audit again"),

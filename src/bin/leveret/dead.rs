@@ -57,6 +57,7 @@ async fn letters_to_change(chosen: &Chosen, does: &str) -> Result<DeadLetters, P
 
 async fn list(chosen: Chosen) -> Result<bool, Problem> {
     let letters = letters(&chosen).await?.list().await?;
+    let is_complete = names_all(&chosen, letters.iter().map(|letter| letter.id.as_str()));
     if chosen.json {
         letters.iter().try_for_each(output::json)?;
     } else if letters.is_empty() {
@@ -68,7 +69,18 @@ async fn list(chosen: Chosen) -> Result<bool, Problem> {
         rows.extend(letters.iter().map(|letter| row(letter, now)));
         output::table(&rows)?;
     }
-    Ok(!letters.is_empty())
+    Ok(!letters.is_empty() || !is_complete)
+}
+
+/// True if something was found by each of the IDs; those by which nothing was are told.
+fn names_all<'a>(chosen: &Chosen, found: impl Iterator<Item = &'a str>) -> bool {
+    let found: Vec<_> = found.collect();
+    let mut unknown = chosen.ids.clone();
+    unknown.retain(|id| !found.iter().any(|found| found.starts_with(id.as_str())));
+    for id in &unknown {
+        eprintln!("no dead letter has an ID that begins with {id:?}");
+    }
+    unknown.is_empty()
 }
 
 fn such(chosen: &Chosen) -> &'static str {
@@ -101,21 +113,23 @@ fn row(letter: &DeadLetter, now: Timestamp) -> Vec<String> {
 }
 
 async fn show(chosen: Chosen) -> Result<bool, Problem> {
-    let letters = letters(&chosen).await?.open().await?;
-    if letters.is_empty() {
+    let (mut ids, mut shown) = (Vec::new(), Ok(()));
+    let show = |letter: OpenedLetter| {
+        if shown.is_ok() {
+            shown = match chosen.json {
+                true => output::json(&letter),
+                false if ids.is_empty() => show_one(&letter),
+                false => output::line("").and_then(|()| show_one(&letter)),
+            };
+        }
+        ids.push(letter.letter.id);
+    };
+    letters(&chosen).await?.open_each(show).await?;
+    shown?;
+    if ids.is_empty() {
         return Err(Problem::Failed(format!("there is no dead letter{}", such(&chosen))));
     }
-    for (number, letter) in letters.iter().enumerate() {
-        if chosen.json {
-            output::json(letter)?;
-            continue;
-        }
-        if number > 0 {
-            output::line("")?;
-        }
-        show_one(letter)?;
-    }
-    Ok(false)
+    Ok(!names_all(&chosen, ids.iter().map(String::as_str)))
 }
 
 fn show_one(opened: &OpenedLetter) -> Result<(), Problem> {
@@ -147,9 +161,6 @@ fn show_one(opened: &OpenedLetter) -> Result<(), Problem> {
 
 async fn retry(chosen: Chosen) -> Result<bool, Problem> {
     let retried = letters_to_change(&chosen, "retry").await?.retry().await?;
-    if retried.is_empty() && !chosen.ids.is_empty() {
-        return Err(Problem::Failed(format!("there is no dead letter{}", such(&chosen))));
-    }
     for letter in &retried {
         match chosen.json {
             true => output::json(letter)?,
@@ -166,9 +177,6 @@ async fn retry(chosen: Chosen) -> Result<bool, Problem> {
 
 async fn discard(chosen: Chosen) -> Result<bool, Problem> {
     let dropped = letters_to_change(&chosen, "drop").await?.discard().await?;
-    if dropped.is_empty() && !chosen.ids.is_empty() {
-        return Err(Problem::Failed(format!("there is no dead letter{}", such(&chosen))));
-    }
     for letter in &dropped {
         match chosen.json {
             true => output::json(letter)?,

@@ -2,18 +2,16 @@
 
 use std::time::Duration;
 
-use super::report::{Repair, Trouble};
-use super::{Auditor, PAGE};
+use super::report::{Finding, Repair, Trouble};
+use super::{Auditor, BATCH, PAGE, is_permanent};
 use crate::backend::{DueEntry, DueKind, Queue, Record, Stray, When};
-use crate::client::Error;
+use crate::client::{Client, Error};
 use crate::engine::{CheckEntry, RetentionEntry, decode};
-use crate::model::{AppId, ExecutionId, InstanceRef};
+use crate::model::{AppId, ExecutionId, InstanceRef, Timestamp};
 use crate::wire::TimerItem;
 
 /// An entry that is due sooner than this goes by itself.
-const SOON: Duration = Duration::from_secs(60);
-/// Candidates that are gathered before they are looked at again.
-const BATCH: usize = 1000;
+const BY_ITSELF: Duration = Duration::from_secs(60);
 
 /// What an entry of the due-set concerns.
 enum Owner {
@@ -40,21 +38,15 @@ impl Auditor {
             // A worker that has lost one makes it anew by itself.
             self.wait_for_second_look().await;
             for queue in self.missing_of(missing).await? {
-                if !self.has_room() {
-                    continue;
-                }
-                let repair = match self.settings.is_repairing {
-                    true => {
-                        let broker = self.client.engine().broker();
-                        self.client
-                            .ask("declare", || broker.declare(&app.id, app.lanes))
-                            .await?;
-                        Repair::Done
-                    }
-                    false => Repair::NotAsked,
-                };
                 let reason = format!("queue {queue} does not exist; what was in it is lost");
-                self.find(Trouble::MissingQueue, &app.id, None, reason, repair);
+                let client = self.client.clone();
+                let repair = async {
+                    let broker = client.engine().broker();
+                    client.ask("declare", || broker.declare(&app.id, app.lanes)).await?;
+                    Ok(Repair::Done)
+                };
+                let finding = Finding::new(Trouble::MissingQueue, &app.id, reason);
+                self.found(finding, repair).await?;
             }
         }
         Ok(())
@@ -77,38 +69,42 @@ impl Auditor {
             return Ok(());
         }
         self.wait_for_second_look().await;
-        let is_repairing = self.settings.is_repairing;
-        let asked = if is_repairing { Repair::Done } else { Repair::NotAsked };
+        let client = self.client.clone();
+        let (store, keep) = (client.store(), client.limits().dedup_window);
         for stray in strays {
-            let (store, keep) = (self.client.store().clone(), self.client.limits().dedup_window);
-            if !self.has_room() {
+            if !client.ask("stray", || store.stray(&stray, false, keep)).await? {
                 continue;
             }
-            let is_there = self
-                .client
-                .ask("stray", || store.stray(&stray, is_repairing, keep))
-                .await?;
-            if is_there {
-                let reason = format!("`{}` of {} is stored, which does not exist", stray.part, stray.instance);
-                let app = stray.instance.app.clone();
-                self.find(Trouble::StrayKey, &app, Some(stray.instance), reason, asked.clone());
-            }
+            let reason = format!("`{}` of {} is stored, which does not exist", stray.part, stray.instance);
+            let finding = Finding {
+                instance: Some(stray.instance.clone()),
+                ..Finding::new(Trouble::StrayKey, &stray.instance.app, reason)
+            };
+            let repair = async {
+                let was_there = client.ask("stray", || store.stray(&stray, true, keep)).await?;
+                Ok(if was_there { Repair::Done } else { Repair::NotNeeded })
+            };
+            self.found(finding, repair).await?;
         }
         for instance in indexed {
-            if self.client.record(&instance).await?.is_some() || !self.has_room() {
+            let is_there = match client.record(&instance).await {
+                // It is there; that it cannot be read is told of for itself.
+                Err(error) if is_permanent(&error) => true,
+                record => record?.is_some(),
+            };
+            if is_there {
                 continue;
             }
-            if is_repairing {
-                let store = self.client.store();
-                self.client.ask("unindex", || store.unindex(&instance)).await?;
-                // Started anew in between: what we have just removed may have been its entry.
-                if let Some(record) = self.client.record(&instance).await? {
-                    self.client.ask("index", || store.index(&instance, &record)).await?;
-                }
-            }
             let reason = format!("the index has {instance}, which does not exist");
-            let app = instance.app.clone();
-            self.find(Trouble::StaleIndexEntry, &app, Some(instance), reason, asked.clone());
+            let finding = Finding {
+                instance: Some(instance.clone()),
+                ..Finding::new(Trouble::StaleIndexEntry, &instance.app, reason)
+            };
+            let repair = async {
+                client.reach(client.engine().unindex(&instance)).await?;
+                Ok(Repair::Done)
+            };
+            self.found(finding, repair).await?;
         }
         Ok(())
     }
@@ -125,7 +121,7 @@ impl Auditor {
                     .await?;
                 for entry in page.entries {
                     let is_known = stale.iter().any(|known| known.key == entry.key);
-                    if entry.due > self.now() + SOON && !is_known && self.is_stale(&entry).await? {
+                    if entry.due > self.now() + BY_ITSELF && !is_known && self.is_stale(&entry).await? {
                         stale.push(entry);
                     }
                 }
@@ -157,13 +153,9 @@ impl Auditor {
             let Some(there) = there.filter(|there| there.due == entry.due) else {
                 continue;
             };
-            if !self.is_stale(&there).await? || !self.has_room() {
+            if !self.is_stale(&there).await? {
                 continue;
             }
-            let repair = match self.settings.is_repairing {
-                true => self.remove(app, &there).await?,
-                false => Repair::NotAsked,
-            };
             let instance = owner(&there).map(|owner| match owner {
                 Owner::Execution(instance, ..) => instance,
                 Owner::Request(check) => check.instance,
@@ -172,46 +164,59 @@ impl Auditor {
                 "an entry of the due-set ({:?}, due {}) concerns nobody any more",
                 there.key.kind, there.due
             );
-            self.find(Trouble::StaleDueEntry, app, instance, reason, repair);
+            let finding = Finding {
+                instance,
+                ..Finding::new(Trouble::StaleDueEntry, app, reason)
+            };
+            let (client, now) = (self.client.clone(), self.now());
+            self.found(finding, remove(&client, app, &there, now)).await?;
         }
         Ok(())
-    }
-
-    async fn remove(&self, app: &AppId, entry: &DueEntry) -> Result<Repair, Error> {
-        let store = self.client.store();
-        if entry.key.kind == DueKind::Check {
-            // Its handler refuses the request for good before it removes it: whoever meant to make the instance may be slow.
-            let now = DueEntry {
-                due: self.now(),
-                ..entry.clone()
-            };
-            self.client
-                .ask("schedule", || {
-                    store.schedule(app, std::slice::from_ref(&now), When::Sooner)
-                })
-                .await?;
-        } else {
-            // An execution that is over never comes back, and its entries are named by it.
-            self.client
-                .ask("unschedule", || store.unschedule(app, std::slice::from_ref(&entry.key)))
-                .await?;
-        }
-        Ok(Repair::Done)
     }
 
     async fn is_stale(&self, entry: &DueEntry) -> Result<bool, Error> {
         Ok(match owner(entry) {
             None => false,
             Some(Owner::Execution(instance, execution, of_ended)) => {
-                let record = self.client.record(&instance).await?;
-                record.is_none_or(|record| is_over(&record, execution, of_ended))
+                self.is_none_or(&instance, |record| is_over(record, execution, of_ended))
+                    .await?
             }
             Some(Owner::Request(check)) => {
-                let record = self.client.record(&check.instance).await?;
-                record.is_none_or(|record| record.origin.request != check.request)
+                self.is_none_or(&check.instance, |record| record.origin.request != check.request)
+                    .await?
             }
         })
     }
+
+    /// What is said of the record; true if there is none. Of one that cannot be read nothing is stale.
+    async fn is_none_or(&self, instance: &InstanceRef, is_so: impl Fn(&Record) -> bool) -> Result<bool, Error> {
+        match self.client.record(instance).await {
+            Err(error) if is_permanent(&error) => Ok(false),
+            record => Ok(record?.is_none_or(|record| is_so(&record))),
+        }
+    }
+}
+
+async fn remove(client: &Client, app: &AppId, entry: &DueEntry, now: Timestamp) -> Result<Repair, Error> {
+    let store = client.store();
+    if entry.key.kind == DueKind::Check {
+        // Its handler refuses the request for good before it removes it: whoever meant to make the instance may be slow.
+        let now = DueEntry {
+            due: now,
+            ..entry.clone()
+        };
+        client
+            .ask("schedule", || {
+                store.schedule(app, std::slice::from_ref(&now), When::Sooner)
+            })
+            .await?;
+    } else {
+        // An execution that is over never comes back, and its entries are named by it.
+        client
+            .ask("unschedule", || store.unschedule(app, std::slice::from_ref(&entry.key)))
+            .await?;
+    }
+    Ok(Repair::Done)
 }
 
 /// True if an entry of this execution concerns nobody. While a mark is set its effects may be being made.

@@ -3,160 +3,22 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::backend::{DueKey, Mark, Queue, Record};
+use futures_util::future::try_join_all;
+
+use super::is_permanent;
+use super::suspect::{Missing, Suspect};
+use crate::backend::{DueKey, Mark, Record};
 use crate::client::{Client, Error};
 use crate::engine::{Open, What, check_key, decode, lease_key, parked_key, timer_key};
-use crate::model::{AppId, ExecutionId, InstanceRef, MessageId, Sequence, Status, Timestamp};
+use crate::model::{AppId, InstanceRef, MessageId, Sequence, Status, Timestamp};
 use crate::wire::{Item, TaskRef};
-
-use super::report::Trouble;
 
 /// An entry of the due-set that is due sooner than this may just be on its way.
 const SOON: Duration = Duration::from_secs(2);
-/// Items of the inbox that are read.
-const INBOX: usize = 100_000;
-
-/// Something that is not where it ought to be, as one look found it.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Suspect {
-    pub(super) instance: InstanceRef,
-    pub(super) execution: ExecutionId,
-    pub(super) what: Missing,
-}
-
-/// See [`Suspect`].
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Missing {
-    Check,
-    NextExecution,
-    Start,
-    /// A timer's entry. `is_past` if it was due already, so that its message may be on its way.
-    Timer {
-        sequence: Sequence,
-        turn: u64,
-        is_past: bool,
-    },
-    Task {
-        sequence: Sequence,
-        turn: u64,
-        app: AppId,
-        name: String,
-    },
-    /// A child without a record, or whose ID is another's.
-    Child {
-        sequence: Sequence,
-        turn: u64,
-        child: InstanceRef,
-    },
-    /// The answer of a child that is over. `is_marked` if it was never told.
-    Answer {
-        sequence: Sequence,
-        child: InstanceRef,
-        is_marked: bool,
-    },
-}
-
-impl Suspect {
-    fn task(&self, sequence: Sequence) -> TaskRef {
-        TaskRef {
-            instance: self.instance.clone(),
-            execution: self.execution,
-            sequence,
-        }
-    }
-
-    /// True if a message that is under way would explain it.
-    pub(super) fn may_be_on_its_way(&self) -> bool {
-        match &self.what {
-            Missing::Check | Missing::NextExecution => false,
-            Missing::Timer { is_past, .. } => *is_past,
-            Missing::Answer { is_marked, .. } => !is_marked,
-            Missing::Start | Missing::Task { .. } | Missing::Child { .. } => true,
-        }
-    }
-
-    /// The queue in which its own message would be. Answers and timers are in the lanes; and so are the answers to tasks.
-    pub(super) fn queue(&self) -> Option<Queue> {
-        match &self.what {
-            Missing::Start => Some(Queue::Workflows(self.instance.app.clone())),
-            Missing::Task { app, .. } => Some(Queue::Activities(app.clone())),
-            _ => None,
-        }
-    }
-
-    /// By what a worker would tell that it has it in hand.
-    pub(super) fn identities(&self) -> Vec<MessageId> {
-        match &self.what {
-            Missing::Check | Missing::NextExecution => Vec::new(),
-            Missing::Start => vec![self.execution.derive("start", 0).into()],
-            Missing::Timer { sequence, .. } => vec![self.task(*sequence).message_id("timer")],
-            Missing::Task { sequence, .. } | Missing::Child { sequence, .. } | Missing::Answer { sequence, .. } => {
-                let task = self.task(*sequence);
-                vec![task.message_id("task"), task.message_id("completion")]
-            }
-        }
-    }
-
-    pub(super) fn sequence(&self) -> Option<Sequence> {
-        match &self.what {
-            Missing::Check | Missing::NextExecution | Missing::Start => None,
-            Missing::Timer { sequence, .. }
-            | Missing::Task { sequence, .. }
-            | Missing::Child { sequence, .. }
-            | Missing::Answer { sequence, .. } => Some(*sequence),
-        }
-    }
-
-    pub(super) fn trouble(&self) -> Trouble {
-        match &self.what {
-            Missing::Check => Trouble::NoCheck,
-            Missing::NextExecution => Trouble::LostExecution,
-            Missing::Start => Trouble::LostStart,
-            Missing::Timer { .. } => Trouble::LostTimer,
-            Missing::Task { .. } => Trouble::LostTask,
-            Missing::Child { .. } => Trouble::LostChild,
-            Missing::Answer { .. } => Trouble::LostAnswer,
-        }
-    }
-
-    pub(super) fn reason(&self) -> String {
-        match &self.what {
-            Missing::Check => "no entry of the due-set has it looked at again".into(),
-            Missing::NextExecution => {
-                "it continues as new, and its record does not say that the next execution is to begin".into()
-            }
-            Missing::Start => "its start is neither in the queue nor in a worker's hands".into(),
-            Missing::Timer {
-                sequence,
-                is_past: false,
-                ..
-            } => format!("timer {sequence} has no entry in the due-set"),
-            Missing::Timer { sequence, .. } => {
-                format!("timer {sequence} was due, and is neither in the due-set nor on its way")
-            }
-            Missing::Task {
-                sequence, app, name, ..
-            } => format!(
-                "call {sequence} of activity `{name}` on app `{app}`: the task is neither in the queue, nor leased, nor in a worker's hands, and there is no result"
-            ),
-            Missing::Child { sequence, child, .. } => {
-                format!("call {sequence}: child {child} is not there, and there is no result")
-            }
-            Missing::Answer {
-                sequence,
-                child,
-                is_marked: true,
-            } => {
-                format!("call {sequence}: child {child} is over and has not told so")
-            }
-            Missing::Answer { sequence, child, .. } => {
-                format!(
-                    "call {sequence}: child {child} is over, and what it told is neither in a lane nor in a worker's hands"
-                )
-            }
-        }
-    }
-}
+/// Items of the inbox that are read at a time: each may be as large as a payload.
+const INBOX: usize = 32;
+/// Calls and timers of an instance that are looked at side by side.
+const AT_ONCE: usize = 32;
 
 /// Looks at instances.
 pub(super) struct Looker<'a> {
@@ -164,29 +26,35 @@ pub(super) struct Looker<'a> {
     pub(super) now: Timestamp,
     /// What is younger is left alone.
     pub(super) grace: Duration,
+    /// All apps: what was sent to an app that does not exist may wait in the due-set of any.
+    pub(super) apps: &'a [AppId],
 }
 
 impl Looker<'_> {
     /// What is not where it ought to be, as of the record. Nothing for an instance whose effects are being made.
     pub(super) async fn look(&self, instance: &InstanceRef, record: &Record) -> Result<Vec<Suspect>, Error> {
-        let mut missing = Vec::new();
-        if self.lacks_check(instance, record).await? {
-            missing.push(Missing::Check);
-        }
-        let is_marked = record.marks.iter().any(|mark| matches!(mark, Mark::Turn(_)));
-        // While a turn is marked its effects may be under way; its check makes them.
-        if !record.status.is_terminal() && !is_marked {
-            match record.status {
-                Status::Pending => missing.extend(self.start(record)),
-                _ => self.history(instance, record, &mut missing).await?,
-            }
-        }
         let suspect = |what| Suspect {
             instance: instance.clone(),
             execution: record.execution,
             what,
         };
-        Ok(missing.into_iter().map(suspect).collect())
+        let mut suspects = Vec::new();
+        if self.lacks_check(instance, record).await? {
+            suspects.push(suspect(Missing::Check));
+        }
+        let is_marked = record.marks.iter().any(|mark| matches!(mark, Mark::Turn(_)));
+        // While a turn is marked its effects may be under way; its check makes them.
+        if record.status.is_terminal() || is_marked {
+            return Ok(suspects);
+        }
+        if record.status != Status::Pending {
+            self.history(instance, record, &mut suspects).await?;
+        } else if let Some(start) = self.start(record).map(suspect)
+            && !self.is_parked(&start).await?
+        {
+            suspects.push(start);
+        }
+        Ok(suspects)
     }
 
     /// The entry is there before the record is, and goes when the record is over and unmarked: so the record is read behind it.
@@ -210,7 +78,7 @@ impl Looker<'_> {
         (is_published && !self.is_young(begins)).then_some(Missing::Start)
     }
 
-    async fn history(&self, instance: &InstanceRef, record: &Record, missing: &mut Vec<Missing>) -> Result<(), Error> {
+    async fn history(&self, instance: &InstanceRef, record: &Record, suspects: &mut Vec<Suspect>) -> Result<(), Error> {
         let engine = self.client.engine();
         // Not readable is for its workers to say: it stalls.
         let Some(outline) = self.client.reach(engine.outline(instance, record)).await? else {
@@ -218,123 +86,142 @@ impl Looker<'_> {
         };
         let is_next_forgotten = outline.is_renewed && !record.marks.contains(&Mark::Run);
         if is_next_forgotten && record.status == Status::Running && !self.is_young(record.updated_at) {
-            missing.push(Missing::NextExecution);
-        }
-        let mut found = Vec::new();
-        for (sequence, open) in &outline.open {
-            if !self.is_young(open.at) {
-                self.timer(record, *sequence, open, instance, &mut found).await?;
-                self.call(record, *sequence, open, instance, &mut found).await?;
-            }
-        }
-        if !found.is_empty() {
-            let inbox = self.inbox(instance, record).await?;
-            found.retain(|what| {
-                let suspect = Suspect {
-                    instance: instance.clone(),
-                    execution: record.execution,
-                    what: what.clone(),
-                };
-                !suspect.identities().iter().any(|id| inbox.contains(id))
+            suspects.push(Suspect {
+                instance: instance.clone(),
+                execution: record.execution,
+                what: Missing::NextExecution,
             });
         }
-        missing.append(&mut found);
+        let open: Vec<_> = outline
+            .open
+            .iter()
+            .filter(|(_, open)| !self.is_young(open.at))
+            .collect();
+        let mut found = Vec::new();
+        for some in open.chunks(AT_ONCE) {
+            let looks = some.iter().map(|(sequence, open)| {
+                let task = TaskRef {
+                    instance: instance.clone(),
+                    execution: record.execution,
+                    sequence: **sequence,
+                };
+                self.open(task, open)
+            });
+            found.extend(try_join_all(looks).await?.into_iter().flatten());
+        }
+        if !found.is_empty() {
+            let inbox = self.inbox(instance).await?;
+            found.retain(|suspect| !suspect.identities().iter().any(|id| inbox.contains(id)));
+        }
+        suspects.append(&mut found);
         Ok(())
     }
 
-    async fn timer(
-        &self,
-        record: &Record,
-        sequence: Sequence,
-        open: &Open,
-        instance: &InstanceRef,
-        missing: &mut Vec<Missing>,
-    ) -> Result<(), Error> {
-        let Some(due) = open.due else { return Ok(()) };
+    /// What of one open call or timer is not where it ought to be.
+    async fn open(&self, task: TaskRef, open: &Open) -> Result<Vec<Suspect>, Error> {
+        let missing = [self.timer(&task, open).await?, self.call(&task, open).await?];
+        let mut suspects = Vec::new();
+        for what in missing.into_iter().flatten() {
+            let suspect = Suspect {
+                instance: task.instance.clone(),
+                execution: task.execution,
+                what,
+            };
+            if !self.is_parked(&suspect).await? {
+                suspects.push(suspect);
+            }
+        }
+        Ok(suspects)
+    }
+
+    async fn timer(&self, task: &TaskRef, open: &Open) -> Result<Option<Missing>, Error> {
+        let Some(due) = open.due else { return Ok(None) };
         let is_past = due < self.now + SOON;
         // A time limit that was due once has told so; whether there is to be another entry is known to the call's claim alone.
         let is_told = is_past && !matches!(open.what, What::Timer);
         if is_told || (is_past && self.is_young(due)) {
-            return Ok(());
+            return Ok(None);
         }
-        if !self
-            .has_entry(&instance.app, &timer_key(record.execution, sequence))
-            .await?
-        {
-            missing.push(Missing::Timer {
-                sequence,
-                turn: open.turn,
-                is_past,
-            });
-        }
-        Ok(())
+        let key = timer_key(task.execution, task.sequence);
+        let is_set = self.has_entry(&task.instance.app, &key).await?;
+        Ok((!is_set).then_some(Missing::Timer {
+            sequence: task.sequence,
+            turn: open.turn,
+            is_past,
+        }))
     }
 
-    async fn call(
-        &self,
-        record: &Record,
-        sequence: Sequence,
-        open: &Open,
-        instance: &InstanceRef,
-        missing: &mut Vec<Missing>,
-    ) -> Result<(), Error> {
-        let turn = open.turn;
-        let task = TaskRef {
-            instance: instance.clone(),
-            execution: record.execution,
-            sequence,
-        };
+    async fn call(&self, task: &TaskRef, open: &Open) -> Result<Option<Missing>, Error> {
+        let (sequence, turn): (Sequence, _) = (task.sequence, open.turn);
         match &open.what {
-            What::Timer => {}
+            What::Timer => Ok(None),
             What::Activity { app, name } => {
-                let id = task.message_id("task");
-                // The lease is the target's, the parked task its caller's.
-                let is_kept = self.has_entry(app, &lease_key(&id)).await?
-                    || self.has_entry(&instance.app, &parked_key(&id)).await?;
-                if !is_kept {
-                    missing.push(Missing::Task {
-                        sequence,
-                        turn,
-                        app: app.clone(),
-                        name: name.clone(),
-                    });
-                }
+                let is_leased = self.has_entry(app, &lease_key(&task.message_id("task"))).await?;
+                Ok((!is_leased).then(|| Missing::Task {
+                    sequence,
+                    turn,
+                    app: app.clone(),
+                    name: name.clone(),
+                }))
             }
             What::Child { instance: child } => {
-                let found = self.client.record(child).await?;
-                let ours = found.filter(|child| child.origin.parent.as_ref().is_some_and(|parent| parent.task == task));
+                let found = match self.client.record(child).await {
+                    // It is told of for itself.
+                    Err(error) if is_permanent(&error) => return Ok(None),
+                    found => found?,
+                };
                 let child = child.clone();
-                match ours {
-                    None => missing.push(Missing::Child { sequence, turn, child }),
-                    Some(record) if record.status.is_terminal() => {
-                        if !self.is_young(record.ended_at.unwrap_or(record.updated_at)) {
-                            let is_marked = !record.marks.is_empty();
-                            missing.push(Missing::Answer {
-                                sequence,
-                                child,
-                                is_marked,
-                            });
-                        }
+                Ok(match found.filter(|record| record.is_child_of(task)) {
+                    None => Some(Missing::Child {
+                        sequence,
+                        turn,
+                        child,
+                        at: open.at,
+                    }),
+                    Some(record) if !record.status.is_terminal() => None,
+                    Some(record) => {
+                        let is_young = self.is_young(record.ended_at.unwrap_or(record.updated_at));
+                        (!is_young).then_some(Missing::Answer {
+                            sequence,
+                            child,
+                            is_marked: !record.marks.is_empty(),
+                        })
                     }
-                    // It is looked at for itself.
-                    Some(_) => {}
-                }
+                })
             }
         }
-        Ok(())
+    }
+
+    /// True if its message was for a queue that does not exist, and is kept to be tried again: in the due-set of whoever waits for it, or of the app
+    /// whose worker found it.
+    async fn is_parked(&self, suspect: &Suspect) -> Result<bool, Error> {
+        if !suspect.may_be_on_its_way() {
+            return Ok(false);
+        }
+        let own = &suspect.instance.app;
+        let others = self.apps.iter().filter(|app| *app != own);
+        let keys: Vec<DueKey> = suspect.identities().iter().map(parked_key).collect();
+        for app in std::iter::once(own).chain(others) {
+            let looks = keys.iter().map(|key| self.has_entry(app, key));
+            if try_join_all(looks).await?.contains(&true) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What has arrived and waits for code to be allowed to run.
-    async fn inbox(&self, instance: &InstanceRef, record: &Record) -> Result<HashSet<MessageId>, Error> {
-        let store = self.client.store();
-        let loaded = self
-            .client
-            .ask("load", || store.load(instance, record.version, INBOX))
-            .await?;
-        let items = loaded.into_iter().flat_map(|loaded| loaded.inbox);
-        Ok(items
-            .filter_map(|bytes| decode::<Item>(&bytes).ok()?.identity())
-            .collect())
+    async fn inbox(&self, instance: &InstanceRef) -> Result<HashSet<MessageId>, Error> {
+        let (store, mut found) = (self.client.store(), HashSet::new());
+        for from in (0..).step_by(INBOX) {
+            let page = self.client.ask("inbox", || store.inbox(instance, from, INBOX)).await?;
+            let identities = page.iter().filter_map(|bytes| decode::<Item>(bytes).ok()?.identity());
+            found.extend(identities);
+            if page.len() < INBOX {
+                break;
+            }
+        }
+        Ok(found)
     }
 
     async fn has_entry(&self, app: &AppId, key: &DueKey) -> Result<bool, Error> {

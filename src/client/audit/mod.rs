@@ -6,6 +6,7 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `suspect` | what may be missing |
 //! | `look` | what of an instance is not where it ought to be |
 //! | `passage` | what is certainly not in a queue |
 //! | `instances` | from the one by the other to findings |
@@ -19,20 +20,24 @@ mod look;
 mod passage;
 mod repair;
 mod report;
+mod suspect;
 
 pub use report::{AuditReport, Finding, Repair, Trouble, Undecided};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::future::IntoFuture;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
 use super::{Client, Error};
+use crate::backend::Retryable;
 use crate::model::{AppId, InstanceRef, Timestamp};
 
 /// Keys and entries that are looked at between two pauses.
 const PAGE: usize = 200;
+/// What is gathered before it is looked at again.
+const BATCH: usize = 1000;
 /// Between two looks at the same thing.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
@@ -114,11 +119,15 @@ impl Audit {
                 namespace: client.engine().backend.namespace().clone(),
                 at: there,
                 instances: BTreeMap::new(),
+                stuck_instances: BTreeMap::new(),
                 findings: Vec::new(),
                 more: 0,
                 undecided: Vec::new(),
             },
             clock_offset: there.as_millis() as i64 - here.as_millis() as i64,
+            all_apps: client.apps().await?.into_iter().map(|app| app.id).collect(),
+            stuck: HashSet::new(),
+            unread: BTreeSet::new(),
             client,
             app,
             settings: self,
@@ -126,14 +135,14 @@ impl Audit {
         auditor.queues().await?;
         auditor.instances().await?;
         auditor.due_sets().await?;
-        let mut report = auditor.report;
-        report.at = self_now(&auditor.client, auditor.clock_offset);
-        Ok(report)
+        auditor.report.at = auditor.now();
+        Ok(auditor.report)
     }
 }
 
-fn self_now(client: &Client, offset: i64) -> Timestamp {
-    Timestamp::from_millis(client.clock().now().as_millis().saturating_add_signed(offset))
+/// True for what one thing alone is to blame for, and no server: the others are audited all the same.
+fn is_permanent(error: &Error) -> bool {
+    error.retryable() == Retryable::Permanent
 }
 
 impl IntoFuture for Audit {
@@ -153,13 +162,20 @@ struct Auditor {
     app: Option<AppId>,
     /// The store's clock minus ours, in milliseconds.
     clock_offset: i64,
+    /// All apps, audited or not.
+    all_apps: Vec<AppId>,
+    /// Instances that are stuck, at most as many as findings.
+    stuck: HashSet<InstanceRef>,
+    /// Instances that could not be read, at most as many as findings.
+    unread: BTreeSet<InstanceRef>,
     report: AuditReport,
 }
 
 impl Auditor {
     /// Now, by the store's clock.
     fn now(&self) -> Timestamp {
-        self_now(&self.client, self.clock_offset)
+        let here = self.client.clock().now().as_millis();
+        Timestamp::from_millis(here.saturating_add_signed(self.clock_offset))
     }
 
     fn is_audited(&self, app: &AppId) -> bool {
@@ -181,21 +197,58 @@ impl Auditor {
         self.client.clock().sleep(SECOND_LOOK).await;
     }
 
-    /// True if the report has room: what does not stand in it is not repaired either.
-    fn has_room(&mut self) -> bool {
-        let has_room = self.report.findings.len() < AuditReport::MOST;
-        self.report.more += u64::from(!has_room);
-        has_room
+    /// Notes what is wrong, and what came of its repair, if that is asked for. What the report has no room for is counted, and not repaired either.
+    async fn found(
+        &mut self,
+        mut finding: Finding,
+        repair: impl Future<Output = Result<Repair, Error>>,
+    ) -> Result<(), Error> {
+        let is_stuck = finding.trouble.is_stuck();
+        let same = self
+            .report
+            .findings
+            .iter()
+            .filter(|other| other.trouble.is_stuck() == is_stuck);
+        let has_room = same.count() < AuditReport::MOST / 2;
+        if has_room && self.settings.is_repairing {
+            finding.repair = match repair.await {
+                Err(error) if is_permanent(&error) => Repair::Impossible(error.to_string()),
+                repair => repair?,
+            };
+        }
+        if let Some(instance) = finding
+            .instance
+            .as_ref()
+            .filter(|_| is_stuck && !finding.repair.is_mended())
+            && !self.stuck.contains(instance)
+        {
+            *self.report.stuck_instances.entry(instance.app.clone()).or_default() += 1;
+            if self.stuck.len() < AuditReport::MOST {
+                self.stuck.insert(instance.clone());
+            }
+        }
+        match has_room {
+            true => self.report.findings.push(finding),
+            false => self.report.more += 1,
+        }
+        Ok(())
     }
 
-    fn find(&mut self, trouble: Trouble, app: &AppId, instance: Option<InstanceRef>, reason: String, repair: Repair) {
-        self.report.findings.push(Finding {
-            trouble,
-            app: app.clone(),
-            instance,
-            sequence: None,
+    /// Notes an instance that could not be looked at.
+    fn unread(&mut self, instance: &InstanceRef, reason: String) {
+        if !self.is_audited(&instance.app) || self.unread.contains(instance) {
+            return;
+        }
+        if self.unread.len() == AuditReport::MOST {
+            self.report.more += 1;
+            return;
+        }
+        self.unread.insert(instance.clone());
+        self.report.undecided.push(Undecided {
+            queue: None,
+            instance: Some(instance.clone()),
             reason,
-            repair,
+            instances: 1,
         });
     }
 }

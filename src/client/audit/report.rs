@@ -17,11 +17,14 @@ pub struct AuditReport {
     pub at: Timestamp,
     /// How many instances of each app were looked at: all that are not over, or still have marks.
     pub instances: BTreeMap<AppId, u64>,
-    /// What is wrong: at most [`AuditReport::MOST`].
+    /// How many instances of each app are stuck: those with a finding that holds them up and that is not repaired, among the findings or beyond them.
+    pub stuck_instances: BTreeMap<AppId, u64>,
+    /// What is wrong: at most [`AuditReport::MOST`]; of what holds instances up half as many, and as many of the rest.
     pub findings: Vec<Finding>,
     /// How many findings there are beyond those. They were not repaired: audit again.
     pub more: u64,
-    /// What could not be decided, because no message comes out of a queue just now. Those instances wait for the app, and rightly as far as can be known.
+    /// What could not be decided, because no message comes out of a queue just now, or because an instance cannot be read. Those instances wait for the
+    /// app, and rightly as far as can be known.
     pub undecided: Vec<Undecided>,
 }
 
@@ -41,6 +44,19 @@ pub struct Finding {
     pub reason: String,
     /// What was done about it.
     pub repair: Repair,
+}
+
+impl Finding {
+    pub(super) fn new(trouble: Trouble, app: &AppId, reason: String) -> Self {
+        Self {
+            trouble,
+            app: app.clone(),
+            instance: None,
+            sequence: None,
+            reason,
+            repair: Repair::NotAsked,
+        }
+    }
 }
 
 /// Sorts of findings.
@@ -114,6 +130,13 @@ pub enum Repair {
     Impossible(String),
 }
 
+impl Repair {
+    /// True if nothing is wrong any more.
+    pub fn is_mended(&self) -> bool {
+        matches!(self, Repair::Done | Repair::NotNeeded)
+    }
+}
+
 impl fmt::Display for Repair {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -129,9 +152,11 @@ impl fmt::Display for Repair {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Undecided {
-    /// The queue, without the namespace.
-    pub queue: String,
-    /// Why it tells nothing.
+    /// The queue, without the namespace; `None` if it is about one instance.
+    pub queue: Option<String>,
+    /// The instance that cannot be looked at; `None` if it is about a queue.
+    pub instance: Option<InstanceRef>,
+    /// Why nothing is known.
     pub reason: String,
     /// How many instances wait for something that may be in it.
     pub instances: usize,
@@ -143,19 +168,12 @@ impl AuditReport {
 
     /// True if nothing is wrong, or all of it was repaired.
     pub fn is_clean(&self) -> bool {
-        self.more == 0
-            && self
-                .findings
-                .iter()
-                .all(|finding| matches!(finding.repair, Repair::Done | Repair::NotNeeded))
+        self.more == 0 && self.findings.iter().all(|finding| finding.repair.is_mended())
     }
 
-    /// The instances that are stuck: those with a finding that holds them up and that is not repaired.
+    /// The instances that are stuck, as far as the findings name them: those with one that holds them up and that is not repaired.
     pub fn stuck(&self) -> BTreeSet<&InstanceRef> {
-        let open = self
-            .findings
-            .iter()
-            .filter(|finding| matches!(finding.repair, Repair::NotAsked | Repair::Impossible(_)));
+        let open = self.findings.iter().filter(|finding| !finding.repair.is_mended());
         open.filter(|finding| finding.trouble.is_stuck())
             .filter_map(|finding| finding.instance.as_ref())
             .collect()
@@ -163,14 +181,12 @@ impl AuditReport {
 
     /// The report as Prometheus' text format: `leveret_stuck_instances`, for each app.
     pub fn metrics(&self) -> String {
-        let mut stuck: BTreeMap<&AppId, usize> = self.instances.keys().map(|app| (app, 0)).collect();
-        for instance in self.stuck() {
-            *stuck.entry(&instance.app).or_default() += 1;
-        }
+        let mut stuck: BTreeMap<&AppId, u64> = self.instances.keys().map(|app| (app, 0)).collect();
+        stuck.extend(self.stuck_instances.iter().map(|(app, count)| (app, *count)));
         let leftovers = self
             .findings
             .iter()
-            .filter(|finding| !finding.trouble.is_stuck() && finding.repair == Repair::NotAsked);
+            .filter(|finding| !finding.trouble.is_stuck() && !finding.repair.is_mended());
         let mut text = String::from(
             "# HELP leveret_stuck_instances Instances that nothing will move, by the last audit.\n# TYPE leveret_stuck_instances gauge\n",
         );
@@ -189,9 +205,45 @@ impl AuditReport {
         );
         let _ = writeln!(
             text,
+            "# HELP leveret_audit_more Findings for which the last audit's report had no room.\n# TYPE leveret_audit_more gauge\nleveret_audit_more{{namespace=\"{namespace}\"}} {}",
+            self.more
+        );
+        let _ = writeln!(
+            text,
             "# HELP leveret_audit_timestamp_seconds When the last audit was over.\n# TYPE leveret_audit_timestamp_seconds gauge\nleveret_audit_timestamp_seconds{{namespace=\"{namespace}\"}} {}",
             self.at.as_millis() / 1000
         );
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stuck_is_counted_whatever_the_report_has_no_room_for() {
+        let app = AppId::new("orders").unwrap();
+        let leftover = Finding::new(Trouble::StrayKey, &app, "left over".into());
+        let report = AuditReport {
+            namespace: Namespace::new("shop").unwrap(),
+            at: Timestamp::from_millis(7000),
+            instances: BTreeMap::from([(app.clone(), 9), (AppId::new("payments").unwrap(), 1)]),
+            stuck_instances: BTreeMap::from([(app, 3)]),
+            findings: vec![leftover],
+            more: 17,
+            undecided: Vec::new(),
+        };
+        let text = report.metrics();
+        for line in [
+            "leveret_stuck_instances{namespace=\"shop\",app=\"orders\"} 3\n",
+            "leveret_stuck_instances{namespace=\"shop\",app=\"payments\"} 0\n",
+            "leveret_audit_leftovers{namespace=\"shop\"} 1\n",
+            "leveret_audit_more{namespace=\"shop\"} 17\n",
+            "leveret_audit_timestamp_seconds{namespace=\"shop\"} 7\n",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        assert!(!report.is_clean());
     }
 }

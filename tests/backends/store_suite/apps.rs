@@ -15,6 +15,7 @@ fn worker(app: &AppId) -> WorkerInfo {
         lanes: vec![0, 7],
         started_at: Timestamp::from_millis(5),
         beat_at: Timestamp::from_millis(6),
+        is_draining: false,
         host: "node-1".into(),
         holds: None,
     }

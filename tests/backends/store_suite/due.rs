@@ -99,6 +99,8 @@ pub(crate) async fn setting_replaces_and_sooner_only_brings_forward(store: Fresh
         (When::Set, 70, "set", (70, "set")),
         (When::Set, 70, "", (70, "")),
         (When::Sooner, 30, "not used", (30, "")),
+        (When::Absent, 20, "not used", (30, "")),
+        (When::Absent, 80, "not used", (30, "")),
     ];
     for (when, due, payload, (then_due, then_payload)) in steps {
         for _ in 0..2 {
@@ -113,6 +115,12 @@ pub(crate) async fn setting_replaces_and_sooner_only_brings_forward(store: Fresh
         }
     }
     store.schedule(&app, &[], When::Set).await.unwrap();
+    let new = entry(DueKind::Lease, "new", at(10), "first");
+    store
+        .schedule(&app, std::slice::from_ref(&new), When::Absent)
+        .await
+        .unwrap();
+    assert_eq!(store.due_entry(&app, &new.key).await.unwrap(), Some(new));
 }
 
 pub(crate) async fn a_settled_entry_is_removed_or_comes_again(store: Fresh) {

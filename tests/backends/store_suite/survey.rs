@@ -54,6 +54,35 @@ pub(crate) async fn a_walk_through_the_due_set_shows_every_entry(store: Fresh) {
     );
 }
 
+pub(crate) async fn an_inbox_is_looked_at_bit_by_bit(store: Fresh) {
+    let early = instance("to come");
+    let mut items = Vec::new();
+    for n in 0..7 {
+        let one = item(&early, &format!("early {n}"));
+        items.push(one.item.clone());
+        let early = Deliver {
+            keep_absent: Some(KEEP),
+            ..one
+        };
+        store.deliver(&early).await.unwrap();
+    }
+    for most in [1, 3, 7, 100] {
+        let mut found = Vec::new();
+        loop {
+            let page = store.inbox(&early, found.len(), most).await.unwrap();
+            assert!(page.len() <= most);
+            found.extend(page.iter().cloned());
+            if page.len() < most {
+                break;
+            }
+        }
+        assert_eq!(found, items);
+    }
+    assert!(store.inbox(&early, 8, 2).await.unwrap().is_empty());
+    assert!(store.inbox(&early, 0, 0).await.unwrap().is_empty());
+    assert!(store.inbox(&instance("nobody"), 0, 10).await.unwrap().is_empty());
+}
+
 pub(crate) async fn a_survey_shows_every_active_instance_and_what_has_no_record(store: Fresh) {
     let names = ["a", "a}b", "{x}", "50%", "meta", "due/0", "\u{e9}"];
     for name in names {
@@ -80,10 +109,16 @@ pub(crate) async fn a_survey_shows_every_active_instance_and_what_has_no_record(
     loop {
         let page = store.survey(after.as_deref(), 2).await.unwrap();
         for (instance, found) in page.active {
-            assert_eq!(found, record(&store, &instance).await);
+            let small = leveret::backend::Record {
+                input: None,
+                outcome: None,
+                ..record(&store, &instance).await
+            };
+            assert_eq!(found, small);
             active.insert(instance);
         }
         assert!(page.strays.is_empty(), "{:?}", page.strays);
+        assert!(page.unreadable.is_empty(), "{:?}", page.unreadable);
         indexed.extend(page.indexed);
         pages += 1;
         assert!(pages < 100_000, "the walk does not end");

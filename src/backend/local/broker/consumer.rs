@@ -46,11 +46,16 @@ impl Browse for LocalBrowse {
     }
 
     async fn remove(&mut self, tag: u64) -> Result<()> {
-        let position = self.0.live.leases().settle(self.0.id, tag);
+        let position = self.0.live.leases().position(self.0.id, tag);
         let Some(position) = position else { return Ok(()) };
         let live = Arc::clone(&self.0.live);
         let remove = move |to: &mut Transaction<'_>| queue::remove_message(to, &live.namespace, &live.queue, position);
-        self.0.shared.engine.write(remove, |()| ()).await
+        // Settled only when it is gone: a removal that fails leaves it to be put back with the rest.
+        let (live, id) = (Arc::clone(&self.0.live), self.0.id);
+        let settle = move |(): &()| {
+            live.leases().settle(id, tag);
+        };
+        self.0.shared.engine.write(remove, settle).await
     }
 
     async fn close(self: Box<Self>) -> Result<()> {

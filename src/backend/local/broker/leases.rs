@@ -163,6 +163,12 @@ impl Leases {
         self.returned.remove(&position);
     }
 
+    /// The position of a delivery's message, if it is still to be settled.
+    pub(super) fn position(&self, id: SubscriptionId, tag: u64) -> Option<u64> {
+        let own = self.subscriptions.iter().find(|one| one.id == id)?;
+        own.unsettled.get(&tag).copied()
+    }
+
     /// Settles a delivery: the position of its message, if it was still to be settled.
     pub(super) fn settle(&mut self, id: SubscriptionId, tag: u64) -> Option<u64> {
         let own = self.subscriptions.iter_mut().find(|one| one.id == id)?;

@@ -27,6 +27,7 @@ pub(super) fn schedule(
 ) -> Result<()> {
     for entry in entries {
         match (entry_of(to, namespace, app, &entry.key)?, when) {
+            (Some(_), When::Absent) => (),
             (Some(there), When::Sooner) if there.due <= entry.due => (),
             (Some(there), When::Sooner) => {
                 let payload = there.payload;

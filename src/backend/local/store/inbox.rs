@@ -44,6 +44,24 @@ pub(super) fn items(
     Ok(pairs.into_iter().map(|(_, item)| item).collect())
 }
 
+/// Up to `most` items after the first `passed`.
+pub(super) fn page(
+    from: &dyn Snapshot,
+    namespace: &Namespace,
+    instance: &InstanceRef,
+    now: Timestamp,
+    passed: usize,
+    most: usize,
+) -> Result<Vec<Bytes>> {
+    let Some((inbox, _)) = read(from, namespace, instance, now)? else {
+        return Ok(Vec::new());
+    };
+    let end = inbox.head + inbox.len;
+    let first = inbox.head.saturating_add(passed as u64).min(end);
+    let pairs = from.scan(&inbox.items(namespace).range_of_numbers(first..end), most)?;
+    Ok(pairs.into_iter().map(|(_, item)| item).collect())
+}
+
 /// An item to push.
 pub(super) struct Push {
     pub(super) item: Bytes,

@@ -117,6 +117,10 @@ impl Store for LocalStore {
         self.read(|from, namespace, now| records::load(from, namespace, instance, after, inbox, now))
     }
 
+    async fn inbox(&self, instance: &InstanceRef, from: usize, most: usize) -> Result<Vec<Bytes>> {
+        self.read(|snapshot, namespace, now| inbox::page(snapshot, namespace, instance, now, from, most))
+    }
+
     async fn turns(
         &self,
         instance: &InstanceRef,

@@ -22,6 +22,11 @@ pub(super) fn read(from: &dyn Snapshot, namespace: &Namespace, instance: &Instan
     get_as(from, &key(namespace, instance))
 }
 
+/// True if there is a record, whether or not it can be read.
+pub(super) fn is_there(from: &dyn Snapshot, namespace: &Namespace, instance: &InstanceRef) -> Result<bool> {
+    Ok(from.get(&key(namespace, instance))?.is_some())
+}
+
 /// See [`Store::create`](crate::backend::Store::create).
 pub(super) fn create(
     to: &mut Transaction<'_>,

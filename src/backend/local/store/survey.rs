@@ -38,13 +38,22 @@ pub(super) fn page(from: &dyn Snapshot, namespace: &Namespace, after: Option<&st
             continue;
         };
         if table == INDEX {
-            if records::read(from, namespace, &instance)?.is_none() {
+            if !records::is_there(from, namespace, &instance)? {
                 page.indexed.push(instance);
             }
-        } else if let Ok(record) = decode::<Record>(&value)
-            && (!record.status.is_terminal() || !record.marks.is_empty())
-        {
-            page.active.push((instance, record));
+            continue;
+        }
+        match decode::<Record>(&value) {
+            Ok(record) if record.status.is_terminal() && record.marks.is_empty() => {}
+            Ok(record) => {
+                let small = Record {
+                    input: None,
+                    outcome: None,
+                    ..record
+                };
+                page.active.push((instance, small));
+            }
+            Err(error) => page.unreadable.push((instance, error.to_string())),
         }
     }
     Ok(page)

@@ -73,6 +73,8 @@ pub(super) struct Found {
     pub(super) properties: Properties,
     pub(super) items: Vec<Item>,
     pub(super) tag: u64,
+    /// The app that it was sent to: another's worker may have buried it, before there was any of its own.
+    home: AppId,
 }
 
 impl Found {
@@ -87,10 +89,14 @@ impl Found {
             let (kind, id) = (properties.content_type.as_deref(), properties.message_id.as_deref());
             RawStart::decode(&body, kind, id).ok()
         };
+        let origin = origin_of(namespace, &properties);
+        let home = Queue::from_local_name(&origin)
+            .and_then(|queue| queue.app().cloned())
+            .unwrap_or_else(|| app.clone());
         let (kind, instance, name, count) = match (items.first(), raw()) {
             (Some(item), _) => (item.kind(), item.instance().cloned(), name_of(item), items.len()),
             (None, Some((start, id, _))) if !is_bundle => {
-                let instance = InstanceRef::new(app.clone(), id);
+                let instance = InstanceRef::new(home.clone(), id);
                 ("raw start", Some(instance), Some(start.workflow), 1)
             }
             (None, _) => ("unreadable", None, None, 0),
@@ -103,7 +109,7 @@ impl Found {
             instance,
             name,
             reason: reason_of(&properties),
-            origin: origin_of(namespace, &properties),
+            origin,
             died_at: died_at(&properties),
             message_id: properties.message_id.clone(),
             content_type: properties.content_type.clone(),
@@ -115,7 +121,13 @@ impl Found {
             properties,
             items,
             tag,
+            home,
         }
+    }
+
+    /// The app whose start it is, if it is a raw one.
+    pub(super) fn home(&self) -> &AppId {
+        &self.home
     }
 
     /// The properties that it had before it died.
