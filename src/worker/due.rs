@@ -422,7 +422,8 @@ mod tests {
 
     #[test]
     fn what_waits_for_an_unknown_app_is_tried_less_and_less_often_up_to_the_setting() {
-        let wait = |parked_for, longest| wait_for_app(Duration::from_millis(parked_for), Duration::from_millis(longest));
+        let wait =
+            |parked_for, longest| wait_for_app(Duration::from_millis(parked_for), Duration::from_millis(longest));
         let waits = [0, 4_000, 8_000, 20_000, 40_000, 86_400_000].map(|age| wait(age, 10_000).as_millis());
         assert_eq!(waits, [1_000, 1_000, 2_000, 5_000, 10_000, 10_000]);
         // A setting below a second holds from the first try on.

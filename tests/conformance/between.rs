@@ -1,6 +1,7 @@
 //! A store that a test stands in front of: each call is announced to the test before it is made, and waits until the test lets it pass. So a worker
 //! meets just the moment that the test is about: a start between two looks, a server that does not answer, a process that is frozen.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,10 +25,12 @@ pub(crate) struct Call {
 }
 
 type Pass = Box<dyn Fn(Call) -> BoxFuture<'static, Result<()>> + Send + Sync>;
+type See = Box<dyn Fn(&'static str, &dyn Any) + Send + Sync>;
 
 struct Between {
     store: Arc<dyn Store>,
     pass: Pass,
+    see: See,
 }
 
 /// The same backend, for one worker or client; each of its calls to the store is made when `pass` has ended.
@@ -49,9 +52,22 @@ pub(crate) fn with_failing_store(
     backend: &Backend,
     pass: impl Fn(Call) -> BoxFuture<'static, Result<()>> + Send + Sync + 'static,
 ) -> Backend {
+    in_front_of(backend, Box::new(pass), Box::new(|_, _| {}))
+}
+
+/// The same backend, for one worker or client; each answer of the store is shown to `see`, with the name of the method.
+pub(crate) fn with_answers_seen(
+    backend: &Backend,
+    see: impl Fn(&'static str, &dyn Any) + Send + Sync + 'static,
+) -> Backend {
+    in_front_of(backend, Box::new(|_| Box::pin(async { Ok(()) })), Box::new(see))
+}
+
+fn in_front_of(backend: &Backend, pass: Pass, see: See) -> Backend {
     let store = Between {
         store: backend.store().clone(),
-        pass: Box::new(pass),
+        pass,
+        see,
     };
     Backend::new(
         backend.namespace().clone(),
@@ -160,7 +176,11 @@ macro_rules! pass_on {
                 let instance = None::<&InstanceRef>$(.or(Some($instance)))?;
                 let call = Call { method: stringify!($method), instance: instance.cloned() };
                 (self.pass)(call).await?;
-                self.store.$method($($argument),*).await
+                let answer = self.store.$method($($argument),*).await;
+                if let Ok(answer) = &answer {
+                    (self.see)(stringify!($method), answer);
+                }
+                answer
             })+
 
             fn readiness(&self) -> std::result::Result<(), String> {
