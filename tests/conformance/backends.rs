@@ -367,6 +367,10 @@ mod servers {
     all_behaviours!(Servers::default());
 
     suite! { Servers::default();
+        cut_connection:
+            an_activity_whose_lease_is_written_runs_once_though_its_connection_is_cut;
+        leftovers:
+            a_purged_tree_leaves_no_key_but_receipts;
         deleted_by_hand:
             an_instance_whose_state_is_gone_is_missed_by_nobody,
             an_instance_whose_history_is_gone_stalls_and_can_be_ended,

@@ -8,6 +8,9 @@
 mod between;
 mod harness;
 mod programs;
+#[allow(dead_code, reason = "written for the tests of RabbitMQ; these need its cut alone")]
+#[path = "../backends/rabbitmq/proxy.rs"]
+mod proxy;
 
 mod audit;
 mod bounds;
@@ -15,6 +18,7 @@ mod calls_across_apps;
 mod children;
 mod code_changes;
 mod cost;
+mod cut_connection;
 mod damage;
 mod dead_letters;
 mod deleted_by_hand;
@@ -24,6 +28,7 @@ mod events_and_timers;
 mod failures_across_apps;
 mod failures_and_retries;
 mod held_up;
+mod leftovers;
 mod lifecycle;
 mod limits;
 mod lost_state;
