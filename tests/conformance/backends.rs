@@ -63,7 +63,8 @@ macro_rules! all_behaviours {
                 a_result_waits_for_its_caller,
                 another_namespace_is_never_reached,
                 the_same_id_in_two_apps_is_two_instances,
-                a_result_that_was_not_asked_for_is_ignored;
+                a_result_that_was_not_asked_for_is_ignored,
+                a_runtimes_macros_work_over_calls;
             children:
                 the_end_of_a_parent_ends_its_children_on_other_apps,
                 a_child_whose_app_is_down_ends_when_it_comes_back,

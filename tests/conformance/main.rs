@@ -2,6 +2,7 @@
 //!
 //! A behaviour is a function of a [`harness::Harness`] and is named by what it shows; `suite!` makes a test of each, once a backend. Nothing here
 //! sleeps or asserts how fast something is: tests wait for signals, with a patience that a loaded machine does not exhaust.
+//! Scenarios and rows are those of docs/scenarios.md.
 
 #![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
 
@@ -41,5 +42,6 @@ mod retention;
 mod running_activities;
 mod time_limits;
 mod users;
+mod warnings;
 
 mod backends;

@@ -244,10 +244,50 @@ fn three_services_take_the_orders_through_though_one_is_killed_in_the_middle() {
     let history = text(&history.stdout);
     assert!(history.contains("activity `refund` on app `payments`"), "{history}");
 
+    start_from_python(&shop);
+
     for process in [orders, shipping, payments] {
         process.stop();
     }
     shop.close();
+}
+
+/// Runs the README's Python, with this test's namespace for its `shop`, and waits for the order's end with the README's next command.
+fn start_from_python(shop: &Shop) {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).expect("the README");
+    let (_, rest) = readme.split_once("```python\n").expect("a block in Python");
+    let (block, rest) = rest.split_once("```").expect("the block's end");
+    for named in ["leveret.shop", "shop.orders.workflows"] {
+        assert!(block.contains(named), "{block}");
+    }
+    let block = block
+        .replace("leveret.shop", &format!("leveret.{}", shop.namespace))
+        .replace("shop.orders", &format!("{}.orders", shop.namespace));
+    let python = setting("LEVERET_TEST_PYTHON");
+    let ran = shop
+        .command(Path::new(&python))
+        .args(["-c", &block])
+        .output()
+        .expect("Python runs");
+    assert!(ran.status.success(), "{}", text(&ran.stderr));
+    assert!(
+        rest.contains("`cargo run --release -- history order-2001 --servers`"),
+        "what is told behind the block"
+    );
+    let began = Instant::now();
+    loop {
+        let history = shop
+            .demo()
+            .args(["history", "order-2001", "--servers"])
+            .output()
+            .expect("it runs");
+        let history = text(&history.stdout);
+        if history.contains("Completed") {
+            return assert!(history.contains("activity `charge` on app `payments`"), "{history}");
+        }
+        assert!(began.elapsed() < PATIENCE, "{history}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
 }
 
 #[test]
