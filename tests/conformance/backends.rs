@@ -129,6 +129,8 @@ macro_rules! all_behaviours {
                 a_start_that_was_lost_is_sent_again,
                 effects_that_a_crash_left_unmade_are_made_by_whoever_comes_next,
                 the_due_loop_finds_unmade_effects_without_any_message;
+            earlier_executions:
+                children_of_an_earlier_execution_go_on_and_are_ended_by_their_own_ids;
             events_and_timers:
                 events_arrive_in_order_whoever_waits,
                 events_wait_for_an_instance_that_is_yet_to_come,

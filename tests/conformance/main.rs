@@ -25,6 +25,7 @@ mod dead_letters;
 mod deleted_by_hand;
 mod due;
 mod duplicates;
+mod earlier_executions;
 mod events_and_timers;
 mod failures_across_apps;
 mod failures_and_retries;
