@@ -177,15 +177,15 @@ async fn a_message_takes_no_more_items_than_the_limit() {
 }
 
 #[tokio::test]
-async fn a_message_that_has_reached_its_bytes_takes_no_further_item() {
+async fn a_message_takes_no_item_that_would_bring_it_past_its_bytes() {
     let (slow, outbox) = Slow::with_outbox(limits(128, 10_000));
-    // Two of 6,000 bytes reach the limit; one of 50,000 travels all the same, and takes nobody along.
-    let sizes = [6_000, 6_000, 6_000, 50_000, 1, 1, 1];
+    // Two of 4,000 bytes fit and a third does not; one of 50,000 travels all the same, and takes nobody along.
+    let sizes = [4_000, 4_000, 4_000, 50_000, 1, 1, 1];
     let items = (0..).zip(sizes);
     let items = items.map(|(sequence, bytes)| (lane("orders"), answer(sequence, bytes)));
     send_all(&slow, &outbox, items.collect()).await;
     let counts: Vec<usize> = slow.items().into_iter().map(|(_, items)| items).collect();
-    assert_eq!(counts, [2, 2, 3]);
+    assert_eq!(counts, [2, 1, 1, 3]);
 }
 
 #[tokio::test]

@@ -262,8 +262,7 @@ async fn yield_now() {
 #[test]
 fn branches_may_talk_to_each_other_over_a_channel() {
     let mut run = Run::of(code(|ctx: WorkflowContext, _: ()| async move {
-        let (sender, receiver) = handed_over();
-        let waits = async { receiver.await };
+        let (sender, waits) = handed_over();
         let sends = async {
             let n = number(&ctx, 0).await?;
             sender(n);
