@@ -246,7 +246,7 @@ fn the_first_two_apps_run_as_processes_on_servers() {
     assert!(order.0.wait().expect("it ends").success());
     let shown = shown();
     let of = |side: &str| -> String {
-        let lines = shown.lines().filter(|line| line.starts_with('[') == !side.is_empty());
+        let lines = shown.lines().filter(|line| line.starts_with('[') != side.is_empty());
         lines
             .filter(|line| line.starts_with(side))
             .map(|line| format!("{line}\n"))

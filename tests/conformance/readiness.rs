@@ -6,6 +6,7 @@ use std::time::Duration;
 use leveret::{Settings, Worker, Workflow};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_util::task::TaskTracker;
 
 use crate::between::{Call, with_store_behind};
 use crate::harness::*;
@@ -56,7 +57,7 @@ pub(crate) async fn a_worker_is_ready_from_its_start_to_its_end_and_says_why_not
             ..settings()
         })
         .activity(WORK, gated(&begun, &end));
-    let starting = tokio::spawn(worker.start());
+    let starting = TaskTracker::new().spawn(worker.start());
     wait_until_it_says(address, "503", "not ready: the worker is still setting up its queues\n").await;
     gate.open();
     let worker = soon("the worker to start", starting).await.unwrap().unwrap();
@@ -67,7 +68,7 @@ pub(crate) async fn a_worker_is_ready_from_its_start_to_its_end_and_says_why_not
     let _orders = up(stage.worker("orders").workflow(MAIN, call_work)).await;
     let run = stage.client.start(MAIN, 7).await.unwrap();
     begun.reach(1).await;
-    let stopping = tokio::spawn(worker.stop());
+    let stopping = TaskTracker::new().spawn(worker.stop());
     wait_until_it_says(address, "503", "not ready: the worker is stopping\n").await;
     end.open();
     soon("the worker to stop", stopping).await.unwrap();
