@@ -29,6 +29,9 @@ mod guides {
     struct Readme;
     #[doc = include_str!("../docs/first-two-apps.md")]
     struct FirstTwoApps;
+    #[cfg(all(feature = "rabbitmq", feature = "redis"))]
+    #[doc = include_str!("../docs/configuration.md")]
+    struct Configuration;
     #[cfg(feature = "testing")]
     #[doc = include_str!("../docs/testing.md")]
     struct Testing;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::Result;
 use crate::model::{AppId, Lane, MessageId};
 
-/// A queue of the namespace. The physical name is `{namespace}.{app}.workflows` and so on; see DESIGN section 5 and `docs/`.
+/// A queue of the namespace. The physical name is `{namespace}.{app}.workflows` and so on; docs/how-it-works.md says what each carries.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Queue {
     /// Starts for the app: clients', parents' and raw ones. Competing consumers.
@@ -165,6 +165,9 @@ pub trait Consumer: Send {
     async fn next(&mut self) -> Option<Delivery>;
 
     /// Ends the subscription. What was delivered can still be settled; what waits in this process is handed back.
+    ///
+    /// # Errors
+    /// Transient or unknown if the connection is gone: the subscription is over all the same, and the broker takes back what was not settled.
     async fn cancel(&mut self) -> Result<()>;
 }
 
@@ -242,11 +245,20 @@ pub trait Broker: Send + Sync {
     async fn browse(&self, queue: &Queue) -> Result<Box<dyn Browse>>;
 
     /// How full a queue is, or `None` if it does not exist. For people and for deciding whether an app exists.
+    ///
+    /// # Errors
+    /// Transient if the broker cannot be reached or does not answer: that is no sign that the queue does not exist.
     async fn depth(&self, queue: &Queue) -> Result<Option<QueueDepth>>;
 
     /// Deletes the app's queues with all they hold. What is sent to the app from then on is unrouted.
+    ///
+    /// # Errors
+    /// Some of the queues may be deleted and others not: repeat it until it answers.
     async fn remove(&self, app: &AppId, lanes: u16) -> Result<()>;
 
-    /// `Ok` while the broker can be used; else why not, in one line for a person.
+    /// `Ok` while the broker can be used; else why not.
+    ///
+    /// # Errors
+    /// The reason: one line for a person, without a final period, that names the server and never a password.
     fn readiness(&self) -> std::result::Result<(), String>;
 }

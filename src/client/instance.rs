@@ -88,6 +88,9 @@ impl Instance {
     }
 
     /// Ends it, whatever it does, and its children with it. Await the builder; see [`Terminate`].
+    ///
+    /// Its children are those that its current execution waits for, and theirs in turn. Those that were detached, and those that an earlier execution had
+    /// open when it continued as new, go on: they are ended by their own IDs.
     pub fn terminate(&self, reason: impl Into<String>) -> Terminate {
         Terminate::new(self.clone(), reason.into())
     }

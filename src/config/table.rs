@@ -237,7 +237,7 @@ const VARIABLES: &[Variable] = &[
         "LEVERET_BUNDLE_BYTES",
         Size(KIB..=64 * MIB),
         settings.limits.bundle_bytes,
-        "A message that has reached this size takes no further item."
+        "A message takes no further item that would bring it past this size."
     ),
     variable!(
         "LEVERET_GENERATIONS",

@@ -1,4 +1,4 @@
-//! Deleting a finished instance (the last rule of the commit protocol): what is marked is driven first; index, check and retention entries go with the record.
+//! Deleting a finished instance: what is marked is driven first; index, check and retention entries go with the record.
 
 use tracing::warn;
 

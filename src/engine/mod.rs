@@ -1,7 +1,7 @@
 //! What workers and clients do alike: create instances, send items, make the effects of turns, drive marks.
 //!
 //! Everything here may be done twice, by two processes at once, and again after a crash at any line: it is what turns "committed" into "happened"
-//! (rules 1 to 3 of the commit protocol; see `docs/`).
+//! (docs/how-it-works.md, "The commit protocol").
 
 mod command;
 mod delete;

@@ -218,3 +218,6 @@ fn weight(item: &Item) -> usize {
         _ => 0,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,7 +9,7 @@ pub struct Limits {
     pub payload_bytes: usize,
     /// Most items in one message: 128.
     pub bundle_items: usize,
-    /// A message that has reached this many bytes takes no further item: 256 KiB. A single larger item still travels, alone.
+    /// A message takes no further item that would bring it past this many bytes: 256 KiB. A single larger item still travels, alone.
     pub bundle_bytes: usize,
     /// Raised events that may wait in an instance's inbox: 10,000. Completions and timers always fit.
     pub inbox_events: usize,

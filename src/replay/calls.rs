@@ -224,10 +224,29 @@ impl<O: DeserializeOwned> Child<O> {
     /// differs from run to run: a derived one is the same in both, and while the first child is active the second is not started, which only the
     /// worker's log tells.
     ///
+    /// It takes no other option than [`id`](Self::id) and [`app_id`](Self::app_id): a retry policy or a time limit is about what the caller makes of the
+    /// child's end, and here nobody does. A child that is to have them can give them to its own calls.
+    ///
     /// # Errors
-    /// A [`Failure`] if the call is not valid: a bad name, or an input over the limit.
+    /// A [`Failure`] if the call is not valid: a bad name, an option that it does not take, or an input over the limit. No child is started then.
     pub fn detach(self) -> Result<InstanceRef> {
-        let Request { app, name, input, .. } = self.request;
+        let Request {
+            app,
+            name,
+            input,
+            limits,
+            retry,
+        } = self.request;
+        let given = [
+            ("retry", retry.is_some()),
+            ("timeout", limits.timeout.is_some()),
+            ("schedule_to_start", limits.schedule_to_start.is_some()),
+        ];
+        if let Some((option, _)) = given.into_iter().find(|(_, is_given)| *is_given) {
+            return Err(invalid(format!(
+                "a detached child takes no `{option}`, because nobody waits for its end: leave it out, or await the child"
+            )));
+        }
         self.machine.lock().detach(app?, name?, self.id.transpose()?, input?)
     }
 }

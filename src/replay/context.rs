@@ -89,6 +89,9 @@ impl WorkflowContext {
     /// Raises an event on another instance, of any app. It is sent when the turn is committed; an instance that does not exist yet finds it if it
     /// starts within the de-duplication window (1 h).
     ///
+    /// Nobody answers: an event for an instance that is over by then, or whose inbox is full ([`Limits::inbox_events`](crate::Limits)), is dropped, and
+    /// only the worker's log tells. Whoever has to know calls an activity or a child and waits for its result.
+    ///
     /// # Errors
     /// A [`Failure`] if the payload cannot be written or is over the limit.
     pub fn raise<T: Serialize>(&self, instance: &InstanceRef, event: Event<T>, payload: T) -> Result<()> {
@@ -202,6 +205,10 @@ impl WorkflowContext {
 
     /// Begins anew with another input and an empty history: `return ctx.continue_as_new(input);`. Events that nobody has taken are carried over;
     /// results that are still to come are dropped.
+    ///
+    /// Children that are still open go on, and nobody waits for them any more: they are the earlier execution's, and neither the end of this instance
+    /// nor a [`terminate`](https://docs.rs/leveret/latest/leveret/struct.Instance.html#method.terminate) reaches them. Await them first, or end them by
+    /// their own IDs.
     ///
     /// # Errors
     /// Always: the error is what ends this execution. It has the type of the workflow's result, so that it can be returned.

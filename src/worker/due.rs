@@ -382,11 +382,15 @@ async fn try_parked(runtime: &Runtime, parked: ParkedEntry) -> Result<DueOutcome
     Ok(DueOutcome::Again(next_try(runtime, parked.since)))
 }
 
-/// Waits that grow with the time that has passed: a quarter of it, between 1 s and the setting.
+/// When an item that has been parked since then is tried again.
 pub(super) fn next_try(runtime: &Runtime, since: Timestamp) -> Timestamp {
     let now = runtime.now();
-    let longest = runtime.settings.parked_interval;
-    now + (now.since(since) / 4).clamp(Duration::from_secs(1).min(longest), longest)
+    now + wait_for_app(now.since(since), runtime.settings.parked_interval)
+}
+
+/// Waits that grow with the time that has passed: a quarter of it, between 1 s and the setting.
+fn wait_for_app(parked_for: Duration, longest: Duration) -> Duration {
+    (parked_for / 4).clamp(Duration::from_secs(1).min(longest), longest)
 }
 
 /// True if somebody still cares for the item.
@@ -410,4 +414,29 @@ async fn retire(runtime: &Runtime, entry: RetentionEntry) -> Result<DueOutcome> 
     };
     debug!(instance = %entry.instance, ?deleted, "retention");
     Ok(DueOutcome::Remove)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_for_an_unknown_app_is_tried_less_and_less_often_up_to_the_setting() {
+        let wait =
+            |parked_for, longest| wait_for_app(Duration::from_millis(parked_for), Duration::from_millis(longest));
+        let waits = [0, 4_000, 8_000, 20_000, 40_000, 86_400_000].map(|age| wait(age, 10_000).as_millis());
+        assert_eq!(waits, [1_000, 1_000, 2_000, 5_000, 10_000, 10_000]);
+        // A setting below a second holds from the first try on.
+        assert_eq!([0, 86_400_000].map(|age| wait(age, 200).as_millis()), [200, 200]);
+    }
+
+    #[test]
+    fn within_an_hour_an_unknown_app_is_asked_for_some_hundred_times_at_most() {
+        let (mut age, mut tries) = (Duration::ZERO, 0);
+        while age < Duration::from_secs(3600) {
+            age += wait_for_app(age, Duration::from_secs(10));
+            tries += 1;
+        }
+        assert!((300..400).contains(&tries), "{tries}");
+    }
 }

@@ -122,10 +122,11 @@ impl RunningWorker {
         Ok(())
     }
 
-    /// `Ok` while the worker can do its work; else why not, in one line for a person.
+    /// `Ok` while the worker can do its work; else why not. The same as `/ready` at its port answers.
     ///
     /// # Errors
-    /// The reason.
+    /// The reason: one line for a person, without a final period. The broker's or the store's, which names the server; or `the worker is still setting
+    /// up its queues`; or `the worker is stopping`.
     pub fn readiness(&self) -> Result<(), String> {
         readiness(&self.runtime, &self.has_started)
     }

@@ -59,6 +59,13 @@ macro_rules! all_behaviours {
                 an_app_with_a_worker_that_gives_no_sign_of_life_is_undecided,
                 an_app_of_many_lanes_is_decided,
                 a_queue_that_takes_no_marker_leaves_only_its_own_calls_undecided;
+            bounds:
+                a_worker_takes_no_more_tasks_than_it_runs_at_once,
+                tasks_of_one_message_run_no_more_at_once_than_the_setting_says,
+                a_redelivered_bundle_of_tasks_is_split,
+                no_more_turns_run_at_once_than_the_setting_says,
+                a_worker_holds_no_more_messages_than_its_prefetch,
+                a_fan_out_wider_than_the_worker_is_joined;
             calls_across_apps:
                 each_activity_runs_once_where_it_belongs,
                 results_come_back_through_a_chain_of_apps,
@@ -69,7 +76,8 @@ macro_rules! all_behaviours {
                 a_result_waits_for_its_caller,
                 another_namespace_is_never_reached,
                 the_same_id_in_two_apps_is_two_instances,
-                a_result_that_was_not_asked_for_is_ignored;
+                a_result_that_was_not_asked_for_is_ignored,
+                a_runtimes_macros_work_over_calls;
             children:
                 the_end_of_a_parent_ends_its_children_on_other_apps,
                 a_child_whose_app_is_down_ends_when_it_comes_back,
@@ -101,6 +109,10 @@ macro_rules! all_behaviours {
                 a_resume_that_comes_late_tries_no_code,
                 builds_that_were_tried_are_not_tried_again,
                 code_that_was_dropped_by_replay_leaves_no_trace;
+            cost:
+                the_last_step_costs_what_the_first_did,
+                a_result_of_20_mib_fails_its_call_and_names_the_limit,
+                a_result_of_20_mib_is_carried_if_the_limit_is_raised;
             damage:
                 a_history_that_cannot_be_read_holds_up_nothing_else_and_can_be_ended,
                 a_suspended_instance_that_cannot_be_read_stays_suspended,
@@ -133,6 +145,8 @@ macro_rules! all_behaviours {
                 a_start_that_was_lost_is_sent_again,
                 effects_that_a_crash_left_unmade_are_made_by_whoever_comes_next,
                 the_due_loop_finds_unmade_effects_without_any_message;
+            earlier_executions:
+                children_of_an_earlier_execution_go_on_and_are_ended_by_their_own_ids;
             events_and_timers:
                 events_arrive_in_order_whoever_waits,
                 events_wait_for_an_instance_that_is_yet_to_come,
@@ -143,6 +157,13 @@ macro_rules! all_behaviours {
                 a_timer_goes_on_in_another_worker,
                 a_wait_that_is_over_leaves_no_timer,
                 time_and_chance_are_the_same_on_replay;
+            failures_across_apps:
+                a_task_that_cannot_be_read_is_answered_and_put_among_the_dead,
+                a_failure_crosses_two_apps_whole_and_a_fatal_one_is_tried_once,
+                the_root_tells_which_call_failed_on_which_app,
+                a_name_that_is_not_registered_is_tried_again_by_the_policy,
+                an_attempt_after_a_missed_heartbeat_succeeds,
+                activities_of_five_apps_are_called_in_a_chain;
             failures_and_retries:
                 a_failed_attempt_is_tried_again_by_the_policy,
                 attempts_end_with_the_policy_and_the_failure_arrives_whole,
@@ -182,7 +203,6 @@ macro_rules! all_behaviours {
                 a_request_id_starts_one_run,
                 a_delayed_start_waits_for_its_time,
                 what_was_purged_is_gone_and_can_be_started_again,
-                a_finished_instance_is_kept_for_its_time,
                 nothing_of_an_instance_that_is_over_is_looked_at_again;
             limits:
                 a_large_payload_goes_all_the_way,
@@ -226,6 +246,8 @@ macro_rules! all_behaviours {
                 a_raw_message_to_the_unrouted_queue_is_among_the_dead,
                 a_raw_start_of_an_unknown_workflow_fails_and_says_so,
                 a_message_that_cannot_be_read_holds_up_no_queue;
+            readiness:
+                a_worker_is_ready_from_its_start_to_its_end_and_says_why_not;
             replicas:
                 each_worker_and_each_build_gets_a_lane,
                 two_workers_share_the_work_and_one_takes_over,
@@ -240,6 +262,8 @@ macro_rules! all_behaviours {
                 a_worker_that_stops_lets_short_activities_end,
                 a_worker_says_what_is_wrong_with_it_at_start_up,
                 workers_that_come_and_go_leave_no_work_undone;
+            retention:
+                a_finished_instance_is_kept_for_its_time;
             running_activities:
                 a_worker_whose_lease_was_taken_over_stops_and_its_late_result_is_dropped,
                 a_worker_whose_lease_is_gone_stops_and_its_late_result_is_dropped,
@@ -263,6 +287,7 @@ macro_rules! all_behaviours {
                 an_activity_longer_than_the_delivery_timeout_runs_once,
                 a_long_activity_whose_worker_is_killed_is_taken_over,
                 a_running_activity_learns_that_its_caller_is_gone,
+                an_activity_that_gives_no_sign_of_life_learns_that_its_caller_is_gone,
                 a_deadline_that_is_told_early_or_twice_changes_nothing;
         }
     };
@@ -333,7 +358,11 @@ mod servers {
     impl Harness for Servers {
         async fn backend(&self) -> Backend {
             let namespace = fresh_namespace();
-            let broker = RabbitMq::connect(RabbitMqConfig::new(url("LEVERET_TEST_AMQP_URL"), namespace.clone()));
+            // Large payloads are tried too.
+            let broker = RabbitMq::connect(RabbitMqConfig {
+                message_bytes: 64 << 20,
+                ..RabbitMqConfig::new(url("LEVERET_TEST_AMQP_URL"), namespace.clone())
+            });
             let store = RedisStore::connect(RedisConfig::new(url("LEVERET_TEST_REDIS_URL"), namespace.clone()));
             let (broker, store) = (broker.await.expect("RabbitMQ"), store.await.expect("Redis"));
             let backend = Backend::new(namespace, broker, store, Arc::new(SystemClock), "servers");
@@ -357,6 +386,10 @@ mod servers {
     all_behaviours!(Servers::default());
 
     suite! { Servers::default();
+        cut_connection:
+            an_activity_whose_lease_is_written_runs_once_though_its_connection_is_cut;
+        leftovers:
+            a_purged_tree_leaves_no_key_but_receipts;
         deleted_by_hand:
             an_instance_whose_state_is_gone_is_missed_by_nobody,
             an_instance_whose_history_is_gone_stalls_and_can_be_ended,

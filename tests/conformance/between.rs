@@ -1,6 +1,7 @@
 //! A store that a test stands in front of: each call is announced to the test before it is made, and waits until the test lets it pass. So a worker
 //! meets just the moment that the test is about: a start between two looks, a server that does not answer, a process that is frozen.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +25,14 @@ pub(crate) struct Call {
 }
 
 type Pass = Box<dyn Fn(Call) -> BoxFuture<'static, Result<()>> + Send + Sync>;
+type See = Box<dyn Fn(&'static str, &dyn Any) + Send + Sync>;
 
 struct Between {
     store: Arc<dyn Store>,
     pass: Pass,
     /// Outcomes of past runs are kept no longer.
     has_forgotten: bool,
+    see: See,
 }
 
 /// The same backend, for one worker or client; each of its calls to the store is made when `pass` has ended.
@@ -51,7 +54,7 @@ pub(crate) fn with_failing_store(
     backend: &Backend,
     pass: impl Fn(Call) -> BoxFuture<'static, Result<()>> + Send + Sync + 'static,
 ) -> Backend {
-    with_store_between(backend, Box::new(pass), false)
+    in_front_of(backend, Box::new(pass), Box::new(|_, _| {}), false)
 }
 
 /// The same backend; some calls are refused for good, as by a store that holds what this release cannot read.
@@ -67,14 +70,24 @@ pub(crate) fn with_store_that_refuses(
 
 /// The same backend, long after the last run was replaced or deleted.
 pub(crate) fn with_store_that_forgets_outcomes(backend: &Backend) -> Backend {
-    with_store_between(backend, Box::new(|_| Box::pin(std::future::ready(Ok(())))), true)
+    let pass = Box::new(|_| Box::pin(std::future::ready(Ok(()))) as BoxFuture<'static, Result<()>>);
+    in_front_of(backend, pass, Box::new(|_, _| {}), true)
 }
 
-fn with_store_between(backend: &Backend, pass: Pass, has_forgotten: bool) -> Backend {
+/// The same backend, for one worker or client; each answer of the store is shown to `see`, with the name of the method.
+pub(crate) fn with_answers_seen(
+    backend: &Backend,
+    see: impl Fn(&'static str, &dyn Any) + Send + Sync + 'static,
+) -> Backend {
+    in_front_of(backend, Box::new(|_| Box::pin(async { Ok(()) })), Box::new(see), false)
+}
+
+fn in_front_of(backend: &Backend, pass: Pass, see: See, has_forgotten: bool) -> Backend {
     let store = Between {
         store: backend.store().clone(),
         pass,
         has_forgotten,
+        see,
     };
     Backend::new(
         backend.namespace().clone(),
@@ -184,7 +197,11 @@ macro_rules! pass_on {
                 let call = Call { method: stringify!($method), instance: instance.cloned() };
                 (self.pass)(call).await?;
                 $(if self.$flag { return Ok(Default::default()); })?
-                self.store.$method($($argument),*).await
+                let answer = self.store.$method($($argument),*).await;
+                if let Ok(answer) = &answer {
+                    (self.see)(stringify!($method), answer);
+                }
+                answer
             })+
 
             fn readiness(&self) -> std::result::Result<(), String> {

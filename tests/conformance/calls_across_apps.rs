@@ -316,3 +316,34 @@ pub(crate) async fn a_result_that_was_not_asked_for_is_ignored(h: &impl Harness)
     stage.publish(home, vec![Item::Completion(true_answer)]).await;
     assert_eq!(done(&run).await, 7);
 }
+
+pub(crate) async fn a_runtimes_macros_work_over_calls(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let runs = Tally::new();
+    let _payments = up(stage.worker("payments").activity(WORK, counted(&runs))).await;
+    let sum = async |ctx: WorkflowContext, n: u64| -> Result<u64> {
+        let (first, second) = tokio::join!(ctx.call(WORK, n), ctx.call(WORK, n + 1));
+        let third = tokio::select! {
+            biased;
+            waited = ctx.timer(PATIENCE).start() => waited.map(|()| 0),
+            done = ctx.call(WORK, n + 2).start() => done,
+        };
+        Ok(first? + second? + third?)
+    };
+    let first = up(stage.worker("orders").workflow(SUM, sum)).await;
+    let run = stage.client.start(SUM, 7).await.unwrap();
+    assert_eq!(done(&run).await, 7 + 8 + 9);
+    assert_eq!(runs.get(), 3);
+    // A worker that has to replay it comes to the same.
+    first.stop().await;
+    let tight = leveret::Settings {
+        limits: leveret::Limits {
+            cache_bytes: 0,
+            ..leveret::Limits::default()
+        },
+        ..settings()
+    };
+    let _second = up(stage.worker("orders").settings(tight).workflow(SUM, sum)).await;
+    let run = stage.client.start(SUM, 17).await.unwrap();
+    assert_eq!(done(&run).await, 17 + 18 + 19);
+}

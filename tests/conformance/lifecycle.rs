@@ -1,15 +1,12 @@
 //! Suspend, resume, terminate, purge, continue-as-new, starts on a taken ID; scenarios 22 and 24.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use leveret::backend::{DueKind, Queue};
 use leveret::client::Error;
 use leveret::replay::history::HistoryEvent;
 use leveret::wire::{Command, CommandItem, Item};
-use leveret::{
-    ActivityContext, Event, OnConflict, Retention, RunningWorker, Settings, Status, Workflow, WorkflowContext,
-};
+use leveret::{ActivityContext, Event, OnConflict, RunningWorker, Status, Workflow, WorkflowContext};
 
 use crate::between::{Call, with_store_behind};
 use crate::harness::*;
@@ -435,36 +432,6 @@ pub(crate) async fn what_was_purged_is_gone_and_can_be_started_again(h: &impl Ha
     let again = stage.client.start(MAIN, 2).id("one").await.unwrap();
     again.raise(GO, ()).await.unwrap();
     assert_eq!(done(&again).await, 2);
-}
-
-pub(crate) async fn a_finished_instance_is_kept_for_its_time(h: &impl Harness) {
-    let stage = Stage::new(h).await;
-    let retention = Retention {
-        completed: Some(millis(100)),
-        failed: None,
-        terminated: Some(Duration::from_secs(3600)),
-    };
-    let _orders = up(stage
-        .worker("orders")
-        .settings(Settings {
-            retention,
-            ..settings()
-        })
-        .workflow(MAIN, waiter))
-    .await;
-    let completed = stage.client.start(MAIN, 1).id("completed").await.unwrap();
-    let terminated = stage.client.start(MAIN, 1).id("terminated").await.unwrap();
-    stage.wait_for_status("orders", "terminated", Status::Running).await;
-    terminated.terminate("enough").and_wait(PATIENCE).await.unwrap();
-    completed.raise(GO, ()).await.unwrap();
-    assert_eq!(done(&completed).await, 1);
-    until("the completed one to go", async || {
-        stage.record("orders", "completed").await.is_none().then_some(())
-    })
-    .await;
-    assert!(stage.record("orders", "terminated").await.is_some());
-    // Its outcome stays a while for whoever waits.
-    assert_eq!(done(&completed).await, 1);
 }
 
 pub(crate) async fn nothing_of_an_instance_that_is_over_is_looked_at_again(h: &impl Harness) {

@@ -315,7 +315,8 @@ pub(crate) async fn a_worker_says_what_is_wrong_with_it_at_start_up(h: &impl Har
     assert!(wrong(twice).await.contains("workflow `main` is registered twice"));
     let foreign = stage.worker("orders").activity(WORK, echo);
     assert!(wrong(foreign).await.contains("belongs to app `payments`"));
-    assert!(wrong(stage.worker("or.ders")).await.contains("or.ders"));
+    let dotted = wrong(stage.worker("or.ders")).await;
+    assert!(dotted.contains("app ID \"or.ders\" contains '.'"), "{dotted}");
     let useless = stage.worker("orders").settings(Settings {
         heartbeat: Duration::ZERO,
         ..settings()

@@ -252,6 +252,27 @@ pub(crate) async fn a_running_activity_learns_that_its_caller_is_gone(h: &impl H
     cancelled.reach(1).await;
 }
 
+pub(crate) async fn an_activity_that_gives_no_sign_of_life_learns_that_its_caller_is_gone(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let (runs, cancelled) = (Tally::new(), Tally::new());
+    let work = async |(runs, cancelled): (Tally, Tally), ctx: ActivityContext, n: u64| {
+        runs.add();
+        ctx.cancelled().cancelled().await;
+        cancelled.add();
+        ok(n)
+    };
+    let _payments = up(stage
+        .worker("payments")
+        .activity(WORK, with((runs.clone(), cancelled.clone()), work)))
+    .await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, call_to_the_end)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    runs.reach(1).await;
+    run.terminate("enough").and_wait(PATIENCE).await.unwrap();
+    // The worker asks every 5 s.
+    cancelled.reach(1).await;
+}
+
 pub(crate) async fn a_deadline_that_is_told_early_or_twice_changes_nothing(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let (runs, gate) = (Tally::new(), Gate::new());

@@ -271,3 +271,19 @@ fn an_activity_that_kills_its_process_each_time_fails_its_call_in_the_end() {
 fn an_activity_that_kills_its_embedded_process_each_time_fails_its_call_in_the_end() {
     deadly(World::on_file("minefield null"));
 }
+
+#[test]
+fn a_second_signal_ends_a_process_at_once_and_what_it_had_in_hand_is_done_by_the_next() {
+    let mut world = World::on_servers(r#"visit "here""#);
+    world.start(&format!("{APPS} watcher starter"));
+    world.wait_at_the_gate("orders/subject");
+    // The first would have it wait for its activity, and then end in order.
+    let (status, log) = world.tell_to_end_twice("payments");
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(!log.contains("worker stopped"), "{log}");
+    world.open_gate("here");
+    world.start("payments");
+    assert_eq!(world.result(), VISIT_RESULT);
+    world.assert_begun_at_the_gate(2);
+    world.close();
+}

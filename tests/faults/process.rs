@@ -68,12 +68,17 @@ impl Process {
         self.child.try_wait().expect("a child of ours")
     }
 
+    /// SIGTERM, and no wait for its end.
+    pub(crate) fn tell_to_end(&self) {
+        let id = self.child.id().to_string();
+        let _ = Command::new("kill").args(["-TERM", &id]).status();
+    }
+
     /// SIGTERM. It must end in order.
     pub(crate) fn stop(mut self) {
         // A starter or a watcher may have ended by itself.
         if self.ended().is_none() {
-            let id = self.child.id().to_string();
-            let _ = Command::new("kill").args(["-TERM", &id]).status();
+            self.tell_to_end();
         }
         let status = soon("the end after SIGTERM", PATIENCE, || self.ended());
         assert!(status.success(), "process `{}` ended with {status}", self.roles);

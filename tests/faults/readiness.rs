@@ -67,8 +67,11 @@ fn a_worker_is_not_ready_while_one_of_its_servers_is_away_and_says_which() {
         for end in ["stop", "kill"] {
             servers.tell(&format!("{end}-{server}"));
             wait_until_not_ready(address, host);
+            let reason = worker.readiness().expect_err("the call says so too");
+            assert!(reason.contains(host.as_str()), "{reason}");
             servers.tell(&format!("start-{server}"));
             wait_until_ready(address);
+            assert_eq!(worker.readiness(), Ok(()));
         }
     }
     servers.tell("kill-redis");

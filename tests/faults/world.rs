@@ -177,6 +177,24 @@ impl World {
         self.kill_number(index)
     }
 
+    /// Tells the process with the role to end, twice: the second time as soon as its log says that it has heard the first. Gives its end, and what it
+    /// has logged.
+    pub(crate) fn tell_to_end_twice(&mut self, role: &str) -> (std::process::ExitStatus, String) {
+        let index = self.index_of(role);
+        let mut process = self.processes.remove(index);
+        let log = self
+            .directory
+            .join(format!("{}.1.log", process.roles().replace(' ', "-")));
+        let read = || std::fs::read_to_string(&log).expect("a log");
+        process.tell_to_end();
+        soon("it to be stopping", PATIENCE, || {
+            read().contains("another signal ends the process at once").then_some(())
+        });
+        process.tell_to_end();
+        let status = soon("its end", PATIENCE, || process.ended());
+        (status, read())
+    }
+
     /// True if the process with the role has been killed. It may be known to the test as such alone: by a fault, or by its own hand.
     pub(crate) fn is_dead(&mut self, role: &str) -> bool {
         let index = self.index_of(role);

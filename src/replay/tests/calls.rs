@@ -231,6 +231,25 @@ fn a_detached_child_is_scheduled_and_forgotten() {
 }
 
 #[test]
+fn a_detached_child_with_an_option_that_nobody_would_heed_is_refused() {
+    let mut run = Run::of(code(|ctx: WorkflowContext, n: u32| async move {
+        let second = std::time::Duration::from_secs(1);
+        let refused = [
+            ctx.child(SUB, n).retry(Retry::times(3)).detach().unwrap_err(),
+            ctx.child(SUB, n).timeout(second).detach().unwrap_err(),
+            ctx.child(SUB, n).schedule_to_start(second).detach().unwrap_err(),
+        ];
+        for (failure, option) in refused.iter().zip(["`retry`", "`timeout`", "`schedule_to_start`"]) {
+            assert!(failure.is(kinds::INVALID_CALL) && failure.fatal, "{failure}");
+            assert!(failure.message.contains(option), "{failure}");
+        }
+        Ok(ctx.child(SUB, n).id("named").detach()?.to_string())
+    }));
+    // The refused ones are in nobody's history.
+    assert_eq!(run.start(1), ["child 0 other/named#1", r#"done "other/named""#]);
+}
+
+#[test]
 fn a_call_that_is_not_valid_takes_its_number_and_fails() {
     let mut run = Run::of(code(|ctx: WorkflowContext, n: u32| async move {
         let bad_app = ctx.call(ADD, n).app_id("no.dots").await.unwrap_err();

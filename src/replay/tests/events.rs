@@ -151,7 +151,7 @@ fn an_event_given_back_goes_to_the_one_who_waits_in_the_same_turn() {
             drop(taken);
             Ok(())
         };
-        let (next, dropped): (_, Result<()>) = tokio::join!(next, drops);
+        let (next, dropped): (_, Result<()>) = futures_util::join!(next, drops);
         dropped?;
         next
     }));

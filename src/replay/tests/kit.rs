@@ -2,7 +2,8 @@
 
 use std::future::Future;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -325,4 +326,28 @@ fn short(event: &HistoryEvent, now: Timestamp) -> String {
         ContinuedAsNew { input, .. } => format!("again {}", input.preview()),
         arrived => arrived.describe(),
     }
+}
+
+/// A value that one branch or thread hands over to another: what gives it, and what waits for it.
+pub(super) fn handed_over<T: Send + 'static>() -> (impl FnOnce(T) + Send, impl Future<Output = T> + Send) {
+    let place: Arc<Mutex<(Option<T>, Option<Waker>)>> = Arc::new(Mutex::new((None, None)));
+    let gives = place.clone();
+    let give = move |value| {
+        let mut place = gives.lock().unwrap();
+        place.0 = Some(value);
+        if let Some(waker) = place.1.take() {
+            waker.wake();
+        }
+    };
+    let wait = std::future::poll_fn(move |context| {
+        let mut place = place.lock().unwrap();
+        match place.0.take() {
+            Some(value) => Poll::Ready(value),
+            None => {
+                place.1 = Some(context.waker().clone());
+                Poll::Pending
+            }
+        }
+    });
+    (give, wait)
 }

@@ -168,13 +168,13 @@ fn code_that_waits_for_nothing_of_ours_is_told_so() {
 
 /// A future that is ready once another thread says so.
 fn foreign(told: mpsc::Receiver<()>) -> (impl Future<Output = ()> + Send, std::thread::JoinHandle<()>) {
-    let (done, ready) = tokio::sync::oneshot::channel();
+    let (done, ready) = handed_over();
     let thread = std::thread::spawn(move || {
         if told.recv().is_ok() {
-            let _ = done.send(());
+            done(());
         }
     });
-    (async move { drop(ready.await) }, thread)
+    (ready, thread)
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn a_wake_from_another_thread_between_turns_is_caught_at_the_next() {
     let mut run = Run::of(code(move |ctx: WorkflowContext, _: ()| {
         let wait = wait.lock().unwrap().take().expect("it runs once");
         async move {
-            let (_, event) = tokio::join!(wait, ctx.event_named::<()>("go"));
+            let (_, event) = futures_util::join!(wait, ctx.event_named::<()>("go").into_future());
             event
         }
     }))

@@ -180,7 +180,11 @@ fn a_timer_until_a_time_is_due_then() {
 fn join_waits_for_handles_of_different_types() {
     let mut run = Run::of(code(|ctx: WorkflowContext, _: ()| async move {
         let timer = ctx.timer(ms(5)).start();
-        let (number, text, timer) = tokio::join!(number(&ctx, 0), ctx.event_named::<String>("text"), timer);
+        let (number, text, timer) = futures_util::join!(
+            number(&ctx, 0).into_future(),
+            ctx.event_named::<String>("text").into_future(),
+            timer
+        );
         timer?;
         Ok((number?, text?))
     }));
@@ -258,14 +262,13 @@ async fn yield_now() {
 #[test]
 fn branches_may_talk_to_each_other_over_a_channel() {
     let mut run = Run::of(code(|ctx: WorkflowContext, _: ()| async move {
-        let (sender, receiver) = tokio::sync::oneshot::channel();
-        let waits = async { receiver.await.expect("it is sent") };
+        let (sender, waits) = handed_over();
         let sends = async {
             let n = number(&ctx, 0).await?;
-            sender.send(n).expect("it is received");
+            sender(n);
             Ok(())
         };
-        let (received, sent): (u32, Result<()>) = tokio::join!(waits, sends);
+        let (received, sent): (u32, Result<()>) = futures_util::join!(waits, sends);
         sent.map(|()| received)
     }));
     run.start(());

@@ -117,9 +117,11 @@ fn reopen(slot: &Slot) {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::sync::{Arc, Condvar, Mutex};
 
+    use futures_util::future::join_all;
+    use futures_util::poll;
     use redb::StorageBackend;
     use redb::backends::InMemoryBackend;
 
@@ -131,6 +133,10 @@ mod tests {
     struct Disk {
         kept: Arc<InMemoryBackend>,
         broken: Arc<AtomicBool>,
+        /// How often it was waited for.
+        waits: Arc<AtomicUsize>,
+        /// While it is, waits for it do not end.
+        busy: Arc<(Mutex<bool>, Condvar)>,
     }
 
     impl Disk {
@@ -138,7 +144,18 @@ mod tests {
             Self {
                 kept: Arc::new(InMemoryBackend::new()),
                 broken: Arc::default(),
+                waits: Arc::default(),
+                busy: Arc::default(),
             }
+        }
+
+        fn set_busy(&self, busy: bool) {
+            *self.busy.0.lock().unwrap() = busy;
+            self.busy.1.notify_all();
+        }
+
+        fn waits(&self) -> usize {
+            self.waits.load(Ordering::Relaxed)
         }
 
         fn check(&self) -> io::Result<()> {
@@ -175,6 +192,9 @@ mod tests {
         }
 
         fn sync_data(&self) -> io::Result<()> {
+            self.waits.fetch_add(1, Ordering::Relaxed);
+            let busy = self.busy.0.lock().unwrap();
+            drop(self.busy.1.wait_while(busy, |busy| *busy).unwrap());
             self.check()
         }
 
@@ -195,6 +215,29 @@ mod tests {
     fn is_there(engine: &Embedded, key: &str) -> bool {
         let found = engine.read(|from| from.get(key.as_bytes()));
         found.expect("the file can be read").is_some()
+    }
+
+    #[tokio::test]
+    async fn operations_that_come_while_the_disk_is_busy_share_its_next_wait() {
+        const CALLERS: usize = 40;
+        let disk = Disk::new();
+        let engine = disk.engine();
+        put(&engine, "once").await.expect("written");
+        let before = disk.waits();
+        put(&engine, "alone").await.expect("written");
+        let alone = disk.waits() - before;
+        assert!(alone > 0, "a write is durable before it is answered");
+        disk.set_busy(true);
+        let mut all = Box::pin(join_all((0..CALLERS).map(|_| put(&engine, "together"))));
+        assert!(poll!(&mut all).is_pending(), "nobody is told before the disk has it");
+        disk.set_busy(false);
+        assert!(all.await.into_iter().all(|put| put.is_ok()));
+        let together = disk.waits() - before - alone;
+        // Those that the writer took first, and the rest.
+        assert!(
+            together <= 2 * alone,
+            "{CALLERS} callers waited for the disk {together} times, one alone {alone} times"
+        );
     }
 
     #[tokio::test]

@@ -1,0 +1,212 @@
+//! What shares a message, seen at a broker that is slow to confirm.
+
+use std::sync::{Arc, Mutex};
+
+use futures_util::future::join_all;
+use futures_util::poll;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::*;
+use crate::backend::{Broker, Browse, Consumer, QueueDepth};
+use crate::model::{AppId, InstanceRef, Namespace, Payload};
+use crate::wire::{CompletionItem, Outcome, TaskItem, TaskRef};
+
+/// Stores a message when it is let through.
+#[derive(Clone)]
+struct Slow {
+    stored: Arc<Mutex<Vec<(Queue, Bundle)>>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Slow {
+    /// A broker that lets no message through for now, and an outbox on it.
+    fn with_outbox(limits: Limits) -> (Self, Outbox) {
+        let slow = Self {
+            stored: Arc::default(),
+            permits: Arc::new(Semaphore::new(0)),
+        };
+        let namespace = Namespace::new("n").unwrap();
+        let memory = Backend::memory(namespace.clone());
+        let (store, clock) = (memory.store().clone(), memory.clock().clone());
+        let backend = Backend::new(namespace, Arc::new(slow.clone()), store, clock, "slow");
+        let outbox = Outbox::new(backend, Arc::new(limits), TaskTracker::new(), CancellationToken::new());
+        (slow, outbox)
+    }
+
+    fn let_all_through(&self) {
+        self.permits.add_permits(Semaphore::MAX_PERMITS / 2);
+    }
+
+    /// How many items each message has brought, by its queue's app.
+    fn items(&self) -> Vec<(String, usize)> {
+        let stored = self.stored.lock().unwrap();
+        let app = |queue: &Queue| queue.app().unwrap().to_string();
+        stored
+            .iter()
+            .map(|(queue, bundle)| (app(queue), bundle.items.len()))
+            .collect()
+    }
+}
+
+#[async_trait::async_trait]
+impl Broker for Slow {
+    async fn publish(&self, message: Message) -> Result<()> {
+        self.permits.acquire().await.unwrap().forget();
+        let bundle = Bundle::decode(&message.body).unwrap();
+        self.stored.lock().unwrap().push((message.queue, bundle));
+        Ok(())
+    }
+
+    async fn declare(&self, _: &AppId, _: u16) -> Result<()> {
+        unreachable!("an outbox only publishes")
+    }
+
+    async fn consume(&self, _: &Queue, _: u16) -> Result<Box<dyn Consumer>> {
+        unreachable!("an outbox only publishes")
+    }
+
+    async fn browse(&self, _: &Queue) -> Result<Box<dyn Browse>> {
+        unreachable!("an outbox only publishes")
+    }
+
+    async fn depth(&self, _: &Queue) -> Result<Option<QueueDepth>> {
+        unreachable!("an outbox only publishes")
+    }
+
+    async fn remove(&self, _: &AppId, _: u16) -> Result<()> {
+        unreachable!("an outbox only publishes")
+    }
+
+    fn readiness(&self) -> std::result::Result<(), String> {
+        Ok(())
+    }
+}
+
+fn lane(app: &str) -> Queue {
+    Queue::Events(AppId::new(app).unwrap(), 0)
+}
+
+fn task_ref(sequence: u64) -> TaskRef {
+    let instance: InstanceRef = serde_json::from_str(r#"{"app": "orders", "id": "one"}"#).unwrap();
+    TaskRef {
+        instance,
+        execution: "00000000000000000000000000000001".parse().unwrap(),
+        sequence,
+    }
+}
+
+/// An answer whose payload has so many bytes.
+fn answer(sequence: u64, bytes: usize) -> Item {
+    Item::Completion(CompletionItem {
+        task: task_ref(sequence),
+        task_execution_id: None,
+        from: AppId::new("payments").unwrap(),
+        outcome: Outcome::Completed(Payload::encode(&"x".repeat(bytes)).unwrap()),
+        progressed: false,
+    })
+}
+
+/// Sends what is given, one after the other, to a broker that lets nothing through until all of it was handed over.
+async fn send_all(slow: &Slow, outbox: &Outbox, items: Vec<(Queue, Item)>) {
+    let mut sent = Box::pin(join_all(
+        items.into_iter().map(|(queue, item)| outbox.send(queue, item)),
+    ));
+    assert!(poll!(&mut sent).is_pending());
+    assert!(slow.items().is_empty());
+    slow.let_all_through();
+    for result in sent.await {
+        result.unwrap();
+    }
+}
+
+fn limits(bundle_items: usize, bundle_bytes: usize) -> Limits {
+    Limits {
+        bundle_items,
+        bundle_bytes,
+        ..Limits::default()
+    }
+}
+
+#[tokio::test]
+async fn an_item_that_nothing_is_in_flight_before_goes_out_at_once() {
+    let (slow, outbox) = Slow::with_outbox(Limits::default());
+    slow.let_all_through();
+    for sequence in 0..3 {
+        outbox.send(lane("orders"), answer(sequence, 1)).await.unwrap();
+    }
+    assert_eq!(slow.items(), vec![("orders".to_owned(), 1); 3]);
+}
+
+#[tokio::test]
+async fn items_that_wait_for_one_destination_share_a_message_in_their_order() {
+    let (slow, outbox) = Slow::with_outbox(Limits::default());
+    let items = (0..10).map(|sequence| {
+        let app = if sequence % 5 == 4 { "billing" } else { "orders" };
+        (lane(app), answer(sequence, 1))
+    });
+    send_all(&slow, &outbox, items.collect()).await;
+    let mut messages = slow.items();
+    messages.sort();
+    assert_eq!(messages, [("billing".to_owned(), 2), ("orders".to_owned(), 8)]);
+    for (queue, bundle) in slow.stored.lock().unwrap().iter() {
+        let sequences: Vec<u64> = bundle
+            .items
+            .iter()
+            .map(|item| match item {
+                Item::Completion(completion) => completion.task.sequence,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        let expected: &[u64] = match queue.app().unwrap().as_str() {
+            "billing" => &[4, 9],
+            _ => &[0, 1, 2, 3, 5, 6, 7, 8],
+        };
+        assert_eq!(sequences, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_message_takes_no_more_items_than_the_limit() {
+    let (slow, outbox) = Slow::with_outbox(limits(4, usize::MAX));
+    let items = (0..10).map(|sequence| (lane("orders"), answer(sequence, 1)));
+    send_all(&slow, &outbox, items.collect()).await;
+    let counts: Vec<usize> = slow.items().into_iter().map(|(_, items)| items).collect();
+    assert_eq!(counts, [4, 4, 2]);
+}
+
+#[tokio::test]
+async fn a_message_takes_no_item_that_would_bring_it_past_its_bytes() {
+    let (slow, outbox) = Slow::with_outbox(limits(128, 10_000));
+    // Two of 4,000 bytes fit and a third does not; one of 50,000 travels all the same, and takes nobody along.
+    let sizes = [4_000, 4_000, 4_000, 50_000, 1, 1, 1];
+    let items = (0..).zip(sizes);
+    let items = items.map(|(sequence, bytes)| (lane("orders"), answer(sequence, bytes)));
+    send_all(&slow, &outbox, items.collect()).await;
+    let counts: Vec<usize> = slow.items().into_iter().map(|(_, items)| items).collect();
+    assert_eq!(counts, [2, 1, 1, 3]);
+}
+
+#[tokio::test]
+async fn activity_tasks_travel_alone() {
+    let (slow, outbox) = Slow::with_outbox(Limits::default());
+    let task = |sequence| {
+        let task: TaskItem = serde_json::from_value(serde_json::json!({
+            "caller": task_ref(sequence),
+            "reply_to": 0,
+            "app": "payments",
+            "name": "work",
+            "task_execution_id": uuid::Uuid::new_v4(),
+            "attempt": 1,
+            "input": null,
+            "scheduled_at": 0,
+        }))
+        .unwrap();
+        Item::Task(task)
+    };
+    let queue = Queue::Activities(AppId::new("payments").unwrap());
+    let items = (0..5).map(|sequence| (queue.clone(), task(sequence)));
+    send_all(&slow, &outbox, items.collect()).await;
+    assert_eq!(slow.items(), vec![("payments".to_owned(), 1); 5]);
+}

@@ -1,0 +1,223 @@
+//! How much a worker takes on at once, and what becomes of tasks that share a message.
+
+use std::sync::{Arc, Mutex};
+
+use leveret::backend::{Message, Queue};
+use leveret::wire::{Bundle, Item};
+use leveret::{Result, Settings, Worker, Workflow, WorkflowContext, all};
+
+use crate::between::{Call, with_publisher_behind, with_store_behind};
+use crate::harness::*;
+use crate::programs::*;
+
+const MAIN: Workflow<u64, u64> = Workflow::new("orders", "main");
+
+/// Whole workflows of another app, one after the other: by their end, what a worker begins at once has begun.
+async fn a_while(stage: &Stage) {
+    let elsewhere: Workflow<u64, u64> = Workflow::new("elsewhere", "main");
+    let worker = stage.worker("elsewhere");
+    let worker = up(worker.workflow(elsewhere, async |_: WorkflowContext, n: u64| ok(n))).await;
+    for n in 0..5 {
+        let run = stage.client.start(elsewhere, n).await.unwrap();
+        assert_eq!(done(&run).await, n);
+    }
+    worker.stop().await;
+}
+
+/// So many tasks that wait for app `payments`, each of an instance of its own.
+async fn waiting_tasks(stage: &Stage, tasks: u64) -> (Vec<leveret::Run<u64>>, leveret::RunningWorker) {
+    stage.known_app("payments").await;
+    let orders = up(stage.worker("orders").workflow(MAIN, call_work)).await;
+    let mut runs = Vec::new();
+    for n in 0..tasks {
+        runs.push(stage.client.start(MAIN, n).await.unwrap());
+    }
+    stage.wait_for_depth(Queue::Activities(app("payments")), tasks).await;
+    (runs, orders)
+}
+
+async fn all_done(runs: &[leveret::Run<u64>]) {
+    for (n, run) in runs.iter().enumerate() {
+        assert_eq!(done(run).await, n as u64);
+    }
+}
+
+fn three_activities() -> Settings {
+    Settings {
+        activities: 3,
+        ..settings()
+    }
+}
+
+pub(crate) async fn a_worker_takes_no_more_tasks_than_it_runs_at_once(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let (runs, _orders) = waiting_tasks(&stage, 10).await;
+    let (begun, gate) = (Tally::new(), Gate::new());
+    let payments = stage.worker("payments").settings(three_activities());
+    let _payments = up(payments.activity(WORK, gated(&begun, &gate))).await;
+    begun.reach(3).await;
+    a_while(&stage).await;
+    assert_eq!(begun.get(), 3);
+    // The others are there for any other worker.
+    assert_eq!(stage.depth(Queue::Activities(app("payments"))).await, 7);
+    gate.open();
+    all_done(&runs).await;
+    assert_eq!(begun.get(), 10);
+}
+
+pub(crate) async fn tasks_of_one_message_run_no_more_at_once_than_the_setting_says(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let (runs, _orders) = waiting_tasks(&stage, 10).await;
+    let queue = Queue::Activities(app("payments"));
+    let mut tasks = Vec::new();
+    for _ in 0..10 {
+        tasks.extend(stage.take(&queue).await);
+    }
+    stage.publish(queue, tasks).await;
+    let (begun, gate) = (Tally::new(), Gate::new());
+    let payments = stage.worker("payments").settings(three_activities());
+    let _payments = up(payments.activity(WORK, gated(&begun, &gate))).await;
+    begun.reach(3).await;
+    a_while(&stage).await;
+    assert_eq!(begun.get(), 3);
+    gate.open();
+    all_done(&runs).await;
+    assert_eq!(begun.get(), 10);
+}
+
+pub(crate) async fn a_redelivered_bundle_of_tasks_is_split(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let (runs, _orders) = waiting_tasks(&stage, 3).await;
+    let queue = Queue::Activities(app("payments"));
+    let mut tasks = Vec::new();
+    for _ in 0..3 {
+        tasks.extend(stage.take(&queue).await);
+    }
+    stage.publish(queue.clone(), tasks).await;
+    assert_eq!(stage.take_and_die(&queue).await.len(), 3);
+    let sent: Arc<Mutex<Vec<usize>>> = Arc::default();
+    let seen = sent.clone();
+    let watched = with_publisher_behind(&stage.backend, move |message: &Message| {
+        if message.queue == queue {
+            let bundle = Bundle::decode(&message.body).unwrap();
+            assert!(bundle.items.iter().all(|item| matches!(item, Item::Task(_))));
+            seen.lock().unwrap().push(bundle.items.len());
+        }
+        Box::pin(async { Ok(()) })
+    });
+    let begun = Tally::new();
+    let payments = Worker::new("payments", watched).settings(settings());
+    let _payments = up(payments.activity(WORK, counted(&begun))).await;
+    all_done(&runs).await;
+    assert_eq!(*sent.lock().unwrap(), [1, 1, 1], "items a message");
+    assert_eq!(begun.get(), 3);
+}
+
+/// A backend whose commits are counted and wait for the second gate once the first is open.
+fn with_commits_held(stage: &Stage, entered: &Tally, holding: &Gate, gate: &Gate) -> leveret::backend::Backend {
+    let shared = (entered.clone(), holding.clone(), gate.clone());
+    with_store_behind(&stage.backend, move |call: Call| {
+        let (entered, holding, gate) = shared.clone();
+        Box::pin(async move {
+            if call.method == "commit" && holding.is_open() {
+                entered.add();
+                gate.pass().await;
+            }
+        })
+    })
+}
+
+pub(crate) async fn no_more_turns_run_at_once_than_the_setting_says(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let (entered, holding, gate) = (Tally::new(), Gate::new(), Gate::new());
+    holding.open();
+    let two = Settings { turns: 2, ..settings() };
+    let worker = Worker::new("orders", with_commits_held(&stage, &entered, &holding, &gate));
+    let worker = worker.settings(two);
+    let _orders = up(worker.workflow(MAIN, async |_: WorkflowContext, n: u64| ok(n))).await;
+    let mut runs = Vec::new();
+    for n in 0..6 {
+        runs.push(stage.client.start(MAIN, n).await.unwrap());
+    }
+    entered.reach(2).await;
+    // The worker has them all; it does not begin them.
+    stage.wait_for_depth(Queue::Workflows(app("orders")), 0).await;
+    a_while(&stage).await;
+    assert_eq!(entered.get(), 2);
+    gate.open();
+    all_done(&runs).await;
+}
+
+pub(crate) async fn a_worker_holds_no_more_messages_than_its_prefetch(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let few = || Settings {
+        prefetch: 3,
+        lanes: 1,
+        ..settings()
+    };
+    up(stage.worker("orders").settings(few())).await.stop().await;
+    let mut runs = Vec::new();
+    for n in 0..10 {
+        runs.push(stage.client.start(MAIN, n).await.unwrap());
+    }
+    let waits = async |ctx: WorkflowContext, n: u64| -> Result<u64> {
+        ctx.event(GO).await?;
+        Ok(n)
+    };
+    // Starts.
+    let (entered, holding, gate) = (Tally::new(), Gate::new(), Gate::new());
+    holding.open();
+    let worker = Worker::new("orders", with_commits_held(&stage, &entered, &holding, &gate));
+    let first = up(worker.settings(few()).workflow(MAIN, waits)).await;
+    entered.reach(3).await;
+    a_while(&stage).await;
+    assert_eq!(entered.get(), 3);
+    assert_eq!(stage.depth(Queue::Workflows(app("orders"))).await, 7);
+    gate.open();
+    for run in &runs {
+        stage
+            .wait_for_text("orders", run.instance().id.as_str(), &["event `go`"])
+            .await;
+    }
+    first.stop().await;
+    // A lane.
+    let (entered, holding, gate) = (Tally::new(), Gate::new(), Gate::new());
+    let worker = Worker::new("orders", with_commits_held(&stage, &entered, &holding, &gate));
+    let _second = up(worker.settings(few()).workflow(MAIN, waits)).await;
+    let lane = Queue::Events(app("orders"), 0);
+    stage.wait_for_depth(lane.clone(), 0).await;
+    holding.open();
+    for run in &runs {
+        run.raise(GO, ()).await.unwrap();
+    }
+    entered.reach(3).await;
+    a_while(&stage).await;
+    assert_eq!(entered.get(), 3);
+    assert_eq!(stage.depth(lane).await, 7);
+    gate.open();
+    all_done(&runs).await;
+}
+
+pub(crate) async fn a_fan_out_wider_than_the_worker_is_joined(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let begun = Tally::new();
+    let one = Settings {
+        activities: 1,
+        turns: 1,
+        prefetch: 1,
+        ..settings()
+    };
+    let payments = stage.worker("payments").settings(one.clone());
+    let _payments = up(payments.activity(WORK, counted(&begun))).await;
+    let orders = stage.worker("orders").settings(one);
+    let _orders = up(orders.workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+        all((0..n).map(|n| ctx.call(WORK, n)))
+            .await
+            .into_iter()
+            .sum::<Result<u64>>()
+    }))
+    .await;
+    let run = stage.client.start(MAIN, 20).await.unwrap();
+    assert_eq!(done(&run).await, (0..20).sum::<u64>());
+    assert_eq!(begun.get(), 20);
+}
