@@ -22,11 +22,26 @@ impl Activation<'_> {
     ) -> Result<Option<HistoryEvent>> {
         let engine = &self.runtime.engine;
         let execution = draft.execution_id;
-        let verdict = engine
-            .retrying("settle claim", || {
+        let settle = || {
+            engine.retrying("settle claim", || {
                 engine.store().settle_claim(self.instance, execution, sequence)
             })
-            .await?;
+        };
+        let mut verdict = settle().await?;
+        if let ClaimVerdict::Again(due) = verdict {
+            self.look_again(execution, sequence, due, item).await?;
+            // Whoever has ended the call meanwhile may have removed the entry before it was made again.
+            verdict = settle().await?;
+            if verdict == ClaimVerdict::Closed {
+                let key = timer_key(execution, sequence);
+                engine
+                    .retrying("unschedule", || {
+                        let key = std::slice::from_ref(&key);
+                        engine.store().unschedule(&self.instance.app, key)
+                    })
+                    .await?;
+            }
+        }
         let failure = match verdict {
             ClaimVerdict::NotStarted => Failure::new(
                 kinds::TARGET_UNAVAILABLE,
@@ -40,11 +55,7 @@ impl Activation<'_> {
                 kinds::HEARTBEAT_MISSED,
                 "the attempt started and then did not report progress in time",
             ),
-            ClaimVerdict::Again(due) => {
-                self.look_again(execution, sequence, due, item).await?;
-                return Ok(None);
-            }
-            ClaimVerdict::Closed => return Ok(None),
+            ClaimVerdict::Again(_) | ClaimVerdict::Closed => return Ok(None),
         };
         Ok(Some(HistoryEvent::TaskFailed { sequence, failure }))
     }

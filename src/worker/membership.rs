@@ -1,6 +1,7 @@
 //! Signs of life: who the app's workers are, what they know, and which lanes they hold.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tracing::{debug, info, warn};
 
@@ -15,7 +16,7 @@ use crate::model::{Status, Timestamp};
 pub(super) async fn run(runtime: Arc<Runtime>, lanes: Lanes, started_at: Timestamp) {
     let mut known = Vec::new();
     loop {
-        if runtime.engine.stop.is_cancelled() {
+        if runtime.engine.stop.is_cancelled() || runtime.is_abandoned.load(Ordering::Acquire) {
             return;
         }
         if let Err(error) = beat(&runtime, started_at).await {

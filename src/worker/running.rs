@@ -65,6 +65,7 @@ impl RunningWorker {
             tracker,
             cancel_activities: draining.child_token(),
             draining,
+            is_abandoned: AtomicBool::new(false),
             clock_offset: Default::default(),
             app,
             engine,
@@ -201,9 +202,11 @@ impl RunningWorker {
 
 impl Drop for RunningWorker {
     fn drop(&mut self) {
-        // In this order: it is gone as if it had been killed, and does not say that it drains.
-        self.runtime.engine.stop.cancel();
+        // Gone as if it had been killed: it does not say any more that it drains.
+        self.runtime.is_abandoned.store(true, Ordering::Release);
+        // In this order: what it hands back it must not take again.
         self.runtime.draining.cancel();
+        self.runtime.engine.stop.cancel();
     }
 }
 

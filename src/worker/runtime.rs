@@ -1,7 +1,7 @@
 //! What the parts of a running worker share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -48,6 +48,8 @@ pub(super) struct Runtime {
     pub(super) draining: CancellationToken,
     /// Fires with `draining`; activities' tokens are its children.
     pub(super) cancel_activities: CancellationToken,
+    /// True once it is dropped rather than stopped.
+    pub(super) is_abandoned: AtomicBool,
     /// The store's clock minus ours, in milliseconds.
     pub(super) clock_offset: AtomicI64,
 }
