@@ -59,8 +59,11 @@ impl Stage {
 
     async fn worker(&self) -> RunningWorker {
         let settings = Settings {
+            // So little at a time that the smaller load needs all of it.
             lanes: 2,
-            prefetch: 32,
+            prefetch: 8,
+            activities: 8,
+            turns: 8,
             limits: Limits {
                 cache_bytes: 256 << 10,
                 ..Limits::default()

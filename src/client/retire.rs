@@ -5,7 +5,7 @@ use std::future::IntoFuture;
 use futures_util::future::BoxFuture;
 
 use super::{Client, Error};
-use crate::backend::{App, IndexFilter, Queue};
+use crate::backend::{App, DueKind, IndexFilter, Queue};
 use crate::model::{AppId, Status};
 
 /// The removal of an app, ready to be awaited: its queues and its entry in the catalogue go. From then on the app is unknown, as one that never was: a call
@@ -97,6 +97,20 @@ impl RemoveApp {
             }
         }
         let id = &app.id;
+        for (kind, what) in [
+            (DueKind::Lease, "activities under way"),
+            (DueKind::Parked, "messages for other apps"),
+        ] {
+            let left = client
+                .ask("due entries", || client.store().due_entries(id, kind, 1))
+                .await?;
+            if !left.is_empty() {
+                let what = format!(
+                    "its due-set has {what}: start a worker of it until they are done with, or remove the app anyway"
+                );
+                return Err(in_use(id.clone(), what));
+            }
+        }
         let lanes = (0..app.lanes).map(|lane| Queue::Events(id.clone(), lane));
         let others = [
             Queue::Workflows(id.clone()),

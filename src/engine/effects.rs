@@ -254,8 +254,8 @@ impl Engine {
         instance: &InstanceRef,
         making: impl Future<Output = Result<T>>,
     ) -> Result<Option<T>> {
-        /// What effects get while the servers are well.
-        const PATIENCE: Duration = Duration::from_secs(10);
+        /// What effects get while the servers are well. Less than a due entry gets, so that a check goes on without them.
+        const PATIENCE: Duration = Duration::from_secs(5);
         let mut making = std::pin::pin!(making);
         loop {
             tokio::select! {
@@ -354,7 +354,10 @@ impl Engine {
                     Err(error) if error.is_too_large() => {
                         // The store takes what the broker does not.
                         let parked = Deliver { park: true, ..deliver };
-                        self.retrying("deliver", || self.store().deliver(&parked)).await?;
+                        let delivered = self.retrying("deliver", || self.store().deliver(&parked)).await?;
+                        if matches!(delivered, Delivered::Full) {
+                            warn!(%instance, "an event was dropped: the instance's inbox is full");
+                        }
                         self.outbox.send(queue, Item::Wake(WakeItem { instance })).await?;
                         return Ok(delivered);
                     }

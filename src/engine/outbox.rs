@@ -102,6 +102,8 @@ impl Inner {
         let Some(waiting) = destinations.get_mut(queue) else {
             return Waiting::new();
         };
+        // Whoever has given up waiting sends it again, or has left it to others: a queue that takes nothing must not gather it for ever.
+        waiting.retain(|(_, sender)| !sender.is_closed());
         let mut bytes = 0;
         let fitting = waiting.iter().take(self.limits.bundle_items).take_while(|(item, _)| {
             // One that fills a message by itself travels alone.

@@ -166,10 +166,11 @@ impl<'a> Activation<'a> {
         if self.permit.is_some() {
             return;
         }
+        // In the order in which one that begins takes them: else each could have what the other waits for.
+        self.permit = self.runtime.turns.acquire().await.ok();
         if self.is_suspect {
             self.suspect = self.runtime.suspect_turn.acquire().await.ok();
         }
-        self.permit = self.runtime.turns.acquire().await.ok();
     }
 
     async fn run(&mut self) -> Result<()> {
@@ -350,26 +351,37 @@ impl<'a> Activation<'a> {
         Ok(tries)
     }
 
+    /// The turn is committed: it has taken nobody down.
+    pub(super) async fn is_through(&mut self) {
+        self.is_suspect = false;
+        if let Some(execution) = self.token.take() {
+            self.take_away(execution).await;
+        }
+    }
+
     /// Nobody has died: what the turn came to is no matter. (Not every turn commits, and something else may take the process down each time.)
     /// What was begun by others before us is over as well if the items are done with; else they still count for whoever has them next.
     async fn end(&mut self, are_done: bool) {
         self.suspect = None;
-        let engine = &self.runtime.engine;
         let mut over = std::mem::take(&mut self.tried);
         if !are_done {
             over.clear();
         }
         over.extend(self.token.take());
         for execution in over {
-            let token = turn_token(execution);
-            if let Err(error) = engine
-                .retrying("end run", || engine.store().end_run(&self.runtime.app, &token))
-                .await
-            {
-                debug!(instance = %self.instance, %error, "a turn's token was not taken away; it lapses");
-            }
+            self.take_away(execution).await;
         }
         self.permit = None;
+    }
+
+    async fn take_away(&self, execution: ExecutionId) {
+        let (engine, token) = (&self.runtime.engine, turn_token(execution));
+        if let Err(error) = engine
+            .retrying("end run", || engine.store().end_run(&self.runtime.app, &token))
+            .await
+        {
+            debug!(instance = %self.instance, %error, "a turn's token was not taken away; it lapses");
+        }
     }
 }
 

@@ -45,8 +45,8 @@ impl Claimed {
         self.times.retain(|time| *time != due);
         self.times.push(due);
         if self.times.len() > Self::TIMES {
-            // The first is the last that was answered; of the others one more was lost on its way for each that is forgotten.
-            self.times.remove(1);
+            // The first is the last that was answered, and the one behind it may have come through before the store was away.
+            self.times.remove(2);
         }
         moved
     }

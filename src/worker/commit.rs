@@ -68,7 +68,8 @@ impl Activation<'_> {
         applied(&mut state.record, &commit, draft.now);
         // A crash here: the turn is in the history and marked; whoever sees the instance next makes its effects.
         fault_point("turn-committed");
-        // No code runs until they are made: others may run theirs.
+        // No code runs until they are made: others may run theirs, and if that is deadly, it is not for this turn.
+        self.is_through().await;
         self.rest();
         let making = engine.make(self.instance, &state.record, effects);
         let are_made = engine.as_far_as_possible(self.instance, making).await?.is_some();

@@ -223,11 +223,12 @@ async fn look_at(runtime: &Arc<Runtime>, check: CheckEntry) -> Result<DueOutcome
     };
     let now = runtime.now();
     if record.status.is_terminal() {
-        return match engine.drive_marks(instance, &record).await {
+        let driving = engine.drive_marks(instance, &record);
+        return Ok(match engine.as_far_as_possible(instance, driving).await? {
+            Some(_) => DueOutcome::Remove,
             // What cannot be made by us a later release's worker may be able to make.
-            Err(error) if error.is_permanent() => Ok(DueOutcome::Again(now + CHECK_AGAIN.1)),
-            driven => driven.map(|_| DueOutcome::Remove),
-        };
+            None => DueOutcome::Again(now + now.since(record.updated_at).clamp(CHECK_AGAIN.0, CHECK_AGAIN.1)),
+        });
     }
     let age = now.since(record.updated_at);
     let again = now + age.clamp(CHECK_AGAIN.0, CHECK_AGAIN.1);
@@ -240,12 +241,10 @@ async fn look_at(runtime: &Arc<Runtime>, check: CheckEntry) -> Result<DueOutcome
     }
     // Marks of the last seconds belong to a worker that is making their effects right now. A delayed start has nobody but us.
     let is_settled = age >= CHECK_AGAIN.0 || record.origin.start_at.is_some();
-    let driven = match is_settled {
-        true => engine.drive_marks(instance, &record).await.map(drop),
-        false => Ok(()),
-    };
-    // What cannot be made by us holds up nothing else.
-    driven.or_else(|error| if error.is_permanent() { Ok(()) } else { Err(error) })?;
+    if is_settled {
+        let driving = engine.drive_marks(instance, &record);
+        engine.as_far_as_possible(instance, driving).await?;
+    }
     drive_children(runtime, instance, &record).await?;
     match record.status {
         Status::Pending if !record.marks.contains(&Mark::Start) && age >= START_AGAIN => {

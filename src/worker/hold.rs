@@ -153,13 +153,19 @@ impl Hold {
             }
             None => {
                 let payload = encode(&LeaseEntry { task: run.task.clone() });
-                let due = runtime.now() + lease_time;
-                let entry = DueEntry { key, due, payload };
                 // A body that runs takes the lease from a task that waits, and never the other way round.
                 let when = if wait == Wait::No { When::Set } else { When::Sooner };
-                engine
+                let entry = engine
                     .retrying("schedule", || {
-                        engine.store().schedule(app, std::slice::from_ref(&entry), when)
+                        let entry = DueEntry {
+                            key: key.clone(),
+                            due: runtime.now() + lease_time,
+                            payload: payload.clone(),
+                        };
+                        async move {
+                            engine.store().schedule(app, std::slice::from_ref(&entry), when).await?;
+                            Ok(entry)
+                        }
                     })
                     .await?;
                 if wait != Wait::No && !self.is_stored(&entry).await? {

@@ -31,6 +31,17 @@ impl Activation<'_> {
         Ok(Step::Done)
     }
 
+    /// Puts everything that waits into the inbox, whatever the state.
+    pub(super) async fn all_parked(&mut self) -> Result<()> {
+        while let Some(item) = self.items.front() {
+            if !matches!(item, Item::Start(_) | Item::Wake(_) | Item::Probe(_)) {
+                self.deliver(item, true).await?;
+            }
+            self.items.pop_front();
+        }
+        Ok(())
+    }
+
     /// Keeps an item that is ahead of the state.
     pub(super) async fn park(&mut self, item: &Item) -> Result<()> {
         warn!(instance = %self.instance, kind = item.kind(), "kept: the item is about a call that the history does not have (yet); has the store lost its last commits?");

@@ -52,13 +52,10 @@ impl Activation<'_> {
     /// Not even the record can be read. What came waits in the inbox, which can be filled unread: handed back again and again, it would hold up the lane.
     async fn without_readable_record(&mut self, error: Error) -> Result<()> {
         error!(instance = %self.instance, %error, "the instance's record cannot be read: nothing of it goes on until a worker comes that can, or the record is mended");
-        while let Some(item) = self.items.front() {
-            if !matches!(item, Item::Start(_) | Item::Wake(_) | Item::Probe(_)) {
-                self.deliver(item, true).await?;
-            }
-            self.items.pop_front();
+        if self.items.iter().any(|item| matches!(item, Item::Start(_))) {
+            return Err(error);
         }
-        Ok(())
+        self.all_parked().await
     }
 
     /// The stored state cannot be read: the instance stalls, and what came waits in its inbox for a worker that can, unless it is to end. False if the

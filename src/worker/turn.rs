@@ -2,7 +2,7 @@
 
 use super::activation::{Activation, Step};
 use super::state::{Live, Renewal};
-use crate::backend::{Queue, Record, Result};
+use crate::backend::{Mark, Queue, Record, Result};
 use crate::engine::started;
 use crate::fault::{Defect, planted};
 use crate::model::{ExecutionId, Payload, Sequence, Status, Timestamp, kinds};
@@ -251,15 +251,15 @@ impl Activation<'_> {
 
     /// Begins the next execution after continue-as-new.
     pub(super) async fn renew(&mut self, state: &mut Live) -> Result<Step> {
+        if state.record.marks.iter().any(|mark| matches!(mark, Mark::Turn(_))) {
+            // Effects are left of this execution, and no other begins before they are made: the instance's check makes them, and goes on.
+            self.all_parked().await?;
+            return Ok(Step::Done);
+        }
         if self.generations >= self.runtime.settings.limits.generations {
             // Others have waited long enough. What came waits in the inbox, where nothing that comes later overtakes it; the mark `run` and this wake
             // see to it that the instance goes on.
-            while let Some(item) = self.items.front() {
-                if !matches!(item, Item::Start(_) | Item::Wake(_) | Item::Probe(_)) {
-                    self.deliver(item, true).await?;
-                }
-                self.items.pop_front();
-            }
+            self.all_parked().await?;
             let lane = state.record.lane.unwrap_or_default();
             let wake = Item::Wake(WakeItem {
                 instance: self.instance.clone(),
