@@ -22,7 +22,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Result;
-use crate::model::{AppId, ExecutionId, InstanceRef, MessageId, RunId, Sequence, Timestamp, WorkerId};
+use crate::model::{AppId, ExecutionId, InstanceRef, MessageId, RunId, RunToken, Sequence, Timestamp, WorkerId};
 use crate::wire::Outcome;
 
 /// Wakes whoever waits for an instance to end.
@@ -231,12 +231,11 @@ pub trait Store: Send + Sync {
     /// As [`Store`] says.
     async fn runs(&self, app: &AppId, item: &MessageId) -> Result<u32>;
 
-    /// Adds a run token for the item and returns how many there are. Tokens lapse after a day. Repeating it after a lost reply adds one too many:
-    /// the item then runs alone without need, and the end of its body takes all of them away.
+    /// Adds a run token for the item, unless it is there already, and returns how many there are. Tokens lapse after a day.
     ///
     /// # Errors
     /// As [`Store`] says.
-    async fn begin_run(&self, app: &AppId, item: &MessageId) -> Result<u32>;
+    async fn begin_run(&self, app: &AppId, item: &MessageId, token: RunToken) -> Result<u32>;
 
     /// Takes the item's tokens away: its body has ended, or it was handed back.
     ///

@@ -85,7 +85,7 @@ impl ClientBuilder {
     /// The client. Nothing is sent yet.
     pub fn build(self) -> Client {
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let engine = Engine::new(self.backend, self.limits, self.retention, tracker.clone(), stop);
+        let engine = Engine::new(self.backend, None, self.limits, self.retention, tracker.clone(), stop);
         Client(Arc::new(Inner {
             engine,
             patience: self.patience,

@@ -73,7 +73,7 @@ pub(crate) fn lease_key(item: &MessageId) -> DueKey {
     }
 }
 
-/// An item whose target app does not exist.
+/// An item whose target app does not exist, or whose queue takes no messages.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ParkedEntry {
     pub(crate) item: Item,
@@ -94,6 +94,24 @@ impl ParkedEntry {
             (_, None) => Queue::Activities(self.app.clone()),
         }
     }
+}
+
+/// The entry that has the item tried again; nothing for a queue that is no app's. An auditor looks for what is lost by its identity, which is the key.
+pub(crate) fn parked_entry(queue: &Queue, item: Item, since: Timestamp, due: Timestamp) -> Option<DueEntry> {
+    let parked = ParkedEntry {
+        app: queue.app()?.clone(),
+        lane: match queue {
+            Queue::Events(_, lane) => Some(*lane),
+            _ => None,
+        },
+        item,
+        since,
+    };
+    Some(DueEntry {
+        key: parked_key(&parked.item.message_id()),
+        due,
+        payload: encode(&parked),
+    })
 }
 
 pub(crate) fn parked_key(id: &MessageId) -> DueKey {

@@ -244,37 +244,22 @@ impl Engine {
         made.into_iter().collect()
     }
 
-    /// Makes effects, as far as that can be done now. `None`: some are left, because they cannot be made at all, or because servers that are well take
-    /// too long for them. Their turn stays marked, and the instance's check makes them later; meanwhile they hold up nothing.
+    /// Makes effects, as far as that can be done. `None`: some are left, because they cannot be made: a record is damaged, say. Their turn stays marked,
+    /// and the instance's check tries again; meanwhile they hold up nothing.
     ///
     /// # Errors
-    /// Those that are not about the effects themselves: that a server is away, or that the process stops.
+    /// Those that are not about the effects themselves: that the process stops.
     pub(crate) async fn as_far_as_possible<T>(
         &self,
         instance: &InstanceRef,
         making: impl Future<Output = Result<T>>,
     ) -> Result<Option<T>> {
-        /// What effects get while the servers are well. Less than a due entry gets, so that a check goes on without them.
-        const PATIENCE: Duration = Duration::from_secs(5);
-        let mut making = std::pin::pin!(making);
-        loop {
-            tokio::select! {
-                biased;
-                made = &mut making => return match made {
-                    Err(error) if error.is_permanent() => {
-                        warn!(%instance, %error, "effects of a turn cannot be made; its instance goes on without them, and they are tried again with its checks");
-                        Ok(None)
-                    }
-                    made => made.map(Some),
-                },
-                () = self.backend.clock().sleep(PATIENCE) => {
-                    let is_well = self.broker().readiness().is_ok() && self.store().readiness().is_ok();
-                    if is_well && !self.stop.is_cancelled() {
-                        warn!(%instance, "effects of a turn were not made within {PATIENCE:?}, although the servers are there: does a queue refuse messages? They are tried again with the instance's checks");
-                        return Ok(None);
-                    }
-                }
+        match making.await {
+            Err(error) if error.is_permanent() => {
+                warn!(%instance, %error, "effects of a turn cannot be made; its instance goes on without them, and they are tried again with its checks");
+                Ok(None)
             }
+            made => made.map(Some),
         }
     }
 
@@ -358,7 +343,10 @@ impl Engine {
                         if matches!(delivered, Delivered::Full) {
                             warn!(%instance, "an event was dropped: the instance's inbox is full");
                         }
-                        self.outbox.send(queue, Item::Wake(WakeItem { instance })).await?;
+                        let wake = Item::Wake(WakeItem { instance });
+                        if let Err(error) = self.outbox.send(queue, wake).await {
+                            debug!(%error, "the event is found with the instance's next check");
+                        }
                         return Ok(delivered);
                     }
                     sent => sent?,

@@ -3,6 +3,7 @@
 use tracing::{debug, warn};
 
 use super::effects::effects_of;
+use super::open::Outline;
 use super::{Engine, check_key};
 use crate::backend::{Error, Mark, Queue, Record, Result};
 use crate::fault::{Defect, fault_point, planted};
@@ -21,8 +22,17 @@ impl Engine {
     /// Permanent if a mark cannot be driven, which holds up no other mark; it stays.
     pub(crate) async fn drive_marks(&self, instance: &InstanceRef, record: &Record) -> Result<bool> {
         let (mut cleared, mut undriven) = (false, None);
+        // Where the instance has gone on without some effects, what is over is not begun anew with them.
+        let has_gone_on = record
+            .marks
+            .iter()
+            .any(|mark| matches!(mark, Mark::Turn(version) if *version < record.version));
+        let outline = match has_gone_on {
+            true => self.outline(instance, record).await?,
+            false => None,
+        };
         for mark in &record.marks {
-            match self.drive_mark(instance, record, *mark).await {
+            match self.drive_mark(instance, record, *mark, outline.as_ref()).await {
                 Ok(is_cleared) => cleared |= is_cleared,
                 Err(error) if error.is_permanent() => undriven = Some(error),
                 Err(error) => return Err(error),
@@ -59,7 +69,13 @@ impl Engine {
     }
 
     /// True if the mark is cleared.
-    async fn drive_mark(&self, instance: &InstanceRef, record: &Record, mark: Mark) -> Result<bool> {
+    async fn drive_mark(
+        &self,
+        instance: &InstanceRef,
+        record: &Record,
+        mark: Mark,
+        outline: Option<&Outline>,
+    ) -> Result<bool> {
         match mark {
             Mark::Run if !record.status.is_terminal() => return Ok(false),
             // No execution comes after the end.
@@ -68,7 +84,7 @@ impl Engine {
             Mark::Start if self.is_early(record).await? => return Ok(false),
             Mark::Start => self.drive_start(instance, record).await?,
             Mark::Turn(_) if planted(Defect::OthersMarkIsCleared) => {}
-            Mark::Turn(version) => self.drive_turn(instance, record, version).await?,
+            Mark::Turn(version) => self.drive_turn(instance, record, version, outline).await?,
         }
         fault_point("mark-driven");
         self.clear_mark(instance, record.execution, mark).await?;
@@ -111,7 +127,13 @@ impl Engine {
             .await
     }
 
-    async fn drive_turn(&self, instance: &InstanceRef, record: &Record, version: u64) -> Result<()> {
+    async fn drive_turn(
+        &self,
+        instance: &InstanceRef,
+        record: &Record,
+        version: u64,
+        outline: Option<&Outline>,
+    ) -> Result<()> {
         let turns = self
             .retrying("turns", || {
                 self.store().turns(instance, record.execution, version - 1, 1)
@@ -132,10 +154,14 @@ impl Engine {
             true => Ok(turn),
             false => Err(format!("version {} stands in its place in the history", turn.version)),
         });
-        let turn = turn.map_err(|problem| {
+        let mut turn = turn.map_err(|problem| {
             warn!(%instance, version, %problem, "the effects of a turn cannot be made");
             Error::permanent(format!("turn {version} of {instance}: {problem}"))
         })?;
+        if let Some(outline) = outline {
+            turn.events
+                .retain(|event| event.schedules().is_none_or(|sequence| !outline.is_over(sequence)));
+        }
         let effects = effects_of(
             instance,
             record.execution,

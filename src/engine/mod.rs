@@ -16,8 +16,8 @@ mod start;
 
 pub(crate) use command::Commanded;
 pub(crate) use due::{
-    CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, check_key, check_of, decode, encode, lease_key, parked_key,
-    retention_key, timer_key,
+    CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, check_key, check_of, decode, encode, lease_key, parked_entry,
+    parked_key, retention_key, timer_key,
 };
 pub(crate) use effects::{Effect, answer, claim_terms, effects_of, started};
 pub(crate) use ending::{EarlyEnd, ended_by};
@@ -32,8 +32,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::backend::{Backend, Broker, Store};
-use crate::model::Limits;
 pub(crate) use crate::model::Retention;
+use crate::model::{AppId, Limits};
 
 /// A backend with an outbox: what effects are made with. Cheap to clone.
 #[derive(Clone)]
@@ -47,15 +47,17 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
+    /// `home` is the app of the worker that it belongs to; a client's has none.
     pub(crate) fn new(
         backend: Backend,
+        home: Option<AppId>,
         limits: Limits,
         retention: Retention,
         tracker: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
         let limits = Arc::new(limits);
-        let outbox = Outbox::new(backend.clone(), limits.clone(), tracker, stop.clone());
+        let outbox = Outbox::new(backend.clone(), home, limits.clone(), tracker, stop.clone());
         Self {
             backend,
             outbox,

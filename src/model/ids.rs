@@ -324,6 +324,10 @@ uuid_id!(
     CommitId
 );
 uuid_id!(
+    /// One run of an activity's body, or of a turn, that may be deadly: counted once, however often it is noted.
+    RunToken
+);
+uuid_id!(
     /// One running worker process (replica) of an app.
     WorkerId
 );

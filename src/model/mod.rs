@@ -23,7 +23,7 @@ pub use contract::{Activity, Event, Workflow};
 pub use failure::{Failure, kinds};
 pub use ids::{
     AppId, BuildId, CommitId, ExecutionId, IdError, InstanceId, InstanceRef, Lane, MessageId, Namespace, RunId,
-    Sequence, TaskExecutionId, WorkerId, derived_child_id,
+    RunToken, Sequence, TaskExecutionId, WorkerId, derived_child_id,
 };
 pub use limits::Limits;
 pub use payload::Payload;

@@ -373,8 +373,17 @@ impl HistoryEvent {
         }
     }
 
-    /// True if the event is the end of the activity call of this number.
-    pub fn settles_call(&self, call: Sequence) -> bool {
-        matches!(self, Self::TaskCompleted { sequence, .. } | Self::TaskFailed { sequence, .. } if *sequence == call)
+    /// The number of the call or timer that begins with the event and that its workflow waits for.
+    pub fn schedules(&self) -> Option<Sequence> {
+        match self {
+            Self::TaskScheduled { sequence, .. }
+            | Self::ChildScheduled {
+                sequence,
+                detached: false,
+                ..
+            }
+            | Self::TimerCreated { sequence, .. } => Some(*sequence),
+            _ => None,
+        }
     }
 }

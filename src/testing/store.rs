@@ -12,7 +12,7 @@ use crate::backend::{
     DueKind, DueOutcome, DuePage, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store, Stray, Survey,
     Watch, When, WorkerInfo,
 };
-use crate::model::{AppId, ExecutionId, InstanceRef, MessageId, RunId, Sequence, Timestamp, WorkerId};
+use crate::model::{AppId, ExecutionId, InstanceRef, MessageId, RunId, RunToken, Sequence, Timestamp, WorkerId};
 use crate::wire::Outcome;
 
 pub(super) struct SimulatedStore {
@@ -210,8 +210,9 @@ impl Store for SimulatedStore {
         self.request("runs", self.store().runs(app, item)).await
     }
 
-    async fn begin_run(&self, app: &AppId, item: &MessageId) -> Result<u32> {
-        self.request("begin_run", self.store().begin_run(app, item)).await
+    async fn begin_run(&self, app: &AppId, item: &MessageId, token: RunToken) -> Result<u32> {
+        self.request("begin_run", self.store().begin_run(app, item, token))
+            .await
     }
 
     async fn end_run(&self, app: &AppId, item: &MessageId) -> Result<()> {

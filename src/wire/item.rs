@@ -60,6 +60,14 @@ impl Item {
         }
     }
 
+    /// What a message with it is known by: derived where the item has an identity, so that what is published again is the same message.
+    pub(crate) fn message_id(&self) -> MessageId {
+        match self {
+            Item::Event(event) => event.message_id.clone(),
+            item => item.identity().unwrap_or_else(MessageId::generate),
+        }
+    }
+
     /// The users' values in it, each with the name of its field.
     pub(crate) fn payloads(&self) -> Vec<(&'static str, &Payload)> {
         match self {

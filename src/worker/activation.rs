@@ -17,7 +17,7 @@ use super::state::Live;
 use super::turn::Opening;
 use crate::backend::{Mark, Result};
 use crate::fault::{Defect, fault_point, planted};
-use crate::model::{ExecutionId, InstanceRef, Lane, MessageId, StallReason, Status};
+use crate::model::{ExecutionId, InstanceRef, Lane, MessageId, RunToken, StallReason, Status};
 use crate::replay::Stuck;
 use crate::wire::Item;
 
@@ -335,9 +335,9 @@ impl<'a> Activation<'a> {
     /// Counts a turn that may be deadly: by a token, as an activity's run is. Gives the number of those that have died in it.
     async fn begin_try(&mut self, execution: ExecutionId) -> Result<u32> {
         let (runtime, engine) = (self.runtime, &self.runtime.engine);
-        let token = turn_token(execution);
+        let (turn, run) = (turn_token(execution), RunToken::generate());
         let tries = engine
-            .retrying("runs", || engine.store().runs(&runtime.app, &token))
+            .retrying("runs", || engine.store().runs(&runtime.app, &turn))
             .await?;
         if tries > 0 {
             // All turns that were under way when a process died have a token. One at a time, only the deadly one gets another.
@@ -346,7 +346,7 @@ impl<'a> Activation<'a> {
         }
         self.token = Some(execution);
         engine
-            .retrying("begin run", || engine.store().begin_run(&runtime.app, &token))
+            .retrying("begin run", || engine.store().begin_run(&runtime.app, &turn, run))
             .await?;
         Ok(tries)
     }

@@ -10,6 +10,7 @@ use tracing::{debug, warn};
 use super::activities::take_over;
 use super::batch::{Batch, CLAIM};
 use super::runtime::Runtime;
+use super::unrouted;
 use crate::backend::{DueEntry, DueKind, DueOutcome, Error, Mark, Queue, Record, Result};
 use crate::engine::{CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, What, decode};
 use crate::fault::{Defect, fault_point, planted};
@@ -362,7 +363,7 @@ async fn wake(runtime: &Runtime, instance: &InstanceRef, record: &Record) -> Res
         .await
 }
 
-/// An item for an app that did not exist is tried again.
+/// An item for an app that did not exist, or for a queue that took no messages, is tried again.
 async fn try_parked(runtime: &Runtime, parked: ParkedEntry) -> Result<DueOutcome> {
     let engine = &runtime.engine;
     if !is_wanted(runtime, &parked.item).await? {
@@ -370,15 +371,15 @@ async fn try_parked(runtime: &Runtime, parked: ParkedEntry) -> Result<DueOutcome
         return Ok(DueOutcome::Remove);
     }
     let queue = parked.queue();
-    if engine
-        .retrying("depth", || engine.broker().depth(&queue))
-        .await?
-        .is_some()
-    {
-        engine.outbox.send(queue, parked.item).await?;
-        return Ok(DueOutcome::Remove);
-    }
-    Ok(DueOutcome::Again(next_try(runtime, parked.since)))
+    let is_over = match engine.retrying("depth", || engine.broker().depth(&queue)).await? {
+        Some(_) => engine.outbox.try_again(&queue, parked.item).await?,
+        // What a queue did not take may be for an app that was unknown all the while, or is so by now.
+        None => unrouted::answer(runtime, &parked.item, &parked.app).await?,
+    };
+    Ok(match is_over {
+        true => DueOutcome::Remove,
+        false => DueOutcome::Again(next_try(runtime, parked.since)),
+    })
 }
 
 /// When an item that has been parked since then is tried again.

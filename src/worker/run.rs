@@ -15,11 +15,10 @@ use super::hold::Hold;
 use super::in_hand::Held;
 use super::runtime::Runtime;
 use super::starts::{PASS_ON_AFTER, bury_item};
-use crate::backend::{Claim, Error, Loaded, Queue, Record, Result};
+use crate::backend::{Claim, Error, Queue, Record, Result};
 use crate::engine::lease_key;
 use crate::fault::{Defect, fault_point, planted};
-use crate::model::{Failure, Payload, WaitingFor, WaitingView, kinds};
-use crate::replay::history::Turn;
+use crate::model::{Failure, Payload, RunToken, WaitingFor, WaitingView, kinds};
 use crate::replay::panic_text;
 use crate::wire::{CompletionItem, Item, Outcome, TaskItem};
 
@@ -176,10 +175,10 @@ impl Run {
             return self.end_run().await;
         }
         if self.is_redelivered {
-            let item = self.task.message_id();
+            let (item, run) = (self.task.message_id(), RunToken::generate());
             self.has_token.store(true, Ordering::Relaxed);
             engine
-                .retrying("begin run", || engine.store().begin_run(&runtime.app, &item))
+                .retrying("begin run", || engine.store().begin_run(&runtime.app, &item, run))
                 .await?;
         }
         if self.task.claimed {
@@ -318,28 +317,12 @@ impl Run {
         if let Some(is_open) = self.is_shown_open(&record.view.waiting) {
             return Ok(!is_open);
         }
-        // The record names only the first few calls; the history names them all.
-        let mut after = 0;
-        loop {
-            let page = engine
-                .retrying("turns", || {
-                    engine
-                        .store()
-                        .turns(&caller.instance, caller.execution, after, Loaded::TURNS)
-                })
-                .await?;
-            if page.is_empty() {
-                return Ok(false);
-            }
-            after += page.len() as u64;
-            let turns = page.iter().filter_map(|bytes| Turn::decode(bytes).ok());
-            if turns
-                .flat_map(|turn| turn.events)
-                .any(|event| event.settles_call(caller.sequence))
-            {
-                return Ok(true);
-            }
+        if record.execution != caller.execution {
+            return Ok(false);
         }
+        // The record names only the first few calls; the history names them all.
+        let outline = engine.outline(&caller.instance, &record).await?;
+        Ok(outline.is_some_and(|outline| outline.is_over(caller.sequence)))
     }
 
     /// Whether the call is open, as far as the record shows; `None` if it shows only some of what is open.

@@ -43,6 +43,7 @@ impl RunningWorker {
         let (draining, stop) = (CancellationToken::new(), CancellationToken::new());
         let engine = Engine::new(
             backend,
+            Some(app.clone()),
             settings.limits.clone(),
             settings.retention.clone(),
             tracker.clone(),

@@ -9,10 +9,10 @@ use super::consume::{consume, open};
 use super::delivery::Ticket;
 use super::due::{is_wanted, next_try};
 use super::runtime::Runtime;
-use crate::backend::{BUNDLE_TYPE, Delivery, DueEntry, Message, Queue, Result, When};
-use crate::engine::{EarlyEnd, ParkedEntry, encode, parked_key};
+use crate::backend::{BUNDLE_TYPE, Delivery, Message, Queue, Result, When};
+use crate::engine::{EarlyEnd, parked_entry};
 use crate::fault::fault_point;
-use crate::model::{AppId, Failure, MessageId, Status, kinds};
+use crate::model::{AppId, Failure, Status, kinds};
 use crate::wire::{CompletionItem, Item, Outcome, StartItem};
 
 const PAUSE_BEFORE_SENDING_ON: Duration = Duration::from_millis(500);
@@ -133,10 +133,17 @@ async fn dismiss(runtime: &Runtime, delivery: Delivery, origin: &str, reason: &s
 }
 
 async fn answer_or_park(runtime: &Arc<Runtime>, item: Item, target: &Queue, app: &AppId) -> Result<()> {
+    if matches!(item, Item::Probe(_)) || answer(runtime, &item, app).await? {
+        return Ok(());
+    }
+    park(runtime, item, target, app).await
+}
+
+/// Tells the caller that there is no such app, if it has a policy for that. False if the item is to wait for the app.
+pub(super) async fn answer(runtime: &Runtime, item: &Item, app: &AppId) -> Result<bool> {
     match item {
-        Item::Probe(_) => Ok(()),
         // An app that is here does not say of itself that it is not: its queue has not been bound yet, and is tried again.
-        item if *app == runtime.app => park(runtime, item, target, app).await,
+        _ if *app == runtime.app => Ok(false),
         Item::Task(task) if task.retried => {
             let answer = CompletionItem {
                 task: task.caller.clone(),
@@ -147,12 +154,13 @@ async fn answer_or_park(runtime: &Arc<Runtime>, item: Item, target: &Queue, app:
             };
             let queue = Queue::Events(task.caller.instance.app.clone(), task.reply_to);
             // An answer that is itself unrouted comes back here as a completion, which is never answered.
-            runtime.engine.outbox.send(queue, Item::Completion(answer)).await
+            let answered = runtime.engine.outbox.send(queue, Item::Completion(answer)).await;
+            answered.map(|()| true)
         }
         Item::Start(start) if start.parent.as_ref().is_some_and(|parent| parent.retried) => {
-            fail_start(runtime, start, app).await
+            fail_start(runtime, start, app).await.map(|()| true)
         }
-        item => park(runtime, item, target, app).await,
+        _ => Ok(false),
     }
 }
 
@@ -164,7 +172,7 @@ fn not_found(app: &AppId) -> Failure {
 }
 
 /// The child's record ends first, and its end is the answer.
-async fn fail_start(runtime: &Runtime, start: StartItem, app: &AppId) -> Result<()> {
+async fn fail_start(runtime: &Runtime, start: &StartItem, app: &AppId) -> Result<()> {
     let engine = &runtime.engine;
     loop {
         let Some(record) = engine
@@ -199,27 +207,10 @@ async fn park(runtime: &Runtime, item: Item, target: &Queue, app: &AppId) -> Res
         }) => parent.task.instance.app.clone(),
         _ => runtime.app.clone(),
     };
-    // An auditor looks for what is lost by its identity.
-    let id = match &item {
-        Item::Event(event) => event.message_id.clone(),
-        item => item.identity().unwrap_or_else(MessageId::generate),
-    };
-    let lane = match target {
-        Queue::Events(_, lane) => Some(*lane),
-        _ => None,
-    };
     let since = runtime.now();
     info!(%app, kind = item.kind(), instance = item.instance().map(tracing::field::display), "waiting for an app that does not exist (yet)");
-    let parked = ParkedEntry {
-        item,
-        app: app.clone(),
-        lane,
-        since,
-    };
-    let entry = DueEntry {
-        key: parked_key(&id),
-        due: next_try(runtime, since),
-        payload: encode(&parked),
+    let Some(entry) = parked_entry(target, item, since, next_try(runtime, since)) else {
+        return Ok(());
     };
     let engine = &runtime.engine;
     let result = engine

@@ -14,7 +14,7 @@ use leveret::backend::{
     Commit, Committed, Create, Created, Deliver, DueEntry, DueKind, DueOutcome, RedisConfig, RedisStore, Result,
     Retryable, Store, When,
 };
-use leveret::{InstanceId, InstanceRef, Namespace, Timestamp};
+use leveret::{InstanceId, InstanceRef, Namespace, RunToken, Timestamp};
 
 use crate::store_suite::fixture::*;
 
@@ -445,8 +445,11 @@ async fn two_namespaces_on_one_redis_do_not_see_each_other() {
     assert_eq!(record(&two, &instance("a")).await.version, 0);
     one.adopt_app(&app("orders"), 4).await.unwrap();
     assert_eq!(two.apps().await.unwrap(), []);
-    one.begin_run(&app("orders"), &create.origin.request).await.unwrap();
-    assert_eq!(two.begin_run(&app("orders"), &create.origin.request).await.unwrap(), 1);
+    let item = create.origin.request;
+    for store in [&one, &two] {
+        let run = RunToken::generate();
+        assert_eq!(store.begin_run(&app("orders"), &item, run).await.unwrap(), 1);
+    }
 }
 
 #[tokio::test]

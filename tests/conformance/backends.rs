@@ -178,11 +178,14 @@ macro_rules! all_behaviours {
                 a_message_that_the_broker_does_not_take_fails_its_call_alone,
                 an_event_that_the_broker_does_not_take_arrives_all_the_same,
                 a_queue_that_takes_nothing_holds_up_nothing_else,
+                what_is_over_is_not_begun_anew_with_what_cannot_be_made,
+                continue_as_new_waits_for_what_cannot_be_made_and_does_not_spin,
                 an_activity_that_fails_as_if_its_app_were_not_there_runs_once,
                 a_child_that_cannot_be_read_holds_up_nothing_else_of_its_parent,
                 an_instance_that_cannot_be_read_keeps_its_messages_and_its_lane_free,
                 a_task_whose_caller_cannot_be_read_is_run_and_its_message_does_not_spin,
                 leases_outlast_an_outage_of_the_store,
+                a_lease_that_is_due_in_an_outage_of_the_store_is_written_after_it,
                 a_copy_of_a_task_that_runs_under_a_lease_does_not_run,
                 copies_of_a_task_that_was_passed_on_never_run_at_once,
                 one_probe_for_each_lane_waits_while_the_broker_is_away;
@@ -235,6 +238,7 @@ macro_rules! all_behaviours {
                 a_name_that_is_not_registered_fails_at_once,
                 a_start_at_an_app_that_is_away_is_pending_and_runs_when_it_comes,
                 an_app_that_is_removed_is_unknown_again,
+                an_app_with_an_activity_under_way_is_not_removed,
                 what_waits_for_an_unknown_app_is_dropped_with_its_caller;
             raw_starts:
                 a_raw_start_runs_its_workflow,

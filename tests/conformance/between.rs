@@ -13,7 +13,7 @@ use leveret::backend::{
     Message, Progress, Queue, QueueDepth, Record, Result, Store, Stray, Survey, Watch, When, WorkerInfo,
 };
 use leveret::wire::Outcome;
-use leveret::{AppId, ExecutionId, InstanceRef, MessageId, RunId, Sequence, Timestamp, WorkerId};
+use leveret::{AppId, ExecutionId, InstanceRef, MessageId, RunId, RunToken, Sequence, Timestamp, WorkerId};
 
 use crate::harness::Gate;
 
@@ -212,7 +212,7 @@ macro_rules! pass_on {
 }
 
 pass_on! {
-    create(create: &Create) -> Created;
+    create(create: &Create) -> Created, of &create.instance;
     record(instance: &InstanceRef) -> Option<Record>, of instance;
     load(instance: &InstanceRef, after: u64, inbox: usize) -> Option<Loaded>, of instance;
     inbox(instance: &InstanceRef, from: usize, most: usize) -> Vec<Bytes>, of instance;
@@ -238,7 +238,7 @@ pass_on! {
     survey(after: Option<&str>, most: usize) -> Survey;
     stray(stray: &Stray, remove: bool, keep: Duration) -> bool;
     runs(app: &AppId, item: &MessageId) -> u32;
-    begin_run(app: &AppId, item: &MessageId) -> u32;
+    begin_run(app: &AppId, item: &MessageId, token: RunToken) -> u32;
     end_run(app: &AppId, item: &MessageId) -> ();
     index(instance: &InstanceRef, record: &Record) -> (), of instance;
     unindex(instance: &InstanceRef) -> (), of instance;

@@ -213,9 +213,7 @@ pub(crate) async fn a_workflow_that_takes_its_process_down_is_stopped(h: &impl H
         .execution
         .derive("turn", 0)
         .into();
-    for _ in 0..5 {
-        stage.backend.store().begin_run(&app("orders"), &token).await.unwrap();
-    }
+    stage.runs_died("orders", &token, 5).await;
     let turns = Tally::new();
     let code = async |turns: Tally, ctx: WorkflowContext, n: u64| {
         turns.add();
@@ -241,12 +239,7 @@ pub(crate) async fn turns_that_may_be_deadly_run_one_at_a_time_beside_all_others
     for id in ["one", "two"] {
         let run = stage.client.start(MAIN, 7).id(id).await.unwrap();
         let token = stage.record("orders", id).await.unwrap().execution.derive("turn", 0);
-        stage
-            .backend
-            .store()
-            .begin_run(&app("orders"), &token.into())
-            .await
-            .unwrap();
+        stage.runs_died("orders", &token.into(), 1).await;
         suspects.push(run);
     }
     let mut dies = stage
@@ -308,7 +301,7 @@ pub(crate) async fn a_turn_that_was_done_by_another_leaves_no_count_of_crashes(h
     first.stop().await;
     // A worker has begun the turn, and died when it had committed it: what it had in hand comes again.
     let token = record.execution.derive("turn", 0).into();
-    stage.backend.store().begin_run(&app("orders"), &token).await.unwrap();
+    stage.runs_died("orders", &token, 1).await;
     let item = leveret::wire::Item::Timer(leveret::wire::TimerItem {
         task: leveret::wire::TaskRef {
             instance: run.instance().clone(),

@@ -178,10 +178,9 @@ pub(crate) async fn a_letter_whose_call_is_over_is_settled(h: &impl Harness) {
     let Item::Task(task) = &items[0] else {
         panic!("{items:?}")
     };
-    for _ in 0..Limits::default().crashes {
-        let store = stage.backend.store();
-        store.begin_run(&app("payments"), &task.message_id()).await.unwrap();
-    }
+    stage
+        .runs_died("payments", &task.message_id(), Limits::default().crashes)
+        .await;
     let runs = Tally::new();
     let _payments = up(stage.worker("payments").activity(WORK, counted(&runs))).await;
     assert_eq!(done(&run).await, kinds::ACTIVITY_CRASHED);

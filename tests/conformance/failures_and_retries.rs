@@ -151,14 +151,7 @@ pub(crate) async fn an_activity_that_takes_its_process_down_fails_in_the_end(h: 
     let [Item::Task(task)] = &items[..] else {
         panic!("a task")
     };
-    for _ in 0..5 {
-        stage
-            .backend
-            .store()
-            .begin_run(&app("payments"), &task.message_id())
-            .await
-            .unwrap();
-    }
+    stage.runs_died("payments", &task.message_id(), 5).await;
     let runs = Tally::new();
     let payments = up(stage.worker("payments").activity(WORK, counted(&runs))).await;
     let failure = failure(&run).await;
@@ -178,14 +171,13 @@ pub(crate) async fn a_task_that_took_a_process_down_once_runs_again(h: &impl Har
         panic!("a task")
     };
     let id = task.message_id();
-    stage.backend.store().begin_run(&app("payments"), &id).await.unwrap();
+    stage.runs_died("payments", &id, 1).await;
     let _payments = up(stage.worker("payments").activity(WORK, echo)).await;
     assert_eq!(done(&run).await, 7);
     // Its end has taken the count away.
     until("the count to be taken away", async || {
-        let count = stage.backend.store().begin_run(&app("payments"), &id).await.unwrap();
-        stage.backend.store().end_run(&app("payments"), &id).await.unwrap();
-        (count == 1).then_some(())
+        let count = stage.backend.store().runs(&app("payments"), &id).await.unwrap();
+        (count == 0).then_some(())
     })
     .await;
 }

@@ -10,8 +10,8 @@ use leveret::client::InstanceInfo;
 use leveret::replay::history::{HistoryEvent, Turn};
 use leveret::wire::{Bundle, Item};
 use leveret::{
-    AppId, Client, CommitId, Instance, InstanceId, InstanceRef, MessageId, Retry, Run, RunningWorker, Settings, Status,
-    Worker,
+    AppId, Client, CommitId, Instance, InstanceId, InstanceRef, MessageId, Retry, Run, RunToken, RunningWorker,
+    Settings, Status, Worker,
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -219,6 +219,14 @@ impl Stage {
     /// What stands in the app's due-set of this kind: the first ten entries.
     pub(crate) async fn due(&self, app_id: &str, kind: DueKind) -> Vec<DueEntry> {
         self.backend.store().due_entries(&app(app_id), kind, 10).await.unwrap()
+    }
+
+    /// Notes runs whose processes died in them.
+    pub(crate) async fn runs_died(&self, app_id: &str, item: &MessageId, times: u32) {
+        let store = self.backend.store();
+        for _ in 0..times {
+            store.begin_run(&app(app_id), item, RunToken::generate()).await.unwrap();
+        }
     }
 
     /// How many items wait in the instance's inbox.

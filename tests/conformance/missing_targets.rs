@@ -3,7 +3,7 @@
 use leveret::backend::{DueKind, Queue};
 use leveret::client::{Error, TargetState, WaitingOn};
 use leveret::replay::history::HistoryEvent;
-use leveret::{Activity, Failure, Status, Workflow, WorkflowContext, kinds};
+use leveret::{Activity, Failure, Settings, Status, Workflow, WorkflowContext, kinds};
 
 use crate::harness::*;
 use crate::programs::*;
@@ -224,6 +224,35 @@ pub(crate) async fn an_app_that_is_removed_is_unknown_again(h: &impl Harness) {
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_text("orders", "one", &["payments", "unknown"]).await;
     let _payments = up(stage.worker("payments").activity(WORK, echo)).await;
+    assert_eq!(done(&run).await, 7);
+}
+
+pub(crate) async fn an_app_with_an_activity_under_way_is_not_removed(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let (bodies, gate) = (Tally::new(), Gate::new());
+    let short_leases = Settings {
+        delivery_timeout: millis(200),
+        ..settings()
+    };
+    let payments = || {
+        stage
+            .worker("payments")
+            .settings(short_leases.clone())
+            .activity(WORK, gated(&bodies, &gate))
+    };
+    let first = up(payments()).await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, call_work)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    stage.wait_for_text("orders", "one", &["lease until"]).await;
+    // Its process dies; the task is in the lease alone, and would be gone with the app's due-set.
+    drop(first);
+    until("the worker to be counted out", async || {
+        let refusal = stage.client.remove_app("payments").await.unwrap_err().to_string();
+        refusal.contains("activities under way").then_some(())
+    })
+    .await;
+    let _second = up(payments()).await;
+    gate.open();
     assert_eq!(done(&run).await, 7);
 }
 

@@ -222,7 +222,7 @@ pub(crate) async fn tasks_that_may_be_deadly_run_one_at_a_time_beside_all_others
     let store = stage.backend.store();
     for lease in store.due_entries(&app("payments"), DueKind::Lease, 10).await.unwrap() {
         let id = MessageId::new(std::str::from_utf8(&lease.key.subject).unwrap()).unwrap();
-        store.begin_run(&app("payments"), &id).await.unwrap();
+        stage.runs_died("payments", &id, 1).await;
     }
     let counted = Tally::new();
     let tally = counted.clone();
@@ -274,8 +274,7 @@ pub(crate) async fn tasks_that_may_be_deadly_leave_room_for_others_in_the_prefet
         let [Item::Task(task)] = &items[..] else {
             panic!("a task")
         };
-        let store = stage.backend.store();
-        store.begin_run(&app("payments"), &task.message_id()).await.unwrap();
+        stage.runs_died("payments", &task.message_id(), 1).await;
         in_hand.push(delivery);
     }
     drop((in_hand, consumer));
@@ -333,10 +332,9 @@ pub(crate) async fn a_leased_task_whose_activity_is_not_known_here_keeps_its_lea
     stage.wait_for_text("orders", "one", &["lease until"]).await;
     drop(first);
     // Another process has died of it, too.
-    let store = stage.backend.store();
     let lease = stage.due("payments", DueKind::Lease).await.remove(0);
     let id = MessageId::new(std::str::from_utf8(&lease.key.subject).unwrap()).unwrap();
-    store.begin_run(&app("payments"), &id).await.unwrap();
+    stage.runs_died("payments", &id, 1).await;
     let _unknowing = up(stage.worker("payments")).await;
     // It takes the task over and hands it back; a message would be let go by whoever finds the lease.
     let due = async || {
@@ -351,7 +349,7 @@ pub(crate) async fn a_leased_task_whose_activity_is_not_known_here_keeps_its_lea
         })
         .await;
     }
-    let runs = store.runs(&app("payments"), &id).await.unwrap();
+    let runs = stage.backend.store().runs(&app("payments"), &id).await.unwrap();
     assert_eq!(runs, 1, "nobody has shown that it is harmless");
     let _third = up(stage
         .worker("payments")

@@ -177,9 +177,9 @@ impl Play<'_> {
                     return Some(format!("left over in app {app}: {left:?}"));
                 }
             }
-            let dead = at_once(broker.depth(&Queue::Dead(app.clone())));
-            if dead.is_some_and(|dead| dead.messages > 0) {
-                return Some(format!("app {app} has dead letters"));
+            let mut dead = at_once(broker.browse(&Queue::Dead(app.clone())));
+            if let Some(letter) = at_once(dead.next()) {
+                return Some(format!("app {app} has dead letters: {:?}", letter.properties));
             }
         }
         None

@@ -12,7 +12,7 @@ use super::reply::Reply;
 use super::script;
 use super::store::{RedisStore, millis};
 use crate::backend::{DueEntry, DueKey, DueKind, DueOutcome, DuePage, Error, Result, When};
-use crate::model::{AppId, MessageId, Timestamp};
+use crate::model::{AppId, MessageId, RunToken, Timestamp};
 
 /// Entries that one script call changes at most: so that none holds up others for long.
 const BATCH: usize = 500;
@@ -283,26 +283,23 @@ impl RedisStore {
     pub(super) async fn tokens(&self, app: &AppId, item: &MessageId) -> Result<u32> {
         let count = self
             .links
-            .send("GET", cmd("GET").arg(self.keys.tokens(app, item)))
+            .send("SCARD", cmd("SCARD").arg(self.keys.tokens(app, item)))
             .await?;
-        let Some(count) = Reply::new("GET", count).optional_bytes()? else {
-            return Ok(0);
-        };
-        Ok(std::str::from_utf8(&count)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(u32::MAX))
+        let count = Reply::new("SCARD", count).number()?;
+        Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 
-    pub(super) async fn add_token(&self, app: &AppId, item: &MessageId) -> Result<u32> {
+    pub(super) async fn add_token(&self, app: &AppId, item: &MessageId, token: RunToken) -> Result<u32> {
         let key = self.keys.tokens(app, item);
-        let mut both = pipe();
-        both.atomic()
-            .incr(&key, 1)
+        let mut all = pipe();
+        all.atomic()
+            .sadd(&key, token.to_string())
+            .ignore()
             .pexpire(&key, millis(TOKEN_LIFE) as i64)
-            .ignore();
-        let count = self.links.send_all("`begin_run`", &both).await?.into_iter().next();
-        let count = Reply::new("INCR", count.unwrap_or_default()).number()?;
+            .ignore()
+            .scard(&key);
+        let count = self.links.send_all("`begin_run`", &all).await?.into_iter().next();
+        let count = Reply::new("SCARD", count.unwrap_or_default()).number()?;
         Ok(u32::try_from(count).unwrap_or(u32::MAX))
     }
 

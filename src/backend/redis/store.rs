@@ -18,7 +18,7 @@ use crate::backend::{
     DueKind, DueOutcome, DuePage, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store, Stray, Survey,
     Watch, When, WorkerInfo,
 };
-use crate::model::{AppId, ExecutionId, InstanceRef, MessageId, RunId, Sequence, Timestamp, WorkerId};
+use crate::model::{AppId, ExecutionId, InstanceRef, MessageId, RunId, RunToken, Sequence, Timestamp, WorkerId};
 use crate::wire::Outcome;
 
 /// As whole milliseconds, rounded up, and at least 1: Redis knows no shorter time to live.
@@ -203,8 +203,8 @@ impl Store for RedisStore {
         self.tokens(app, item).await
     }
 
-    async fn begin_run(&self, app: &AppId, item: &MessageId) -> Result<u32> {
-        self.add_token(app, item).await
+    async fn begin_run(&self, app: &AppId, item: &MessageId, token: RunToken) -> Result<u32> {
+        self.add_token(app, item, token).await
     }
 
     async fn end_run(&self, app: &AppId, item: &MessageId) -> Result<()> {

@@ -1,5 +1,6 @@
 //! What shares a message, seen at a broker that is slow to confirm.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
@@ -9,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::backend::{Broker, Browse, Consumer, QueueDepth};
+use crate::backend::{Broker, Browse, Consumer, DueKind, QueueDepth};
 use crate::model::{AppId, InstanceRef, Namespace, Payload};
 use crate::wire::{CompletionItem, Outcome, TaskItem, TaskRef};
 
@@ -18,20 +19,32 @@ use crate::wire::{CompletionItem, Outcome, TaskItem, TaskRef};
 struct Slow {
     stored: Arc<Mutex<Vec<(Queue, Bundle)>>>,
     permits: Arc<Semaphore>,
+    tries: Arc<AtomicUsize>,
 }
 
 impl Slow {
-    /// A broker that lets no message through for now, and an outbox on it.
+    /// A broker that lets no message through for now, and a client's outbox on it.
     fn with_outbox(limits: Limits) -> (Self, Outbox) {
+        Self::with_outbox_of(None, limits)
+    }
+
+    fn with_outbox_of(home: Option<AppId>, limits: Limits) -> (Self, Outbox) {
         let slow = Self {
             stored: Arc::default(),
             permits: Arc::new(Semaphore::new(0)),
+            tries: Arc::default(),
         };
         let namespace = Namespace::new("n").unwrap();
         let memory = Backend::memory(namespace.clone());
         let (store, clock) = (memory.store().clone(), memory.clock().clone());
         let backend = Backend::new(namespace, Arc::new(slow.clone()), store, clock, "slow");
-        let outbox = Outbox::new(backend, Arc::new(limits), TaskTracker::new(), CancellationToken::new());
+        let outbox = Outbox::new(
+            backend,
+            home,
+            Arc::new(limits),
+            TaskTracker::new(),
+            CancellationToken::new(),
+        );
         (slow, outbox)
     }
 
@@ -53,6 +66,7 @@ impl Slow {
 #[async_trait::async_trait]
 impl Broker for Slow {
     async fn publish(&self, message: Message) -> Result<()> {
+        self.tries.fetch_add(1, Ordering::SeqCst);
         self.permits.acquire().await.unwrap().forget();
         let bundle = Bundle::decode(&message.body).unwrap();
         self.stored.lock().unwrap().push((message.queue, bundle));
@@ -82,6 +96,19 @@ impl Broker for Slow {
     fn readiness(&self) -> std::result::Result<(), String> {
         Ok(())
     }
+}
+
+/// Items that wait in the due-set of `orders`.
+async fn parked(outbox: &Outbox) -> Vec<crate::engine::ParkedEntry> {
+    let store = outbox.0.backend.store();
+    let entries = store
+        .due_entries(&AppId::new("orders").unwrap(), DueKind::Parked, 100)
+        .await
+        .unwrap();
+    let items = entries
+        .iter()
+        .map(|entry| crate::engine::decode(&entry.payload).unwrap());
+    items.collect()
 }
 
 fn lane(app: &str) -> Queue {
@@ -209,4 +236,64 @@ async fn activity_tasks_travel_alone() {
     let items = (0..5).map(|sequence| (queue.clone(), task(sequence)));
     send_all(&slow, &outbox, items.collect()).await;
     assert_eq!(slow.items(), vec![("payments".to_owned(), 1); 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_queue_does_not_take_is_parked_and_the_queue_is_tried_with_one_message_at_a_time() {
+    let (stuck, outbox) = Slow::with_outbox_of(Some(AppId::new("orders").unwrap()), limits(4, usize::MAX));
+    // A message of one item, which flushes, and one of the four that gather meanwhile.
+    let sent = (0..5).map(|sequence| outbox.send(lane("payments"), answer(sequence, 1)));
+    for result in join_all(sent).await {
+        result.unwrap();
+    }
+    assert_eq!(parked(&outbox).await.len(), 5);
+    // Sent again, as by whoever makes effects again: one entry, and one identity, each.
+    outbox.send(lane("payments"), answer(0, 1)).await.unwrap();
+    assert_eq!((parked(&outbox).await.len(), stuck.items().len()), (5, 0));
+    let tries = stuck.tries.load(Ordering::SeqCst);
+    assert_eq!(tries, 1, "the queue took nothing, and was left alone");
+    for entry in parked(&outbox).await {
+        assert!(!outbox.try_again(&entry.queue(), entry.item).await.unwrap());
+    }
+    assert_eq!(stuck.tries.load(Ordering::SeqCst), tries);
+    // Other queues are not meant, and a message of theirs is waited for.
+    let (other, ()) = tokio::join!(outbox.send(lane("billing"), answer(9, 1)), async {
+        stuck.let_all_through();
+    });
+    other.unwrap();
+    assert_eq!(parked(&outbox).await.len(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_of_no_use_later_is_not_parked() {
+    let (_stuck, outbox) = Slow::with_outbox_of(Some(AppId::new("orders").unwrap()), Limits::default());
+    let wake = Item::Wake(crate::wire::WakeItem {
+        instance: task_ref(0).instance,
+    });
+    let error = outbox.send(lane("orders"), wake).await.unwrap_err();
+    assert!(
+        !error.is_permanent() && error.to_string().contains("takes no messages"),
+        "{error}"
+    );
+    assert!(parked(&outbox).await.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_waits_for_a_queue_that_takes_nothing_and_what_it_gives_up_is_not_sent() {
+    let (stuck, outbox) = Slow::with_outbox(Limits::default());
+    let hour = std::time::Duration::from_secs(3600);
+    let first = tokio::spawn({
+        let outbox = outbox.clone();
+        async move { outbox.send(lane("orders"), answer(0, 1)).await }
+    });
+    tokio::time::sleep(hour).await;
+    for sequence in 1..4 {
+        let given_up = tokio::time::timeout(hour, outbox.send(lane("orders"), answer(sequence, 1)));
+        assert!(given_up.await.is_err());
+    }
+    stuck.let_all_through();
+    first.await.unwrap().unwrap();
+    outbox.send(lane("orders"), answer(4, 1)).await.unwrap();
+    assert_eq!(stuck.items(), vec![("orders".to_owned(), 1); 2]);
+    assert_eq!(outbox.waiting(), 0);
 }

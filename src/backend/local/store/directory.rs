@@ -9,7 +9,7 @@ use super::super::key::{Key, Table};
 use super::super::kv::{Snapshot, Transaction, decode, get_as};
 use super::expiry;
 use crate::backend::{App, Result, WorkerInfo};
-use crate::model::{AppId, MessageId, Namespace, Timestamp, WorkerId};
+use crate::model::{AppId, MessageId, Namespace, RunToken, Timestamp, WorkerId};
 
 /// Run tokens lapse after a day: a crash loop is quicker, and an item that slow is not one.
 const TOKENS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -113,7 +113,8 @@ pub(super) fn runs(
     item: &MessageId,
     now: Timestamp,
 ) -> Result<u32> {
-    Ok(expiry::get(from, &runs_key(namespace, app, item), now)?.unwrap_or_default())
+    let tokens = expiry::get::<Vec<RunToken>>(from, &runs_key(namespace, app, item), now)?;
+    Ok(count(&tokens.unwrap_or_default()))
 }
 
 /// See [`Store::begin_run`](crate::backend::Store::begin_run).
@@ -122,12 +123,20 @@ pub(super) fn begin_run(
     namespace: &Namespace,
     app: &AppId,
     item: &MessageId,
+    token: RunToken,
     now: Timestamp,
 ) -> Result<u32> {
     let key = runs_key(namespace, app, item);
-    let tokens = expiry::get::<u32>(to, &key, now)?.unwrap_or_default().saturating_add(1);
+    let mut tokens = expiry::get::<Vec<RunToken>>(to, &key, now)?.unwrap_or_default();
+    if !tokens.contains(&token) {
+        tokens.push(token);
+    }
     expiry::put(to, namespace, key, &tokens, Some(now + TOKENS_KEPT));
-    Ok(tokens)
+    Ok(count(&tokens))
+}
+
+fn count(tokens: &[RunToken]) -> u32 {
+    u32::try_from(tokens.len()).unwrap_or(u32::MAX)
 }
 
 /// See [`Store::end_run`](crate::backend::Store::end_run).

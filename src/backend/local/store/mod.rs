@@ -40,7 +40,9 @@ use crate::backend::{
     DueKind, DueOutcome, DuePage, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store, Stray, Survey,
     Watch, When, WorkerInfo,
 };
-use crate::model::{AppId, ExecutionId, InstanceRef, MessageId, Namespace, RunId, Sequence, Timestamp, WorkerId};
+use crate::model::{
+    AppId, ExecutionId, InstanceRef, MessageId, Namespace, RunId, RunToken, Sequence, Timestamp, WorkerId,
+};
 use crate::wire::Outcome;
 
 /// [`Store`] on an engine.
@@ -324,9 +326,9 @@ impl Store for LocalStore {
         self.read(|from, namespace, now| directory::runs(from, namespace, app, item, now))
     }
 
-    async fn begin_run(&self, app: &AppId, item: &MessageId) -> Result<u32> {
+    async fn begin_run(&self, app: &AppId, item: &MessageId, token: RunToken) -> Result<u32> {
         let (app, item) = (app.clone(), item.clone());
-        self.write(move |to, namespace, now| directory::begin_run(to, namespace, &app, &item, now))
+        self.write(move |to, namespace, now| directory::begin_run(to, namespace, &app, &item, token, now))
             .await
     }
 
