@@ -5,7 +5,7 @@ use std::fmt;
 use serde::Serialize;
 
 use super::target::{Called, Sighting};
-use super::{Client, Error, Target};
+use super::{Client, Error, Target, TargetState};
 use crate::backend::{Progress, Record, Stall};
 use crate::engine::{lease_key, parked_key};
 use crate::model::{AppId, InstanceRef, MessageId, Payload, Sequence, Status, Timestamp, WaitingFor};
@@ -68,7 +68,7 @@ pub enum WaitingOn {
         details: Option<Payload>,
         /// Set for a long activity that a worker keeps a lease on: when the lease lapses unless it is renewed.
         leased_until: Option<Timestamp>,
-        /// Set if the task is parked because its app is unknown: when it is tried again.
+        /// Set if the task is parked because its app is unknown, or its queue took no messages: when it is tried again.
         tried_again: Option<Timestamp>,
     },
     /// A child workflow.
@@ -416,6 +416,9 @@ impl WaitingOn {
             write!(f, ": {}", details.preview())?;
         }
         if let Some(again) = tried_again {
+            if target.state != TargetState::Unknown {
+                f.write_str("; not in its queue yet")?;
+            }
             write!(f, "; tried again {again}")?;
         }
         Ok(())

@@ -29,7 +29,7 @@ impl Broker for SimulatedBroker {
     async fn publish(&self, message: Message) -> Result<()> {
         let world = &self.world;
         let operation = async {
-            world.unblocked().await;
+            world.unblocked(&message.queue).await?;
             self.process.goes_on().await;
             let faults = world.faults();
             if world.dice.happens(faults.late) {
@@ -90,7 +90,10 @@ impl Broker for SimulatedBroker {
     }
 
     fn readiness(&self) -> std::result::Result<(), String> {
-        Ok(())
+        match self.world.blocked_until() {
+            Some(_) => Err("simulated: the broker blocks publishers".to_owned()),
+            None => Ok(()),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The world: the servers' true state, and what all processes share.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use super::clock::VirtualClock;
 use super::faults::{Dice, Faults};
 use super::process::Process;
 use crate::backend::{
-    Backend, Broker, Clock, Commit, Committed, Create, Created, Message, Queue, Record, Replica, Result, Store,
+    Backend, Broker, Clock, Commit, Committed, Create, Created, Error, Message, Queue, Record, Replica, Result, Store,
 };
 use crate::engine::check_key;
 use crate::fault::{Defect, plant};
@@ -32,6 +33,7 @@ pub(super) struct Shared {
     faults: RwLock<Faults>,
     /// Until then the broker takes no messages.
     blocked_until: Mutex<Option<Instant>>,
+    blocked_queues: Mutex<HashMap<Queue, Instant>>,
     observer: RwLock<Option<Observer>>,
 }
 
@@ -145,6 +147,7 @@ impl World {
             mirrors: Mirrors::default(),
             faults: RwLock::default(),
             blocked_until: Mutex::default(),
+            blocked_queues: Mutex::default(),
             observer: RwLock::default(),
         }))
     }
@@ -183,9 +186,15 @@ impl World {
         *self.0.faults.write().unwrap_or_else(PoisonError::into_inner) = faults;
     }
 
-    /// For so long the broker takes no messages, as under a memory alarm; it still delivers.
+    /// For so long the broker takes no messages, as under a memory alarm, and says so; it still delivers.
     pub fn block_publishers(&self, time: Duration) {
         *self.0.blocked_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + time);
+    }
+
+    /// For so long one queue takes no messages, as one that is full or has lost its majority: it refuses them, or does not say anything.
+    pub fn block_queue(&self, queue: Queue, time: Duration) {
+        let mut blocked = self.0.blocked_queues.lock().unwrap_or_else(PoisonError::into_inner);
+        blocked.insert(queue, Instant::now() + time);
     }
 
     /// The store's replica gets everything that was written up to now; until the next call it lags behind.
@@ -226,13 +235,31 @@ impl Shared {
         self.faults.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Waits while the broker blocks publishers.
-    pub(super) async fn unblocked(&self) {
+    /// Until when the broker blocks publishers, if it does.
+    pub(super) fn blocked_until(&self) -> Option<Instant> {
+        let until = *self.blocked_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.filter(|until| *until > Instant::now())
+    }
+
+    /// Waits while the broker blocks publishers, or while their queue takes nothing.
+    ///
+    /// # Errors
+    /// Transient if the queue refuses.
+    pub(super) async fn unblocked(&self, queue: &Queue) -> Result<()> {
+        while let Some(until) = self.blocked_until() {
+            tokio::time::sleep_until(until).await;
+        }
         loop {
-            let until = *self.blocked_until.lock().unwrap_or_else(PoisonError::into_inner);
-            match until.filter(|until| *until > Instant::now()) {
+            let until = {
+                let blocked = self.blocked_queues.lock().unwrap_or_else(PoisonError::into_inner);
+                blocked.get(queue).copied().filter(|until| *until > Instant::now())
+            };
+            match until {
+                Some(_) if self.dice.happens(0.5) => {
+                    return Err(Error::transient("simulated: the queue refuses the message"));
+                }
                 Some(until) => tokio::time::sleep_until(until).await,
-                None => return,
+                None => return Ok(()),
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use leveret::backend::Queue;
 use leveret::testing::{Faults, Process};
 use leveret::{RunningWorker, Worker};
 use tokio::time::Instant;
@@ -173,6 +174,15 @@ impl<'a> Fleet<'a> {
                 }
             }
             Chaos::Block { millis } => self.play.world.block_publishers(Duration::from_millis(millis)),
+            Chaos::BlockQueue { app, queue, millis } => {
+                let id = leveret::AppId::new(APPS[app]).expect("an app of ours");
+                let queue = match queue {
+                    0 => Queue::Workflows(id),
+                    1 => Queue::Activities(id),
+                    lane => Queue::Events(id, lane as u16 - 2),
+                };
+                self.play.world.block_queue(queue, Duration::from_millis(millis));
+            }
         }
     }
 

@@ -64,6 +64,12 @@ pub(crate) enum Chaos {
     Block {
         millis: u64,
     },
+    /// One queue of an app takes nothing.
+    BlockQueue {
+        app: usize,
+        queue: usize,
+        millis: u64,
+    },
     /// The servers fail over: for a while many requests do not get through, and of others the answer is lost. No data is.
     FailOver {
         millis: u64,
@@ -109,6 +115,7 @@ impl Script {
         match rng.u32(..12) {
             0 => return Self::of_long_bodies(seed, roots, &mut rng),
             1 => return Self::of_short_lives(seed, roots, &mut rng),
+            2 => return Self::of_timers(seed, roots, &mut rng),
             _ => {}
         }
         Self {
@@ -192,6 +199,19 @@ impl Script {
         }
     }
 
+    /// Workflows that wait for nothing but timers, so that no message ever finds them, and whose workers die.
+    fn of_timers(seed: u64, roots: Vec<Root>, rng: &mut fastrand::Rng) -> Self {
+        let mut script = Self::of_short_lives(seed, roots, rng);
+        for life in script.roots.iter_mut().flat_map(|root| &mut root.lives) {
+            for step in &mut life.plan.steps {
+                *step = Step::Timer {
+                    millis: rng.u64(..1_000),
+                };
+            }
+        }
+        script
+    }
+
     pub(crate) fn settings(&self) -> Settings {
         Settings {
             lanes: 2,
@@ -222,7 +242,7 @@ impl Script {
 
 fn draw_chaos(rng: &mut fastrand::Rng, replicas: usize, deaths: &mut u32) -> Chaos {
     let (app, replica) = (rng.usize(..APPS.len()), rng.usize(..replicas));
-    match rng.u32(..10) {
+    match rng.u32(..11) {
         0..=2 if *deaths > 0 => {
             *deaths -= 1;
             Chaos::Kill {
@@ -254,6 +274,11 @@ fn draw_chaos(rng: &mut fastrand::Rng, replicas: usize, deaths: &mut u32) -> Cha
         },
         7 => Chaos::Block {
             millis: rng.u64(..8_000),
+        },
+        9 => Chaos::BlockQueue {
+            app,
+            queue: rng.usize(..4),
+            millis: rng.u64(..20_000),
         },
         _ => Chaos::Deploy { app, replica },
     }
