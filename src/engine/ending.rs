@@ -6,7 +6,7 @@ use crate::backend::{Commit, Committed, Mark, Record, Result};
 use crate::fault::fault_point;
 use crate::model::{CommitId, Failure, InstanceRef, Payload, Status};
 use crate::replay::history::{HistoryEvent, Turn};
-use crate::wire::Outcome;
+use crate::wire::{Outcome, StartItem};
 
 /// Status and outcome of the run, if the event ends it.
 pub(crate) fn ended_by(event: &HistoryEvent) -> Option<(Status, Outcome)> {
@@ -43,6 +43,25 @@ impl Engine {
         };
         let events = vec![started(record, input, record.run), ending];
         self.commit_plain(instance, record, now, events).await
+    }
+
+    /// Ends an instance whose start nobody can take: its end is the answer to whoever waits. Nothing happens if it has begun, or is another's.
+    pub(crate) async fn fail_start(&self, start: &StartItem, failure: Failure) -> Result<()> {
+        let instance = &start.instance;
+        loop {
+            let Some(record) = self.retrying("record", || self.store().record(instance)).await? else {
+                return Ok(());
+            };
+            if record.execution != start.execution || record.status != Status::Pending {
+                return self.drive_marks_of_another(instance, &record).await;
+            }
+            if self
+                .end_early(instance, &record, EarlyEnd::Failed(failure.clone()))
+                .await?
+            {
+                return Ok(());
+            }
+        }
     }
 
     /// Appends a turn without running code and makes its effects: for instances that have not begun, or whose code may not run. What else changes about

@@ -11,9 +11,9 @@ use super::delivery::{Arrival, Ticket};
 use super::in_hand::Held;
 use super::runtime::Runtime;
 use crate::backend::{Created, Delivery, Properties, Queue, Result};
-use crate::engine::{EarlyEnd, NewInstance};
+use crate::engine::NewInstance;
 use crate::fault::fault_point;
-use crate::model::{Failure, InstanceRef, MessageId, Status, kinds};
+use crate::model::{Failure, InstanceRef, MessageId, kinds};
 use crate::wire::{Bundle, DecodeError, Item, RawStart, StartItem};
 
 /// Before a start (or a task) is published again for a worker that knows its name.
@@ -138,29 +138,12 @@ async fn unknown(runtime: &Arc<Runtime>, mut start: StartItem, held: &Held) -> R
             .send(Queue::Workflows(runtime.app.clone()), Item::Start(start))
             .await;
     }
-    loop {
-        let Some(record) = engine
-            .retrying("record", || engine.store().record(&start.instance))
-            .await?
-        else {
-            return Ok(());
-        };
-        if record.execution != start.execution || record.status != Status::Pending {
-            engine.drive_marks_of_another(&start.instance, &record).await?;
-            return Ok(());
-        }
-        let message = format!(
-            "workflow `{}` is not registered by any live worker of app {}",
-            start.workflow, runtime.app
-        );
-        let failure = Failure::new(kinds::WORKFLOW_NOT_REGISTERED, message).at(&runtime.app);
-        if engine
-            .end_early(&start.instance, &record, EarlyEnd::Failed(failure))
-            .await?
-        {
-            return Ok(());
-        }
-    }
+    let message = format!(
+        "workflow `{}` is not registered by any live worker of app {}",
+        start.workflow, runtime.app
+    );
+    let failure = Failure::new(kinds::WORKFLOW_NOT_REGISTERED, message).at(&runtime.app);
+    engine.fail_start(&start, failure).await
 }
 
 /// A start that somebody published by hand.

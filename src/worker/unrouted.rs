@@ -10,9 +10,9 @@ use super::delivery::Ticket;
 use super::due::{is_wanted, next_try};
 use super::runtime::Runtime;
 use crate::backend::{BUNDLE_TYPE, Delivery, Message, Queue, Result, When};
-use crate::engine::{EarlyEnd, parked_entry};
+use crate::engine::parked_entry;
 use crate::fault::fault_point;
-use crate::model::{AppId, Failure, Status, kinds};
+use crate::model::{AppId, Failure, kinds};
 use crate::wire::{CompletionItem, Item, Outcome, StartItem};
 
 const PAUSE_BEFORE_SENDING_ON: Duration = Duration::from_millis(500);
@@ -158,7 +158,7 @@ pub(super) async fn answer(runtime: &Runtime, item: &Item, app: &AppId) -> Resul
             answered.map(|()| true)
         }
         Item::Start(start) if start.parent.as_ref().is_some_and(|parent| parent.retried) => {
-            fail_start(runtime, start, app).await.map(|()| true)
+            runtime.engine.fail_start(start, not_found(app)).await.map(|()| true)
         }
         _ => Ok(false),
     }
@@ -169,29 +169,6 @@ fn not_found(app: &AppId) -> Failure {
         kinds::APP_NOT_FOUND,
         format!("app `{app}` does not exist: no worker of it has ever started in this namespace; is the name right?"),
     )
-}
-
-/// The child's record ends first, and its end is the answer.
-async fn fail_start(runtime: &Runtime, start: &StartItem, app: &AppId) -> Result<()> {
-    let engine = &runtime.engine;
-    loop {
-        let Some(record) = engine
-            .retrying("record", || engine.store().record(&start.instance))
-            .await?
-        else {
-            return Ok(());
-        };
-        if record.execution != start.execution || record.status != Status::Pending {
-            engine.drive_marks_of_another(&start.instance, &record).await?;
-            return Ok(());
-        }
-        if engine
-            .end_early(&start.instance, &record, EarlyEnd::Failed(not_found(app)))
-            .await?
-        {
-            return Ok(());
-        }
-    }
 }
 
 /// Keeps the item in the due-set of whoever waits for it, and tries again; the wait is visible in the caller's status.

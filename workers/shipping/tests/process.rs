@@ -1,14 +1,6 @@
-//! The built binary. `workers/demo/tests/services.rs` runs all three against servers, and finds them because these tests have them built.
+//! The service as a process.
 
-use std::process::Command;
+#[path = "../../wrong_setting.rs"]
+mod wrong_setting;
 
-#[test]
-fn a_process_with_a_wrong_setting_ends_at_once_and_names_it() {
-    let output = Command::new(env!("CARGO_BIN_EXE_leveret-shipping"))
-        .env("LEVERET_LANES", "none")
-        .output()
-        .expect("it runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("LEVERET_LANES=\"none\" is not a whole number"), "{said}");
-}
+const BINARY: &str = env!("CARGO_BIN_EXE_leveret-shipping");
