@@ -6,7 +6,7 @@ use super::activation::{Activation, Step};
 use super::state::{Live, Renewal};
 use super::turn::Draft;
 use crate::backend::{ClaimTerms, Commit, Committed, Mark, Record, Result};
-use crate::engine::{Effect, claim_terms, effects_of, ended_by};
+use crate::engine::{Effect, claim_terms, effects_of, encode, ended_by};
 use crate::fault::{Defect, fault_point, planted};
 use crate::model::{CommitId, Sequence, Status, Timestamp};
 use crate::replay::Execution;
@@ -166,7 +166,7 @@ impl Activation<'_> {
             outcome: ended.map(|(_, outcome)| outcome),
             drop_input: true,
             inbox_taken: draft.inbox_taken,
-            inbox_kept: draft.inbox_kept.iter().map(encode_item).collect(),
+            inbox_kept: draft.inbox_kept.iter().map(encode).collect(),
             marks: turn_mark.into_iter().chain(run_mark).collect(),
             cleared: start_mark.into_iter().collect(),
             claims_opened: claims_opened(&turn),
@@ -199,12 +199,6 @@ impl Activation<'_> {
         }
         Ok(())
     }
-}
-
-fn encode_item(item: &Item) -> bytes::Bytes {
-    rmp_serde::to_vec_named(item)
-        .expect("an item holds only values that MessagePack can write")
-        .into()
 }
 
 fn claims_opened(turn: &Turn) -> Vec<(Sequence, ClaimTerms)> {

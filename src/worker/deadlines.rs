@@ -7,10 +7,10 @@ use tracing::warn;
 use super::activation::Activation;
 use super::turn::Draft;
 use crate::backend::{ClaimVerdict, DueEntry, Record, Result, When};
-use crate::engine::{EarlyEnd, Effect, effects_of, timer_key};
+use crate::engine::{EarlyEnd, Effect, effects_of, encode, timer_key};
 use crate::model::{ExecutionId, Failure, InstanceRef, Sequence, Timestamp, kinds};
 use crate::replay::history::{ChildRef, HistoryEvent, TimeLimits, Turn};
-use crate::wire::{CompletionItem, Item, TaskRef, TimerItem};
+use crate::wire::{CompletionItem, Item, TaskRef};
 
 impl Activation<'_> {
     /// A time limit of an activity call is due. Its claim decides, once; `None` if the call goes on or is over.
@@ -143,13 +143,10 @@ impl Activation<'_> {
         item: &Item,
     ) -> Result<()> {
         let Item::Timer(timer) = item else { return Ok(()) };
-        let payload = rmp_serde::to_vec_named::<TimerItem>(timer)
-            .expect("a timer item can be written")
-            .into();
         let entry = DueEntry {
             key: timer_key(execution, sequence),
             due,
-            payload,
+            payload: encode(timer),
         };
         let engine = &self.runtime.engine;
         engine

@@ -4,7 +4,7 @@ use tracing::{debug, warn};
 
 use super::activation::{Activation, Step};
 use crate::backend::{Deliver, Delivered, Result};
-use crate::engine::NewInstance;
+use crate::engine::{NewInstance, encode};
 use crate::fault::{Defect, planted};
 use crate::model::{MessageId, Payload};
 use crate::wire::Item;
@@ -53,11 +53,10 @@ impl Activation<'_> {
     pub(super) async fn deliver(&self, item: &Item, park: bool) -> Result<Delivered> {
         let engine = &self.runtime.engine;
         let bound = (matches!(item, Item::Event(_)) && !park).then_some(self.runtime.settings.limits.inbox_events);
-        let encoded = rmp_serde::to_vec_named(item).expect("an item holds only values that MessagePack can write");
         let keep_absent = matches!(item, Item::Event(_)).then_some(self.runtime.settings.limits.dedup_window);
         let deliver = Deliver {
             instance: self.instance.clone(),
-            item: encoded.into(),
+            item: encode(item),
             bound,
             park,
             keep_absent,
