@@ -99,7 +99,7 @@ impl RemoveApp {
         let id = &app.id;
         for (kind, what) in [
             (DueKind::Lease, "activities under way"),
-            (DueKind::Parked, "messages for other apps"),
+            (DueKind::Parked, "messages that no queue has taken"),
         ] {
             let left = client
                 .ask("due entries", || client.store().due_entries(id, kind, 1))

@@ -416,10 +416,10 @@ impl WaitingOn {
             write!(f, ": {}", details.preview())?;
         }
         if let Some(again) = tried_again {
-            if target.state != TargetState::Unknown {
-                f.write_str("; not in its queue yet")?;
+            match target.state {
+                TargetState::Unknown => write!(f, "; tried again {again}")?,
+                _ => write!(f, "; its queue has not taken it, sent again {again}")?,
             }
-            write!(f, "; tried again {again}")?;
         }
         Ok(())
     }

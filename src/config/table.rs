@@ -153,7 +153,7 @@ const VARIABLES: &[Variable] = &[
         "LEVERET_PARKED_INTERVAL",
         Time(LEAST_SIGN..=DAY),
         settings.parked_interval,
-        "The longest wait before a call to an app that does not exist is tried again."
+        "The longest wait before what was sent to an app that does not exist, or to a queue that takes no messages, is tried again."
     ),
     variable!(
         "LEVERET_DELIVERY_TIMEOUT",

@@ -5,8 +5,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::backend::{DueEntry, DueKey, DueKind, Queue, Record};
-use crate::model::{ExecutionId, InstanceRef, MessageId, Sequence, Timestamp};
-use crate::wire::{Item, TaskItem, TaskRef};
+use crate::model::{AppId, ExecutionId, InstanceRef, MessageId, Sequence, Timestamp};
+use crate::wire::{Item, StartItem, TaskItem, TaskRef};
 
 /// Look at an instance. One for each start: a later run of the same instance has its own, so removing one never uncovers the other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -96,22 +96,45 @@ impl ParkedEntry {
     }
 }
 
-/// The entry that has the item tried again; nothing for a queue that is no app's. An auditor looks for what is lost by its identity, which is the key.
-pub(crate) fn parked_entry(queue: &Queue, item: Item, since: Timestamp, due: Timestamp) -> Option<DueEntry> {
-    let parked = ParkedEntry {
-        app: queue.app()?.clone(),
-        lane: match queue {
-            Queue::Events(_, lane) => Some(*lane),
-            _ => None,
-        },
-        item,
-        since,
+/// The entry that has the item tried again, and the app whose due-set it belongs to: that of whoever waits for it, where it can be seen and whose
+/// workers need it; `home`, if nobody does. Nothing for a queue that is no app's.
+pub(crate) fn parked_entry(
+    home: &AppId,
+    queue: &Queue,
+    item: Item,
+    since: Timestamp,
+    due: Timestamp,
+) -> Option<(AppId, DueEntry)> {
+    let app = queue.app()?.clone();
+    let owner = match &item {
+        Item::Task(task) => &task.caller.instance.app,
+        Item::Completion(completion) => &completion.task.instance.app,
+        Item::Start(StartItem {
+            parent: Some(parent), ..
+        }) => &parent.task.instance.app,
+        _ => home,
     };
-    Some(DueEntry {
-        key: parked_key(&parked.item.message_id()),
-        due,
-        payload: encode(&parked),
-    })
+    let owner = owner.clone();
+    let key = match &item {
+        // Its sender chose the ID, and may have chosen it for other instances too.
+        Item::Event(event) => DueKey {
+            kind: DueKind::Parked,
+            subject: joined(event.message_id.as_str(), &event.instance.to_string()),
+        },
+        // An auditor looks for what is lost by its identity.
+        item => parked_key(
+            &item
+                .identity()
+                .unwrap_or_else(|| uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, &encode(item)).into()),
+        ),
+    };
+    let lane = match queue {
+        Queue::Events(_, lane) => Some(*lane),
+        _ => None,
+    };
+    let parked = ParkedEntry { item, app, lane, since };
+    let payload = encode(&parked);
+    Some((owner, DueEntry { key, due, payload }))
 }
 
 pub(crate) fn parked_key(id: &MessageId) -> DueKey {

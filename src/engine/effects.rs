@@ -322,33 +322,15 @@ impl Engine {
 
     /// Takes an event to its instance: to the lane, or into the inbox.
     pub(crate) async fn raise(&self, event: EventItem) -> Result<Delivered> {
+        let deliver = self.deliver_event(&event);
         let instance = event.instance.clone();
-        let item = Item::Event(event);
-        let deliver = Deliver {
-            instance: instance.clone(),
-            item: due::encode(&item),
-            bound: Some(self.limits.inbox_events),
-            park: false,
-            keep_absent: (!planted(Defect::EarlyEventIsLost)).then_some(self.limits.dedup_window),
-        };
         let delivered = self.retrying("deliver", || self.store().deliver(&deliver)).await?;
         match &delivered {
             Delivered::ToLane(lane) => {
                 let queue = Queue::Events(instance.app.clone(), *lane);
-                match self.outbox.send(queue.clone(), item).await {
-                    Err(error) if error.is_too_large() => {
-                        // The store takes what the broker does not.
-                        let parked = Deliver { park: true, ..deliver };
-                        let delivered = self.retrying("deliver", || self.store().deliver(&parked)).await?;
-                        if matches!(delivered, Delivered::Full) {
-                            warn!(%instance, "an event was dropped: the instance's inbox is full");
-                        }
-                        let wake = Item::Wake(WakeItem { instance });
-                        if let Err(error) = self.outbox.send(queue, wake).await {
-                            debug!(%error, "the event is found with the instance's next check");
-                        }
-                        return Ok(delivered);
-                    }
+                match self.outbox.send(queue.clone(), Item::Event(event.clone())).await {
+                    // The store takes what the broker does not.
+                    Err(error) if error.is_too_large() => return self.keep(&event, queue).await,
                     sent => sent?,
                 }
             }
@@ -356,6 +338,32 @@ impl Engine {
             other => debug!(%instance, ?other, "event delivered"),
         }
         Ok(delivered)
+    }
+
+    /// Takes an event that is larger than the broker takes into its instance's inbox, and has the lane look there.
+    pub(crate) async fn keep(&self, event: &EventItem, lane: Queue) -> Result<Delivered> {
+        let kept = Deliver {
+            park: true,
+            ..self.deliver_event(event)
+        };
+        let instance = event.instance.clone();
+        let delivered = self.retrying("deliver", || self.store().deliver(&kept)).await?;
+        if matches!(delivered, Delivered::Full) {
+            warn!(%instance, "an event was dropped: the instance's inbox is full");
+        } else if let Err(error) = self.outbox.send(lane, Item::Wake(WakeItem { instance })).await {
+            debug!(%error, "the event is found with the instance's next check");
+        }
+        Ok(delivered)
+    }
+
+    fn deliver_event(&self, event: &EventItem) -> Deliver {
+        Deliver {
+            instance: event.instance.clone(),
+            item: due::encode(&Item::Event(event.clone())),
+            bound: Some(self.limits.inbox_events),
+            park: false,
+            keep_absent: (!planted(Defect::EarlyEventIsLost)).then_some(self.limits.dedup_window),
+        }
     }
 
     /// [`persist`] with this engine's clock and stop signal.

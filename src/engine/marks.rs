@@ -28,7 +28,10 @@ impl Engine {
             .iter()
             .any(|mark| matches!(mark, Mark::Turn(version) if *version < record.version));
         let outline = match has_gone_on {
-            true => self.outline(instance, record).await?,
+            true => match self.outline(instance, record).await {
+                Err(error) if error.is_permanent() => None,
+                outline => outline?,
+            },
             false => None,
         };
         for mark in &record.marks {

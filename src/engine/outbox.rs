@@ -3,23 +3,26 @@
 //! While a message to a destination is unconfirmed, further items for it gather and form the next message; when nothing is in flight an item goes out
 //! at once. So bundles grow with the load and nothing is held back when there is none.
 //!
-//! A queue may take nothing although the broker is there: it has lost its majority, or is full and rejects. What a worker sends there is parked, as what is
-//! sent to an app that does not exist is: in the due-set of its own app, from where it is tried again. So nobody waits for such a queue, and until it takes
-//! something it is tried with one message at a time.
+//! A queue may take nothing although the broker is there. What a worker sends there is parked, as what is sent to an app that does not exist is: in a
+//! due-set, from where it is tried again. So nobody waits for such a queue.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+mod stuck;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::{debug, warn};
 
+use self::stuck::{LEFT_ALONE, Stuck, Way};
 use super::due::parked_entry;
 use super::persist;
-use crate::backend::{Backend, Error, Message, Queue, Result, When};
-use crate::model::{AppId, Failure, Limits, MessageId, Timestamp, kinds};
+use crate::backend::{Backend, DueEntry, Error, Message, Queue, Result, Retryable, When};
+use crate::model::{AppId, Failure, Limits, MessageId, kinds};
 use crate::wire::{Bundle, CompletionItem, Item, Outcome};
 
 type Waiting = Vec<(Item, oneshot::Sender<Result<()>>)>;
@@ -30,13 +33,14 @@ pub(crate) struct Outbox(Arc<Inner>);
 
 struct Inner {
     backend: Backend,
-    /// The worker's app, in whose due-set items wait; a client has none, and waits itself.
+    /// The worker's app; a client has none, and parks nothing.
     home: Option<AppId>,
     limits: Arc<Limits>,
     tracker: TaskTracker,
     stop: CancellationToken,
-    /// Queues that took nothing when they were last tried, and when they are tried again.
-    stuck: Mutex<HashMap<Queue, Timestamp>>,
+    stuck: Stuck,
+    /// Messages that the broker has stored so far.
+    confirmed: AtomicU64,
     /// Destinations with a message in flight, and what gathers behind it.
     destinations: Mutex<HashMap<Queue, Waiting>>,
 }
@@ -55,7 +59,8 @@ impl Outbox {
             limits,
             tracker,
             stop,
-            stuck: Mutex::default(),
+            stuck: Stuck::default(),
+            confirmed: AtomicU64::new(0),
             destinations: Mutex::default(),
         }))
     }
@@ -70,14 +75,13 @@ impl Outbox {
     /// completion that is larger than the broker takes its caller gets a failure that says so: only that call fails.
     ///
     /// # Errors
-    /// If the broker refuses it for good, or the process stops; transient if its queue takes nothing and the item has an entry in the due-set already (a
-    /// timer), or is of no use later (a wake, a probe). The item may or may not have arrived.
+    /// If the broker refuses it for good, or the process stops: the item may or may not have arrived. Transient for a wake or a probe whose queue takes
+    /// nothing: they are of no use later.
     pub(crate) async fn send(&self, queue: Queue, item: Item) -> Result<()> {
-        if !travels_with_others(&item) {
-            return match self.0.publish_alone(&queue, item).await? {
-                None => Ok(()),
-                Some(item) => self.0.park(&queue, item).await,
-            };
+        match self.0.stuck.way(&queue, self.0.backend.clock().now()) {
+            Way::Closed => return self.0.park(&queue, vec![item]).await.pop().unwrap_or(Ok(())),
+            Way::Free if travels_with_others(&item) => {}
+            Way::Free | Way::Tries => return self.0.publish_or_park(&queue, item).await,
         }
         let (sender, receiver) = oneshot::channel();
         let is_first = {
@@ -94,20 +98,27 @@ impl Outbox {
             .unwrap_or_else(|_| Err(Error::unknown("the process stops")))
     }
 
-    /// Tries whether the queue takes a parked item now. False if it does not.
+    /// Tries whether the queue takes an item that has an entry in a due-set. False if it does not.
     ///
     /// # Errors
     /// As [`send`](Self::send).
-    pub(crate) async fn try_again(&self, queue: &Queue, item: Item) -> Result<bool> {
+    pub(crate) async fn try_once(&self, queue: &Queue, item: Item) -> Result<bool> {
+        if self.0.stuck.way(queue, self.0.backend.clock().now()) == Way::Closed {
+            return Ok(false);
+        }
         let left = self.0.publish_alone(queue, item).await?;
         Ok(left.is_none())
     }
+
+    /// True if the queue has taken nothing lately, and is not to be tried now.
+    pub(crate) fn leaves_alone(&self, queue: &Queue) -> bool {
+        self.0.stuck.is_left_alone(queue, self.0.backend.clock().now())
+    }
 }
 
-/// What a queue gets to take a message while the broker is well.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How long it is left alone when it took none. What is parked is first tried again after as long.
-const LEFT_ALONE: Duration = Duration::from_secs(1);
+/// What a queue gets to take a message while the broker is well. Less than an instance's check waits before it takes over the effects of a turn: what was
+/// made of them is not made again then.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Activity tasks travel alone: a message is acknowledged as a whole, and a long activity would hold up those that came with it.
 fn travels_with_others(item: &Item) -> bool {
@@ -165,27 +176,30 @@ impl Inner {
 
     /// Publishes items in one message, or parks them. Gives the result of each.
     async fn publish(&self, queue: &Queue, items: Vec<Item>) -> Vec<Result<()>> {
-        let bundle = Bundle::new(items);
-        let mut results = Vec::with_capacity(bundle.items.len());
-        match self.publish_bundle(queue, &bundle).await {
-            Ok(()) => results.extend(bundle.items.iter().map(|_| Ok(()))),
-            Err(Unpublished::Stuck) => {
-                for item in bundle.items {
-                    results.push(self.park(queue, item).await);
-                }
-            }
-            Err(Unpublished::Refused(error)) if error.is_too_large() => {
-                for item in bundle.items {
-                    results.push(match self.publish_alone(queue, item).await {
-                        Ok(None) => Ok(()),
-                        Ok(Some(item)) => self.park(queue, item).await,
-                        Err(error) => Err(error),
-                    });
-                }
-            }
-            Err(Unpublished::Refused(error)) => results.extend(bundle.items.iter().map(|_| Err(error.share()))),
+        if self.stuck.contains(queue) {
+            // The message before them has found out.
+            return self.park(queue, items).await;
         }
-        results
+        let bundle = Bundle::new(items);
+        match self.publish_bundle(queue, &bundle).await {
+            Ok(()) => bundle.items.iter().map(|_| Ok(())).collect(),
+            Err(Unpublished::Stuck) => self.park(queue, bundle.items).await,
+            Err(Unpublished::Refused(error)) if error.is_too_large() => {
+                let mut results = Vec::with_capacity(bundle.items.len());
+                for item in bundle.items {
+                    results.push(self.publish_or_park(queue, item).await);
+                }
+                results
+            }
+            Err(Unpublished::Refused(error)) => bundle.items.iter().map(|_| Err(error.share())).collect(),
+        }
+    }
+
+    async fn publish_or_park(&self, queue: &Queue, item: Item) -> Result<()> {
+        match self.publish_alone(queue, item).await? {
+            None => Ok(()),
+            Some(item) => self.park(queue, vec![item]).await.pop().unwrap_or(Ok(())),
+        }
     }
 
     /// Publishes one item, or what stands in for it. Gives it back if the queue takes nothing.
@@ -204,78 +218,95 @@ impl Inner {
         bundle.items.push(stand_in);
         match self.publish_bundle(&queue, &bundle).await {
             Ok(()) => Ok(None),
-            Err(Unpublished::Stuck) => match bundle.items.pop() {
-                Some(stand_in) => self.park(&queue, stand_in).await.map(|()| None),
-                None => Ok(None),
-            },
+            Err(Unpublished::Stuck) => {
+                let parked = self.park(&queue, bundle.items).await.pop();
+                parked.unwrap_or(Ok(())).map(|()| None)
+            }
             Err(Unpublished::Refused(error)) => Err(error),
         }
     }
 
     async fn publish_bundle(&self, queue: &Queue, bundle: &Bundle) -> Result<(), Unpublished> {
-        if self.is_left_alone(queue) {
-            return Err(Unpublished::Stuck);
-        }
         let id = bundle.items.first().map_or_else(MessageId::generate, Item::message_id);
         let body = bundle.encode();
         let (broker, clock) = (self.backend.broker(), self.backend.clock());
+        let is_refused = &AtomicBool::new(false);
         let mut publishing = std::pin::pin!(persist(&**clock, &self.stop, "publish", || {
-            broker.publish(Message::bundle(queue.clone(), body.clone(), &id))
+            let publishing = broker.publish(Message::bundle(queue.clone(), body.clone(), &id));
+            async move {
+                let published = publishing.await;
+                if let Err(error) = &published {
+                    is_refused.fetch_or(error.retryable() == Retryable::Transient, Ordering::Relaxed);
+                }
+                published
+            }
         }));
+        let mut confirmed = self.confirmed.load(Ordering::Relaxed);
         loop {
             tokio::select! {
                 biased;
                 published = &mut publishing => {
-                    self.stuck().remove(queue);
+                    if published.is_ok() {
+                        self.confirmed.fetch_add(1, Ordering::Relaxed);
+                        self.stuck.took_a_message(queue);
+                    }
                     return published.map_err(Unpublished::Refused);
                 }
                 () = clock.sleep(PATIENCE), if self.home.is_some() => {
-                    // A broker that is away takes nothing at all, and everything when it is back.
-                    if broker.readiness().is_ok() && !self.stop.is_cancelled() {
-                        self.stuck().insert(queue.clone(), clock.now() + LEFT_ALONE);
+                    // A broker that is away, or stands still, takes nothing at all, and everything when it is back. It is this queue if it says so, or
+                    // if others take messages.
+                    let others_took = confirmed != self.confirmed.load(Ordering::Relaxed);
+                    let is_well = broker.readiness().is_ok() && !self.stop.is_cancelled();
+                    if is_well && (others_took || is_refused.load(Ordering::Relaxed)) {
+                        self.stuck.took_nothing(queue, clock.now());
                         return Err(Unpublished::Stuck);
                     }
+                    if !is_well {
+                        is_refused.store(false, Ordering::Relaxed);
+                    }
+                    confirmed = self.confirmed.load(Ordering::Relaxed);
                 }
             }
         }
     }
 
-    /// True if the queue took nothing when it was last tried, and whoever asks is not the next to try.
-    fn is_left_alone(&self, queue: &Queue) -> bool {
-        let now = self.backend.clock().now();
-        match self.stuck().get_mut(queue) {
-            Some(at) if now < *at => true,
-            Some(at) => {
-                *at = now + PATIENCE;
-                false
+    /// Has items tried again later: those whose result is `Ok` are in a due-set when this returns. A crash before that leaves whatever they follow from
+    /// undone.
+    async fn park(&self, queue: &Queue, items: Vec<Item>) -> Vec<Result<()>> {
+        let clock = &**self.backend.clock();
+        let store = self.backend.store();
+        let now = match persist(clock, &self.stop, "time", || store.now()).await {
+            Ok(now) => now,
+            Err(error) => return items.iter().map(|_| Err(error.share())).collect(),
+        };
+        let mut results = Vec::with_capacity(items.len());
+        let mut entries: BTreeMap<AppId, (Vec<usize>, Vec<DueEntry>)> = BTreeMap::new();
+        for (place, item) in items.into_iter().enumerate() {
+            debug!(%queue, kind = item.kind(), instance = item.instance().map(tracing::field::display), "parked");
+            let is_for_later = !matches!(item, Item::Wake(_) | Item::Probe(_));
+            let home = self.home.as_ref().filter(|_| is_for_later);
+            match home.and_then(|home| parked_entry(home, queue, item, now, now + LEFT_ALONE)) {
+                Some((owner, entry)) => {
+                    let (places, owned) = entries.entry(owner).or_default();
+                    places.push(place);
+                    owned.push(entry);
+                    results.push(Ok(()));
+                }
+                None => results.push(Err(Error::transient(format!("queue {queue} takes no messages")))),
             }
-            None => false,
         }
-    }
-
-    fn stuck(&self) -> MutexGuard<'_, HashMap<Queue, Timestamp>> {
-        self.stuck.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has the item tried again later: it is in the due-set when this returns. A crash before that leaves whatever the item follows from undone.
-    async fn park(&self, queue: &Queue, item: Item) -> Result<()> {
-        let is_for_later = matches!(
-            item,
-            Item::Task(_) | Item::Completion(_) | Item::Event(_) | Item::Start(_) | Item::Command(_)
-        );
-        let Some(home) = self.home.as_ref().filter(|_| is_for_later) else {
-            return Err(Error::transient(format!("queue {queue} takes no messages")));
-        };
-        let (store, clock) = (self.backend.store(), self.backend.clock());
-        let now = persist(&**clock, &self.stop, "time", || store.now()).await?;
-        warn!(%queue, kind = item.kind(), instance = item.instance().map(tracing::field::display), "queue takes no messages, although the broker is there; what is sent to it waits and is tried again");
-        let Some(entry) = parked_entry(queue, item, now, now + LEFT_ALONE) else {
-            return Err(Error::transient(format!("queue {queue} takes no messages")));
-        };
-        persist(&**clock, &self.stop, "schedule", || {
-            store.schedule(home, std::slice::from_ref(&entry), When::Absent)
-        })
-        .await
+        for (owner, (places, entries)) in entries {
+            // Not only where there is none: one that is being tried just now would be removed with what was tried.
+            let parked = persist(clock, &self.stop, "schedule", || {
+                store.schedule(&owner, &entries, When::Set)
+            });
+            if let Err(error) = parked.await {
+                for place in places {
+                    results[place] = Err(error.share());
+                }
+            }
+        }
+        results
     }
 }
 

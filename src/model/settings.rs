@@ -22,7 +22,7 @@ pub struct Settings {
     pub due_interval: Duration,
     /// The broker's delivery timeout: 30 min (RabbitMQ's default). An activity that has run for half of it gets a lease.
     pub delivery_timeout: Duration,
-    /// The longest wait before an item for a missing app is tried again: 10 s.
+    /// The longest wait before an item for a missing app, or for a queue that takes no messages, is tried again: 10 s.
     pub parked_interval: Duration,
     /// What running activities get to end in when the worker stops: 10 s. Then they are handed back.
     pub shutdown_grace: Duration,

@@ -82,3 +82,16 @@ pub enum WaitingFor {
         until: Option<Timestamp>,
     },
 }
+
+impl WaitingFor {
+    /// The number of the call or timer; an event has none.
+    pub fn sequence(&self) -> Option<Sequence> {
+        match self {
+            WaitingFor::Activity { sequence, .. }
+            | WaitingFor::Child { sequence, .. }
+            | WaitingFor::Retry { sequence, .. }
+            | WaitingFor::Timer { sequence, .. } => Some(*sequence),
+            WaitingFor::Event { .. } => None,
+        }
+    }
+}

@@ -29,7 +29,7 @@ impl Broker for SimulatedBroker {
     async fn publish(&self, message: Message) -> Result<()> {
         let world = &self.world;
         let operation = async {
-            world.unblocked(&message.queue).await?;
+            world.unblocked(&message).await?;
             self.process.goes_on().await;
             let faults = world.faults();
             if world.dice.happens(faults.late) {
@@ -101,7 +101,7 @@ impl Broker for SimulatedBroker {
     clippy::disallowed_methods,
     reason = "the network owns the message now, not the process"
 )]
-fn publish_later(world: Arc<Shared>, message: Message, time: Duration) {
+pub(super) fn publish_later(world: Arc<Shared>, message: Message, time: Duration) {
     tokio::spawn(async move {
         tokio::time::sleep(time).await;
         // A memory broker takes everything.

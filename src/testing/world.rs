@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::broker::Mirrors;
+use super::broker::{Mirrors, publish_later};
 use super::clock::VirtualClock;
 use super::faults::{Dice, Faults};
 use super::process::Process;
@@ -245,20 +245,29 @@ impl Shared {
     ///
     /// # Errors
     /// Transient if the queue refuses.
-    pub(super) async fn unblocked(&self, queue: &Queue) -> Result<()> {
+    pub(super) async fn unblocked(self: &Arc<Self>, message: &Message) -> Result<()> {
         while let Some(until) = self.blocked_until() {
             tokio::time::sleep_until(until).await;
         }
         loop {
             let until = {
                 let blocked = self.blocked_queues.lock().unwrap_or_else(PoisonError::into_inner);
-                blocked.get(queue).copied().filter(|until| *until > Instant::now())
+                blocked
+                    .get(&message.queue)
+                    .copied()
+                    .filter(|until| *until > Instant::now())
             };
             match until {
                 Some(_) if self.dice.happens(0.5) => {
                     return Err(Error::transient("simulated: the queue refuses the message"));
                 }
-                Some(until) => tokio::time::sleep_until(until).await,
+                Some(until) => {
+                    if self.dice.happens(0.5) {
+                        // The broker has it, and stores it when the queue is well, whether or not its publisher still waits.
+                        publish_later(self.clone(), message.clone(), until - Instant::now());
+                    }
+                    tokio::time::sleep_until(until).await;
+                }
                 None => return Ok(()),
             }
         }

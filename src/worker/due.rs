@@ -186,12 +186,12 @@ async fn fire(runtime: &Runtime, timer: TimerItem) -> Result<DueOutcome> {
     let Some(lane) = record.lane else {
         return Ok(DueOutcome::Again(runtime.now() + CHECK_AGAIN.0));
     };
-    engine
-        .outbox
-        .send(Queue::Events(instance.app, lane), Item::Timer(timer))
-        .await?;
+    let lane = Queue::Events(instance.app, lane);
     // The message is stored: only now may the entry go.
-    Ok(DueOutcome::Remove)
+    Ok(match engine.outbox.try_once(&lane, Item::Timer(timer)).await? {
+        true => DueOutcome::Remove,
+        false => DueOutcome::Again(runtime.now() + FAILED_AGAIN),
+    })
 }
 
 /// A check is due: drive, wake, or let go.
@@ -366,20 +366,32 @@ async fn wake(runtime: &Runtime, instance: &InstanceRef, record: &Record) -> Res
 /// An item for an app that did not exist, or for a queue that took no messages, is tried again.
 async fn try_parked(runtime: &Runtime, parked: ParkedEntry) -> Result<DueOutcome> {
     let engine = &runtime.engine;
-    if !is_wanted(runtime, &parked.item).await? {
+    let queue = parked.queue();
+    let again = DueOutcome::Again(next_try(runtime, parked.since));
+    // Before anything is asked of the servers: there may be thousands for such a queue.
+    if engine.outbox.leaves_alone(&queue) {
+        return Ok(again);
+    }
+    if let Some(reason) = engine.settled(&parked.item).await? {
+        debug!(kind = parked.item.kind(), reason, "a parked item was dropped");
         runtime.counters.dropped("nobody waits for the parked item");
         return Ok(DueOutcome::Remove);
     }
-    let queue = parked.queue();
-    let is_over = match engine.retrying("depth", || engine.broker().depth(&queue)).await? {
-        Some(_) => engine.outbox.try_again(&queue, parked.item).await?,
-        // What a queue did not take may be for an app that was unknown all the while, or is so by now.
-        None => unrouted::answer(runtime, &parked.item, &parked.app).await?,
+    // Not asked again and again: that would hold up the other entries.
+    let depth = match engine.broker().depth(&queue).await {
+        Err(error) if !error.is_permanent() => return Ok(again),
+        depth => depth?,
     };
-    Ok(match is_over {
-        true => DueOutcome::Remove,
-        false => DueOutcome::Again(next_try(runtime, parked.since)),
-    })
+    let is_over = match (depth, parked.item) {
+        (Some(_), Item::Event(event)) => match engine.outbox.try_once(&queue, Item::Event(event.clone())).await {
+            Err(error) if error.is_too_large() => engine.keep(&event, queue).await.map(|_| true)?,
+            tried => tried?,
+        },
+        (Some(_), item) => engine.outbox.try_once(&queue, item).await?,
+        // What a queue did not take may be for an app that was unknown all the while, or is so by now.
+        (None, item) => unrouted::answer(runtime, &item, &parked.app).await?,
+    };
+    Ok(if is_over { DueOutcome::Remove } else { again })
 }
 
 /// When an item that has been parked since then is tried again.
@@ -391,18 +403,6 @@ pub(super) fn next_try(runtime: &Runtime, since: Timestamp) -> Timestamp {
 /// Waits that grow with the time that has passed: a quarter of it, between 1 s and the setting.
 fn wait_for_app(parked_for: Duration, longest: Duration) -> Duration {
     (parked_for / 4).clamp(Duration::from_secs(1).min(longest), longest)
-}
-
-/// True if somebody still cares for the item.
-pub(super) async fn is_wanted(runtime: &Runtime, item: &Item) -> Result<bool> {
-    let engine = &runtime.engine;
-    let Some(instance) = item.instance() else {
-        return Ok(false);
-    };
-    let Some(record) = engine.retrying("record", || engine.store().record(instance)).await? else {
-        return Ok(matches!(item, Item::Event(_)));
-    };
-    Ok(!record.status.is_terminal() && item.execution().is_none_or(|execution| execution == record.execution))
 }
 
 /// A finished instance's time is over.

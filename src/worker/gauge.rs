@@ -21,7 +21,7 @@ pub struct Footprint {
     /// Items that have come out of a queue and are not done with; of activities those that run, and those that wait under a lease.
     pub in_hand: usize,
     /// Items that wait to be published. Bounded as `waiting` is, and by what one turn may decide; those for a queue that takes nothing are parked in the
-    /// store after 5 s.
+    /// store after 3 s.
     pub outgoing: usize,
 }
 

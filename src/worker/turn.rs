@@ -1,5 +1,7 @@
 //! A turn up to its commit: events applied, code run. [`super::commit`] is the rest.
 
+use tracing::debug;
+
 use super::activation::{Activation, Step};
 use super::state::{Live, Renewal};
 use crate::backend::{Mark, Queue, Record, Result};
@@ -264,11 +266,10 @@ impl Activation<'_> {
             let wake = Item::Wake(WakeItem {
                 instance: self.instance.clone(),
             });
-            self.runtime
-                .engine
-                .outbox
-                .send(Queue::Events(self.instance.app.clone(), lane), wake)
-                .await?;
+            let queue = Queue::Events(self.instance.app.clone(), lane);
+            if let Err(error) = self.runtime.engine.outbox.send(queue, wake).await {
+                debug!(instance = %self.instance, %error, "the instance goes on with its next check");
+            }
             return Ok(Step::Done);
         }
         self.generations += 1;

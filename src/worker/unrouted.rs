@@ -7,13 +7,13 @@ use tracing::{debug, info, warn};
 
 use super::consume::{consume, open};
 use super::delivery::Ticket;
-use super::due::{is_wanted, next_try};
+use super::due::next_try;
 use super::runtime::Runtime;
-use crate::backend::{BUNDLE_TYPE, Delivery, Message, Queue, Result, When};
+use crate::backend::{BUNDLE_TYPE, Delivery, Error, Message, Queue, Result, When};
 use crate::engine::parked_entry;
 use crate::fault::fault_point;
 use crate::model::{AppId, Failure, kinds};
-use crate::wire::{CompletionItem, Item, Outcome, StartItem};
+use crate::wire::{CompletionItem, Item, Outcome};
 
 const PAUSE_BEFORE_SENDING_ON: Duration = Duration::from_millis(500);
 
@@ -173,23 +173,16 @@ fn not_found(app: &AppId) -> Failure {
 
 /// Keeps the item in the due-set of whoever waits for it, and tries again; the wait is visible in the caller's status.
 async fn park(runtime: &Runtime, item: Item, target: &Queue, app: &AppId) -> Result<()> {
-    if !is_wanted(runtime, &item).await? {
+    let engine = &runtime.engine;
+    if let Some(reason) = engine.settled(&item).await? {
+        debug!(kind = item.kind(), reason, "an unrouted item was dropped");
         runtime.counters.dropped("unrouted, and nobody waits for it");
         return Ok(());
     }
-    let owner = match &item {
-        Item::Task(task) => task.caller.instance.app.clone(),
-        Item::Start(StartItem {
-            parent: Some(parent), ..
-        }) => parent.task.instance.app.clone(),
-        _ => runtime.app.clone(),
-    };
     let since = runtime.now();
     info!(%app, kind = item.kind(), instance = item.instance().map(tracing::field::display), "waiting for an app that does not exist (yet)");
-    let Some(entry) = parked_entry(target, item, since, next_try(runtime, since)) else {
-        return Ok(());
-    };
-    let engine = &runtime.engine;
+    let parked = parked_entry(&runtime.app, target, item, since, next_try(runtime, since));
+    let (owner, entry) = parked.ok_or_else(|| Error::permanent(format!("queue {target} is no app's")))?;
     let result = engine
         .retrying("schedule", || {
             engine.store().schedule(&owner, std::slice::from_ref(&entry), When::Set)

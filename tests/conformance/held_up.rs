@@ -193,7 +193,7 @@ pub(crate) async fn a_queue_that_takes_nothing_holds_up_nothing_else(h: &impl Ha
         (stage.due("orders", DueKind::Parked).await.len() == 1 && !is_marked).then_some(())
     })
     .await;
-    let text = ["`ship` on app `shipping`", "not in its queue yet; tried again"];
+    let text = ["`ship` on app `shipping`", "its queue has not taken it, sent again"];
     stage.wait_for_text("orders", "held up", &text).await;
     open.open();
     let _shipping = up(stage.worker("shipping").activity(SHIP, echo)).await;

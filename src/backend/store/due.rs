@@ -13,7 +13,7 @@ pub enum DueKind {
     Timer,
     /// A long activity whose message is acknowledged already: run it again when the lease lapses.
     Lease,
-    /// An item for an app that does not exist: try again.
+    /// An item for an app that does not exist, or for a queue that takes no messages: try again.
     Parked,
     /// A finished instance to delete.
     Retention,

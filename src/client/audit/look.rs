@@ -192,8 +192,8 @@ impl Looker<'_> {
         }
     }
 
-    /// True if its message was for a queue that does not exist, and is kept to be tried again: in the due-set of whoever waits for it, or of the app
-    /// whose worker found it.
+    /// True if its message was for a queue that does not exist or takes nothing, and is kept to be tried again: in the due-set of whoever waits for it, or
+    /// of the app whose worker found it.
     async fn is_parked(&self, suspect: &Suspect) -> Result<bool, Error> {
         if !suspect.may_be_on_its_way() {
             return Ok(false);

@@ -1,6 +1,5 @@
 //! What shares a message, seen at a broker that is slow to confirm.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use futures_util::future::join_all;
@@ -10,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::backend::{Broker, Browse, Consumer, DueKind, QueueDepth};
-use crate::model::{AppId, InstanceRef, Namespace, Payload};
+use crate::backend::{Broker, Browse, Clock, Consumer, DueKind, QueueDepth};
+use crate::model::{AppId, InstanceRef, Namespace, Payload, Timestamp};
 use crate::wire::{CompletionItem, Outcome, TaskItem, TaskRef};
 
 /// Stores a message when it is let through.
@@ -19,7 +18,24 @@ use crate::wire::{CompletionItem, Outcome, TaskItem, TaskRef};
 struct Slow {
     stored: Arc<Mutex<Vec<(Queue, Bundle)>>>,
     permits: Arc<Semaphore>,
-    tries: Arc<AtomicUsize>,
+    /// The queue of each message that came, taken or not.
+    tries: Arc<Mutex<Vec<Queue>>>,
+    /// A queue that takes nothing; true if it refuses.
+    stuck: Arc<Mutex<Option<(Queue, bool)>>>,
+}
+
+/// Virtual time, as tokio's.
+struct PausedClock(tokio::time::Instant);
+
+#[async_trait::async_trait]
+impl Clock for PausedClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_000_000) + self.0.elapsed()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
 }
 
 impl Slow {
@@ -33,10 +49,12 @@ impl Slow {
             stored: Arc::default(),
             permits: Arc::new(Semaphore::new(0)),
             tries: Arc::default(),
+            stuck: Arc::default(),
         };
         let namespace = Namespace::new("n").unwrap();
         let memory = Backend::memory(namespace.clone());
-        let (store, clock) = (memory.store().clone(), memory.clock().clone());
+        let store = memory.store().clone();
+        let clock = Arc::new(PausedClock(tokio::time::Instant::now()));
         let backend = Backend::new(namespace, Arc::new(slow.clone()), store, clock, "slow");
         let outbox = Outbox::new(
             backend,
@@ -50,6 +68,11 @@ impl Slow {
 
     fn let_all_through(&self) {
         self.permits.add_permits(Semaphore::MAX_PERMITS / 2);
+    }
+
+    fn tries_of(&self, app: &str) -> usize {
+        let tries = self.tries.lock().unwrap();
+        tries.iter().filter(|queue| **queue == lane(app)).count()
     }
 
     /// How many items each message has brought, by its queue's app.
@@ -66,7 +89,13 @@ impl Slow {
 #[async_trait::async_trait]
 impl Broker for Slow {
     async fn publish(&self, message: Message) -> Result<()> {
-        self.tries.fetch_add(1, Ordering::SeqCst);
+        self.tries.lock().unwrap().push(message.queue.clone());
+        let stuck = self.stuck.lock().unwrap().clone();
+        match stuck.filter(|(queue, _)| *queue == message.queue) {
+            Some((_, true)) => return Err(Error::transient("the queue is full")),
+            Some((_, false)) => std::future::pending().await,
+            None => {}
+        }
         self.permits.acquire().await.unwrap().forget();
         let bundle = Bundle::decode(&message.body).unwrap();
         self.stored.lock().unwrap().push((message.queue, bundle));
@@ -238,39 +267,86 @@ async fn activity_tasks_travel_alone() {
     assert_eq!(slow.items(), vec![("payments".to_owned(), 1); 5]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_a_queue_does_not_take_is_parked_and_the_queue_is_tried_with_one_message_at_a_time() {
-    let (stuck, outbox) = Slow::with_outbox_of(Some(AppId::new("orders").unwrap()), limits(4, usize::MAX));
-    // A message of one item, which flushes, and one of the four that gather meanwhile.
-    let sent = (0..5).map(|sequence| outbox.send(lane("payments"), answer(sequence, 1)));
-    for result in join_all(sent).await {
+/// The outbox of a worker of `orders`, on a broker that takes all messages but those for the lane of `payments`: it refuses those, or does not answer.
+fn beside_a_stuck_queue(refuses: bool) -> (Slow, Outbox) {
+    let (broker, outbox) = Slow::with_outbox_of(Some(AppId::new("orders").unwrap()), limits(4, usize::MAX));
+    broker.let_all_through();
+    *broker.stuck.lock().unwrap() = Some((lane("payments"), refuses));
+    (broker, outbox)
+}
+
+/// Messages to another queue, one a second: the broker is there.
+async fn others(outbox: &Outbox, count: u64) {
+    for sequence in 0..count {
+        outbox.send(lane("billing"), answer(1000 + sequence, 1)).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn is_parked_by_a_queue_that(refuses: bool) {
+    let (broker, outbox) = beside_a_stuck_queue(refuses);
+    let tries = || broker.tries_of("payments");
+    // A message of one item that is on its way, and what gathers behind it.
+    let sent = join_all((0..9).map(|sequence| outbox.send(lane("payments"), answer(sequence, 1))));
+    let (results, ()) = tokio::join!(sent, others(&outbox, 10));
+    for result in results {
         result.unwrap();
     }
-    assert_eq!(parked(&outbox).await.len(), 5);
-    // Sent again, as by whoever makes effects again: one entry, and one identity, each.
-    outbox.send(lane("payments"), answer(0, 1)).await.unwrap();
-    assert_eq!((parked(&outbox).await.len(), stuck.items().len()), (5, 0));
-    let tries = stuck.tries.load(Ordering::SeqCst);
-    assert_eq!(tries, 1, "the queue took nothing, and was left alone");
-    for entry in parked(&outbox).await {
-        assert!(!outbox.try_again(&entry.queue(), entry.item).await.unwrap());
-    }
-    assert_eq!(stuck.tries.load(Ordering::SeqCst), tries);
-    // Other queues are not meant, and a message of theirs is waited for.
-    let (other, ()) = tokio::join!(outbox.send(lane("billing"), answer(9, 1)), async {
-        stuck.let_all_through();
+    assert_eq!((parked(&outbox).await.len(), broker.items().len()), (9, 10));
+    // It is tried by one message at a time. What comes meanwhile is parked at once; what is parked already stays one entry.
+    let before = tries();
+    let tried = outbox.0.tracker.spawn({
+        let outbox = outbox.clone();
+        async move { outbox.try_once(&lane("payments"), answer(0, 1)).await }
     });
-    other.unwrap();
-    assert_eq!(parked(&outbox).await.len(), 5);
+    tokio::task::yield_now().await;
+    assert!(tries() > before && outbox.leaves_alone(&lane("payments")));
+    let before = tries();
+    for sequence in [0, 50] {
+        outbox.send(lane("payments"), answer(sequence, 1)).await.unwrap();
+        assert!(!outbox.try_once(&lane("payments"), answer(sequence, 1)).await.unwrap());
+    }
+    assert_eq!((parked(&outbox).await.len(), tries()), (10, before));
+    others(&outbox, 10).await;
+    assert!(!tried.await.unwrap().unwrap());
+    // It is well again: the next that tries finds out, and all others go out as ever.
+    *broker.stuck.lock().unwrap() = None;
+    tokio::time::sleep(LEFT_ALONE).await;
+    assert!(outbox.try_once(&lane("payments"), answer(0, 1)).await.unwrap());
+    outbox.send(lane("payments"), answer(51, 1)).await.unwrap();
+    assert_eq!((parked(&outbox).await.len(), broker.items().len()), (10, 22));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_queue_refuses_is_parked() {
+    is_parked_by_a_queue_that(true).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_queue_does_not_confirm_is_parked_if_others_do() {
+    is_parked_by_a_queue_that(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_parked_while_the_whole_broker_stands_still() {
+    let (broker, outbox) = Slow::with_outbox_of(Some(AppId::new("orders").unwrap()), Limits::default());
+    let sent = outbox.0.tracker.spawn({
+        let outbox = outbox.clone();
+        async move { outbox.send(lane("payments"), answer(0, 1)).await }
+    });
+    tokio::time::sleep(PATIENCE * 10).await;
+    broker.let_all_through();
+    sent.await.unwrap().unwrap();
+    assert_eq!((parked(&outbox).await.len(), broker.items().len()), (0, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_of_no_use_later_is_not_parked() {
-    let (_stuck, outbox) = Slow::with_outbox_of(Some(AppId::new("orders").unwrap()), Limits::default());
+    let (_broker, outbox) = beside_a_stuck_queue(true);
     let wake = Item::Wake(crate::wire::WakeItem {
         instance: task_ref(0).instance,
     });
-    let error = outbox.send(lane("orders"), wake).await.unwrap_err();
+    let error = outbox.send(lane("payments"), wake).await.unwrap_err();
     assert!(
         !error.is_permanent() && error.to_string().contains("takes no messages"),
         "{error}"
@@ -279,10 +355,48 @@ async fn what_is_of_no_use_later_is_not_parked() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn events_and_commands_are_parked_each_by_itself() {
+    let (_broker, outbox) = beside_a_stuck_queue(true);
+    let instance = |id: &str| InstanceRef::new(AppId::new("payments").unwrap(), id.parse().unwrap());
+    let event = |id: &str| {
+        Item::Event(crate::wire::EventItem {
+            instance: instance(id),
+            name: "closed".to_owned(),
+            payload: Payload::null(),
+            message_id: "2026-11-22".parse().unwrap(),
+        })
+    };
+    let command = |reason: &str| {
+        Item::Command(crate::wire::CommandItem {
+            instance: instance("one"),
+            command: crate::wire::Command::Terminate {
+                reason: reason.to_owned(),
+                recursive: true,
+            },
+            issued_at: Timestamp::from_millis(1),
+            run: None,
+            parent: None,
+        })
+    };
+    // The same ID for two instances is two events; what is sent again is the same.
+    for item in [
+        event("one"),
+        event("two"),
+        event("one"),
+        command("a"),
+        command("b"),
+        command("a"),
+    ] {
+        outbox.send(lane("payments"), item).await.unwrap();
+    }
+    assert_eq!(parked(&outbox).await.len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_waits_for_a_queue_that_takes_nothing_and_what_it_gives_up_is_not_sent() {
     let (stuck, outbox) = Slow::with_outbox(Limits::default());
-    let hour = std::time::Duration::from_secs(3600);
-    let first = tokio::spawn({
+    let hour = Duration::from_secs(3600);
+    let first = outbox.0.tracker.spawn({
         let outbox = outbox.clone();
         async move { outbox.send(lane("orders"), answer(0, 1)).await }
     });

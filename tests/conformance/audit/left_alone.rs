@@ -185,7 +185,8 @@ pub(crate) async fn an_answer_that_waits_for_a_queue_that_was_deleted_is_left_al
     stage.broker().remove(&app("orders"), settings().lanes).await.unwrap();
     let runs = Tally::new();
     let _payments = up(stage.worker("payments").activity(WORK, counted(&runs))).await;
-    stage.wait_for_entry("payments", DueKind::Parked).await;
+    // In the due-set of whoever waits for it: of the answering app no worker may be left.
+    stage.wait_for_entry("orders", DueKind::Parked).await;
     let report = stage.audit().await;
     let queues = 3 + usize::from(settings().lanes);
     assert_eq!(sorts(&report), vec![Trouble::MissingQueue; queues], "{report:?}");
