@@ -61,6 +61,14 @@ impl Engine {
         }
     }
 
+    /// The same if the instance is over.
+    pub(crate) async fn drive_marks_if_over(&self, instance: &InstanceRef) -> Result<()> {
+        match self.retrying("record", || self.store().record(instance)).await? {
+            Some(record) if record.status.is_terminal() => self.drive_marks_of_another(instance, &record).await,
+            _ => Ok(()),
+        }
+    }
+
     /// Gives up the effects that are outstanding of an instance that is over, but for the answer to its parent, which its record tells.
     pub(crate) async fn give_up_marks(&self, instance: &InstanceRef, record: &Record) -> Result<()> {
         self.tell_again(instance, record).await?;

@@ -182,49 +182,77 @@ impl Engine {
 
     /// Why nobody waits for the item any more, for a person; `None` if somebody does, or may.
     pub(crate) async fn settled(&self, item: &Item) -> Result<Option<String>> {
-        let Some(instance) = item.instance() else {
-            return Ok(Some("nobody waits for a probe".into()));
+        let (instance, record, sequence) = match self.waited_for(item).await? {
+            Waited::For => return Ok(None),
+            Waited::Not(reason) => return Ok(Some(reason)),
+            Waited::NotShown(instance, record, sequence) => (instance, record, sequence),
         };
-        let Some(record) = self.retrying("record", || self.store().record(instance)).await? else {
-            // An event is kept for an instance that may come.
-            return Ok((!matches!(item, Item::Event(_))).then(|| format!("there is no instance {instance} any more")));
-        };
-        if record.status.is_terminal() {
-            return Ok(Some(format!("instance {instance} is {}", record.status)));
-        }
-        let of_call = |task: &TaskRef| (task.execution, task.sequence);
-        let (execution, sequence) = match item {
-            Item::Start(start) if start.execution == record.execution && record.lane.is_some() => {
-                return Ok(Some(format!("instance {instance} has begun: it is {}", record.status)));
-            }
-            Item::Start(start) => (start.execution, None),
-            Item::Task(task) => (task.caller.execution, Some(task.caller.sequence)),
-            Item::Completion(completion) => {
-                let (execution, sequence) = of_call(&completion.task);
-                (execution, Some(sequence))
-            }
-            Item::Timer(timer) => {
-                let (execution, sequence) = of_call(&timer.task);
-                (execution, Some(sequence))
-            }
-            Item::Event(_) | Item::Command(_) | Item::Wake(_) | Item::Probe(_) => return Ok(None),
-        };
-        if execution != record.execution {
-            return Ok(Some(format!("instance {instance} is in another execution by now")));
-        }
-        let Some(sequence) = sequence else { return Ok(None) };
-        if record
-            .view
-            .waiting
-            .shown
-            .iter()
-            .any(|open| open.sequence() == Some(sequence))
-        {
-            return Ok(None);
-        }
         // The record names only the first few calls; the history names them all.
-        let outline = self.outline(instance, &record).await?;
+        let outline = self.outline(&instance, &record).await?;
         let is_over = outline.is_some_and(|outline| outline.is_over(sequence));
         Ok(is_over.then(|| format!("call {sequence} of {instance} is over: its result is in the history")))
     }
+
+    /// False if the instance's record alone tells that nobody waits for the item: no history is read.
+    pub(crate) async fn may_be_wanted(&self, item: &Item) -> Result<bool> {
+        Ok(match self.waited_for(item).await? {
+            Waited::For => true,
+            Waited::Not(_) => false,
+            Waited::NotShown(_, record, _) => record.view.waiting.shown.len() < record.view.waiting.total,
+        })
+    }
+
+    async fn waited_for(&self, item: &Item) -> Result<Waited> {
+        let Some(instance) = item.instance() else {
+            return Ok(Waited::Not("nobody waits for a probe".into()));
+        };
+        let Some(record) = self.retrying("record", || self.store().record(instance)).await? else {
+            return Ok(match item {
+                // It is kept for an instance that may come.
+                Item::Event(_) => Waited::For,
+                _ => Waited::Not(format!("there is no instance {instance} any more")),
+            });
+        };
+        if record.status.is_terminal() {
+            return Ok(Waited::Not(format!("instance {instance} is {}", record.status)));
+        }
+        let of_call = |task: &TaskRef| (task.execution, Some(task.sequence));
+        let (execution, sequence) = match item {
+            Item::Start(start) if start.execution == record.execution && record.lane.is_some() => {
+                let reason = format!("instance {instance} has begun: it is {}", record.status);
+                return Ok(Waited::Not(reason));
+            }
+            Item::Start(start) => (start.execution, None),
+            Item::Task(task) => of_call(&task.caller),
+            Item::Completion(completion) => of_call(&completion.task),
+            Item::Timer(timer) => of_call(&timer.task),
+            Item::Event(_) | Item::Command(_) | Item::Wake(_) | Item::Probe(_) => return Ok(Waited::For),
+        };
+        if execution != record.execution {
+            return Ok(Waited::Not(format!(
+                "instance {instance} is in another execution by now"
+            )));
+        }
+        let is_shown = |sequence| {
+            record
+                .view
+                .waiting
+                .shown
+                .iter()
+                .any(|open| open.sequence() == Some(sequence))
+        };
+        Ok(match sequence.filter(|sequence| !is_shown(*sequence)) {
+            Some(sequence) => Waited::NotShown(instance.clone(), Box::new(record), sequence),
+            None => Waited::For,
+        })
+    }
+}
+
+/// Whether somebody waits for an item, as far as its instance's record tells.
+enum Waited {
+    For,
+    /// Why not, for a person.
+    Not(String),
+    /// The record does not show its call as open.
+    NotShown(InstanceRef, Box<Record>, Sequence),
 }

@@ -9,7 +9,7 @@
 mod stuck;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
-use self::stuck::{LEFT_ALONE, Stuck, Way};
+use self::stuck::{Confirms, LEFT_ALONE, Stuck, Way};
 use super::due::parked_entry;
 use super::persist;
 use crate::backend::{Backend, DueEntry, Error, Message, Queue, Result, Retryable, When};
@@ -39,8 +39,7 @@ struct Inner {
     tracker: TaskTracker,
     stop: CancellationToken,
     stuck: Stuck,
-    /// Messages that the broker has stored so far.
-    confirmed: AtomicU64,
+    confirms: Confirms,
     /// Destinations with a message in flight, and what gathers behind it.
     destinations: Mutex<HashMap<Queue, Waiting>>,
 }
@@ -60,7 +59,7 @@ impl Outbox {
             tracker,
             stop,
             stuck: Stuck::default(),
-            confirmed: AtomicU64::new(0),
+            confirms: Confirms::default(),
             destinations: Mutex::default(),
         }))
     }
@@ -98,14 +97,16 @@ impl Outbox {
             .unwrap_or_else(|_| Err(Error::unknown("the process stops")))
     }
 
+    /// True if an item may be sent to the queue with [`try_once`](Self::try_once): it is well, or is to be tried again and whoever asks is the one to try.
+    pub(crate) fn may_try(&self, queue: &Queue) -> bool {
+        self.0.stuck.way(queue, self.0.backend.clock().now()) != Way::Closed
+    }
+
     /// Tries whether the queue takes an item that has an entry in a due-set. False if it does not.
     ///
     /// # Errors
     /// As [`send`](Self::send).
     pub(crate) async fn try_once(&self, queue: &Queue, item: Item) -> Result<bool> {
-        if self.0.stuck.way(queue, self.0.backend.clock().now()) == Way::Closed {
-            return Ok(false);
-        }
         let left = self.0.publish_alone(queue, item).await?;
         Ok(left.is_none())
     }
@@ -119,6 +120,8 @@ impl Outbox {
 /// What a queue gets to take a message while the broker is well. Less than an instance's check waits before it takes over the effects of a turn: what was
 /// made of them is not made again then.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// So many times that, if nothing tells whether it is the queue or the broker that stands still.
+const LONGEST_PATIENCE: u32 = 4;
 
 /// Activity tasks travel alone: a message is acknowledged as a whole, and a long activity would hold up those that came with it.
 fn travels_with_others(item: &Item) -> bool {
@@ -236,35 +239,37 @@ impl Inner {
             async move {
                 let published = publishing.await;
                 if let Err(error) = &published {
-                    is_refused.fetch_or(error.retryable() == Retryable::Transient, Ordering::Relaxed);
+                    let is_refusal = error.retryable() == Retryable::Transient && broker.readiness().is_ok();
+                    is_refused.fetch_or(is_refusal, Ordering::Relaxed);
                 }
                 published
             }
         }));
-        let mut confirmed = self.confirmed.load(Ordering::Relaxed);
+        let (mut ticket, mut waits) = (self.confirms.hand_over(queue), 0);
         loop {
             tokio::select! {
                 biased;
                 published = &mut publishing => {
                     if published.is_ok() {
-                        self.confirmed.fetch_add(1, Ordering::Relaxed);
+                        self.confirms.confirm(queue, &ticket);
                         self.stuck.took_a_message(queue);
                     }
                     return published.map_err(Unpublished::Refused);
                 }
                 () = clock.sleep(PATIENCE), if self.home.is_some() => {
-                    // A broker that is away, or stands still, takes nothing at all, and everything when it is back. It is this queue if it says so, or
-                    // if others take messages.
-                    let others_took = confirmed != self.confirmed.load(Ordering::Relaxed);
-                    let is_well = broker.readiness().is_ok() && !self.stop.is_cancelled();
-                    if is_well && (others_took || is_refused.load(Ordering::Relaxed)) {
+                    let goes_on = self.confirms.goes_on(queue, &mut ticket);
+                    // A broker that is away takes nothing at all, and everything when it is back.
+                    if broker.readiness().is_err() || self.stop.is_cancelled() {
+                        is_refused.store(false, Ordering::Relaxed);
+                        waits = 0;
+                        continue;
+                    }
+                    waits += 1;
+                    let stands_still = !goes_on && (waits >= LONGEST_PATIENCE || self.confirms.others_go_on(queue, &ticket));
+                    if stands_still || is_refused.load(Ordering::Relaxed) {
                         self.stuck.took_nothing(queue, clock.now());
                         return Err(Unpublished::Stuck);
                     }
-                    if !is_well {
-                        is_refused.store(false, Ordering::Relaxed);
-                    }
-                    confirmed = self.confirmed.load(Ordering::Relaxed);
                 }
             }
         }

@@ -187,11 +187,12 @@ async fn fire(runtime: &Runtime, timer: TimerItem) -> Result<DueOutcome> {
         return Ok(DueOutcome::Again(runtime.now() + CHECK_AGAIN.0));
     };
     let lane = Queue::Events(instance.app, lane);
+    if engine.outbox.leaves_alone(&lane) {
+        return Ok(DueOutcome::Again(runtime.now() + FAILED_AGAIN));
+    }
+    engine.outbox.send(lane, Item::Timer(timer)).await?;
     // The message is stored: only now may the entry go.
-    Ok(match engine.outbox.try_once(&lane, Item::Timer(timer)).await? {
-        true => DueOutcome::Remove,
-        false => DueOutcome::Again(runtime.now() + FAILED_AGAIN),
-    })
+    Ok(DueOutcome::Remove)
 }
 
 /// A check is due: drive, wake, or let go.
@@ -252,9 +253,9 @@ async fn look_at(runtime: &Arc<Runtime>, check: CheckEntry) -> Result<DueOutcome
             engine.drive_start(instance, &record).await?
         }
         Status::Running if is_settled && needs_a_turn(runtime, instance, &record).await? => {
-            wake(runtime, instance, &record).await?
+            wake(runtime, instance, &record).await
         }
-        Status::Stalled if has_fitting_worker(runtime, &record).await? => wake(runtime, instance, &record).await?,
+        Status::Stalled if has_fitting_worker(runtime, &record).await? => wake(runtime, instance, &record).await,
         _ => {}
     }
     Ok(DueOutcome::Again(again))
@@ -350,17 +351,16 @@ async fn has_fitting_worker(runtime: &Runtime, record: &Record) -> Result<bool> 
     }))
 }
 
-async fn wake(runtime: &Runtime, instance: &InstanceRef, record: &Record) -> Result<()> {
+async fn wake(runtime: &Runtime, instance: &InstanceRef, record: &Record) {
     // One that stalled before it had a home: any lane will do.
     let lane = record.lane.unwrap_or_default();
     let item = Item::Wake(WakeItem {
         instance: instance.clone(),
     });
-    runtime
-        .engine
-        .outbox
-        .send(Queue::Events(instance.app.clone(), lane), item)
-        .await
+    let queue = Queue::Events(instance.app.clone(), lane);
+    if let Err(error) = runtime.engine.outbox.send(queue, item).await {
+        debug!(%instance, %error, "it was not woken; its next check tries again");
+    }
 }
 
 /// An item for an app that did not exist, or for a queue that took no messages, is tried again.
@@ -368,13 +368,22 @@ async fn try_parked(runtime: &Runtime, parked: ParkedEntry) -> Result<DueOutcome
     let engine = &runtime.engine;
     let queue = parked.queue();
     let again = DueOutcome::Again(next_try(runtime, parked.since));
-    // Before anything is asked of the servers: there may be thousands for such a queue.
+    // Before anything is asked of the servers: there may be thousands for one queue.
     if engine.outbox.leaves_alone(&queue) {
         return Ok(again);
     }
-    if let Some(reason) = engine.settled(&parked.item).await? {
-        debug!(kind = parked.item.kind(), reason, "a parked item was dropped");
+    let Ok(_place) = runtime.parked_tries.acquire().await else {
+        return Ok(again);
+    };
+    if !engine.outbox.may_try(&queue) {
+        return Ok(again);
+    }
+    if !engine.may_be_wanted(&parked.item).await? {
         runtime.counters.dropped("nobody waits for the parked item");
+        if let Item::Start(start) = &parked.item {
+            // Whoever ended the child may have died before its parent was told.
+            engine.drive_marks_if_over(&start.instance).await?;
+        }
         return Ok(DueOutcome::Remove);
     }
     // Not asked again and again: that would hold up the other entries.

@@ -39,7 +39,12 @@ impl Activation<'_> {
         let queue = Queue::Events(self.instance.app.clone(), lane);
         while let Some(item) = self.items.front() {
             if !matches!(item, Item::Start(_) | Item::Probe(_)) {
-                self.runtime.engine.outbox.send(queue.clone(), item.clone()).await?;
+                match self.runtime.engine.outbox.send(queue.clone(), item.clone()).await {
+                    Err(error) if matches!(item, Item::Wake(_)) && !error.is_permanent() => {
+                        debug!(instance = %self.instance, %error, "a wake was not sent on; the instance's check wakes it");
+                    }
+                    sent => sent?,
+                }
             }
             self.items.pop_front();
         }

@@ -138,11 +138,11 @@ async fn handle(
 
 /// True for an activity's result that does not come from the user of the app that it names. The end of a child is not asked about: whoever may end it
 /// in the store may say so.
-fn is_of_another_user(runtime: &Runtime, completion: &CompletionItem, user: Option<&str>) -> bool {
+pub(super) fn is_of_another_user(runtime: &Runtime, completion: &CompletionItem, user: Option<&str>) -> bool {
     let is_its_own = user == Some(completion.from.as_str());
-    // A worker of our own app has sent it on, and has asked before.
-    let is_ours = user == Some(runtime.app.as_str());
-    runtime.settings.user_per_app && completion.task_execution_id.is_some() && !is_its_own && !is_ours
+    // A worker of the caller's app has sent it on. It had asked before, or found it in the store, where whoever may write may say anything.
+    let is_its_callers = user == Some(completion.task.instance.app.as_str());
+    runtime.settings.user_per_app && completion.task_execution_id.is_some() && !is_its_own && !is_its_callers
 }
 
 /// Sends something to the lane, so that whoever is active in it notices. While the broker is away one probe for each lane waits, and no more.

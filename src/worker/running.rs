@@ -31,6 +31,9 @@ pub struct RunningWorker {
     probes: Option<Joined>,
 }
 
+/// Each try of a parked item is a channel to the broker.
+const PARKED_TRIES: usize = 16;
+
 impl RunningWorker {
     pub(super) async fn start(
         app: AppId,
@@ -62,6 +65,7 @@ impl RunningWorker {
             turns: Semaphore::new(settings.turns),
             slots: Arc::new(Semaphore::new(settings.activities)),
             suspect: Semaphore::new(1),
+            parked_tries: Semaphore::new(PARKED_TRIES),
             suspect_turn: Semaphore::new(1),
             tracker,
             cancel_activities: draining.child_token(),

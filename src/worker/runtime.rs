@@ -42,6 +42,8 @@ pub(super) struct Runtime {
     pub(super) suspect: Semaphore,
     /// The same for turns, which are short.
     pub(super) suspect_turn: Semaphore,
+    /// Parked items that may be tried at once.
+    pub(super) parked_tries: Semaphore,
     /// Every task of the worker.
     pub(super) tracker: TaskTracker,
     /// Fires first: take nothing new. The engine's own signal fires when the grace is over.

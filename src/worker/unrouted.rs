@@ -8,6 +8,7 @@ use tracing::{debug, info, warn};
 use super::consume::{consume, open};
 use super::delivery::Ticket;
 use super::due::next_try;
+use super::lanes::is_of_another_user;
 use super::runtime::Runtime;
 use crate::backend::{BUNDLE_TYPE, Delivery, Error, Message, Queue, Result, When};
 use crate::engine::parked_entry;
@@ -83,8 +84,18 @@ async fn handle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
         )
         .await;
     };
+    let user = delivery.user.clone();
     let tickets = Ticket::split(delivery, bundle.items.len());
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {
+        if let Item::Completion(completion) = &item
+            && is_of_another_user(runtime, completion, user.as_deref())
+        {
+            // Its caller's worker would send it on as its own.
+            warn!(app = %completion.from, user, caller = %completion.task.instance, "a result was dropped: its broker user is not its app's");
+            runtime.counters.dropped("another user than its app's");
+            ticket.done();
+            continue;
+        }
         if let Err(error) = answer_or_park(runtime, item, &target, &app).await {
             // It comes back at once: one that can never be dealt with would be all that anybody does.
             runtime.pause(PAUSE_BEFORE_SENDING_ON).await;
@@ -174,8 +185,7 @@ fn not_found(app: &AppId) -> Failure {
 /// Keeps the item in the due-set of whoever waits for it, and tries again; the wait is visible in the caller's status.
 async fn park(runtime: &Runtime, item: Item, target: &Queue, app: &AppId) -> Result<()> {
     let engine = &runtime.engine;
-    if let Some(reason) = engine.settled(&item).await? {
-        debug!(kind = item.kind(), reason, "an unrouted item was dropped");
+    if !engine.may_be_wanted(&item).await? {
         runtime.counters.dropped("unrouted, and nobody waits for it");
         return Ok(());
     }

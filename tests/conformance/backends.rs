@@ -400,6 +400,7 @@ mod servers {
             a_marked_turn_that_is_gone_is_not_taken_for_done,
             a_tree_whose_children_cannot_all_be_named_is_not_given_up;
         users:
-            a_result_counts_from_its_apps_own_user_alone;
+            a_result_counts_from_its_apps_own_user_alone,
+                a_forged_result_does_not_count_for_having_been_unrouted;
     }
 }
