@@ -27,6 +27,7 @@ mod lanes;
 mod mailbox;
 mod membership;
 mod not_running;
+mod parked;
 mod reading;
 mod registry;
 mod run;

@@ -7,8 +7,8 @@ use tracing::{debug, info, warn};
 
 use super::consume::{consume, open};
 use super::delivery::Ticket;
-use super::due::next_try;
 use super::lanes::is_of_another_user;
+use super::parked::next_try;
 use super::runtime::Runtime;
 use crate::backend::{BUNDLE_TYPE, Delivery, Error, Message, Queue, Result, When};
 use crate::engine::parked_entry;

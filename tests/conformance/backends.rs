@@ -173,13 +173,14 @@ macro_rules! all_behaviours {
                 an_activity_that_takes_its_process_down_fails_in_the_end,
                 a_task_that_took_a_process_down_once_runs_again,
                 a_workflow_that_fails_or_panics_says_why;
+            held_effects:
+                what_is_over_is_not_begun_anew_with_what_cannot_be_made,
+                continue_as_new_waits_for_what_cannot_be_made_and_does_not_spin;
             held_up:
                 a_failure_over_the_limit_fails_its_call_alone,
                 a_message_that_the_broker_does_not_take_fails_its_call_alone,
                 an_event_that_the_broker_does_not_take_arrives_all_the_same,
                 a_queue_that_takes_nothing_holds_up_nothing_else,
-                what_is_over_is_not_begun_anew_with_what_cannot_be_made,
-                continue_as_new_waits_for_what_cannot_be_made_and_does_not_spin,
                 an_activity_that_fails_as_if_its_app_were_not_there_runs_once,
                 a_child_that_cannot_be_read_holds_up_nothing_else_of_its_parent,
                 an_instance_that_cannot_be_read_keeps_its_messages_and_its_lane_free,

@@ -29,6 +29,7 @@ mod earlier_executions;
 mod events_and_timers;
 mod failures_across_apps;
 mod failures_and_retries;
+mod held_effects;
 mod held_up;
 mod leftovers;
 mod lifecycle;
