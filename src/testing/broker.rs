@@ -1,11 +1,11 @@
 //! The broker as a process reaches it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::process::State;
 use super::world::{Observed, Shared};
@@ -114,6 +114,33 @@ pub(super) fn publish_later(world: Arc<Shared>, message: Message, time: Duration
 struct Channel {
     deliveries: mpsc::UnboundedReceiver<Delivery>,
     cancel: mpsc::UnboundedSender<oneshot::Sender<()>>,
+    unsettled: Arc<Unsettled>,
+    /// Dropped when nobody can settle anything any more.
+    in_use: Arc<DropGuard>,
+}
+
+/// What was handed out and is not settled. The broker's, not the process's: the tasks of a dead process keep their deliveries for ever.
+#[derive(Default)]
+struct Unsettled(Mutex<BTreeMap<u64, Arc<dyn Acknowledge>>>);
+
+impl Unsettled {
+    fn hand_out(&self, delivery: &Delivery) {
+        self.lock().insert(delivery.tag, delivery.acknowledge.clone());
+    }
+
+    fn take(&self, tag: u64) -> Option<Arc<dyn Acknowledge>> {
+        self.lock().remove(&tag)
+    }
+
+    fn all_go_back(&self) {
+        for (tag, acknowledge) in std::mem::take(&mut *self.lock()) {
+            acknowledge.requeue(tag);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<dyn Acknowledge>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Channel {
@@ -124,30 +151,46 @@ impl Channel {
     fn open(world: Arc<Shared>, process: Arc<State>, mut consumer: Box<dyn Consumer>, link: CancellationToken) -> Self {
         let (sender, deliveries) = mpsc::unbounded_channel();
         let (cancel, mut cancelled) = mpsc::unbounded_channel::<oneshot::Sender<()>>();
+        let (unsettled, unused) = (Arc::<Unsettled>::default(), CancellationToken::new());
+        let (handed_out, in_use) = (unsettled.clone(), Arc::new(unused.clone().drop_guard()));
         tokio::spawn(async move {
+            let mut is_cancelled = false;
             loop {
                 tokio::select! {
                     biased;
-                    () = link.cancelled() => return unnoticed(&world, &process).await,
+                    () = link.cancelled() => break,
                     Some(answer) = cancelled.recv() => {
                         // Ending it twice is no error.
                         let _ = consumer.cancel().await;
                         let _ = answer.send(());
+                        is_cancelled = true;
                     }
-                    () = sender.closed() => return,
+                    // Dropped without a word, as when a channel is closed.
+                    () = sender.closed(), if !is_cancelled => return,
                     delivery = consumer.next() => match delivery {
-                        Some(delivery) => drop(sender.send(delivery)),
+                        Some(delivery) => {
+                            handed_out.hand_out(&delivery);
+                            drop(sender.send(delivery.settled_by(Arc::new(Nothing))));
+                        }
                         None => break,
                     },
                 }
             }
             // Cancelled: what was handed out can still be settled.
             tokio::select! {
+                biased;
                 () = link.cancelled() => unnoticed(&world, &process).await,
-                () = sender.closed() => {}
+                () = unused.cancelled() => {}
             }
+            drop(consumer);
+            handed_out.all_go_back();
         });
-        Self { deliveries, cancel }
+        Self {
+            deliveries,
+            cancel,
+            unsettled,
+            in_use,
+        }
     }
 }
 
@@ -268,23 +311,22 @@ impl Consumer for SimulatedConsumer {
 impl SimulatedConsumer {
     fn wrap(&self, delivery: Delivery) -> Delivery {
         let settle = Settle {
-            inner: delivery.acknowledge.clone(),
+            unsettled: self.channel.unsettled.clone(),
+            _in_use: self.channel.in_use.clone(),
             queue: self.queue.clone(),
             body: delivery.body.clone(),
             world: self.world.clone(),
             process: self.process.clone(),
             link: self.link.clone(),
         };
-        Delivery {
-            acknowledge: Arc::new(settle),
-            ..delivery
-        }
+        delivery.settled_by(Arc::new(settle))
     }
 }
 
 /// Settles one delivery, if its connection still stands.
 struct Settle {
-    inner: Arc<dyn Acknowledge>,
+    unsettled: Arc<Unsettled>,
+    _in_use: Arc<DropGuard>,
     queue: Queue,
     body: bytes::Bytes,
     world: Arc<Shared>,
@@ -309,15 +351,19 @@ impl Acknowledge for Settle {
             self.world.observed(&Observed::Acknowledged { queue, body });
         }
         self.process.may_die(&self.world);
-        if self.arrives() {
-            self.inner.ack(tag);
+        if self.arrives()
+            && let Some(settle) = self.unsettled.take(tag)
+        {
+            settle.ack(tag);
         }
         self.process.may_die(&self.world);
     }
 
     fn requeue(&self, tag: u64) {
-        if self.arrives() {
-            self.inner.requeue(tag);
+        if self.arrives()
+            && let Some(settle) = self.unsettled.take(tag)
+        {
+            settle.requeue(tag);
         }
     }
 }
@@ -370,10 +416,44 @@ impl Mirrors {
     }
 }
 
+impl Delivery {
+    fn settled_by(self, acknowledge: Arc<dyn Acknowledge>) -> Self {
+        Self { acknowledge, ..self }
+    }
+}
+
 struct Nothing;
 
 impl Acknowledge for Nothing {
     fn ack(&self, _tag: u64) {}
 
     fn requeue(&self, _tag: u64) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::simulate;
+
+    #[test]
+    fn what_a_process_had_when_it_died_goes_back_although_it_had_unsubscribed() {
+        simulate(1, async |world| {
+            let (app, process) = (AppId::new("orders").unwrap(), world.process("dies"));
+            let queue = Queue::Activities(app.clone());
+            let broker = process.backend().broker().clone();
+            broker.declare(&app, 1).await.unwrap();
+            let message = Message::bundle(queue.clone(), "body".into(), &crate::model::MessageId::generate());
+            broker.publish(message).await.unwrap();
+            let mut consumer = broker.consume(&queue, 1).await.unwrap();
+            let in_hand = consumer.next().await.unwrap();
+            consumer.cancel().await.unwrap();
+            drop(consumer);
+            process.kill();
+            let next = world.process("next").backend().broker().clone();
+            let mut consumer = next.consume(&queue, 1).await.unwrap();
+            let again = tokio::time::timeout(Duration::from_secs(60), consumer.next()).await;
+            let again = again.expect("it is delivered again").unwrap();
+            assert!(again.redelivered && again.body == in_hand.body);
+        });
+    }
 }
