@@ -193,12 +193,16 @@ impl Engine {
         Ok(is_over.then(|| format!("call {sequence} of {instance} is over: its result is in the history")))
     }
 
-    /// False if the instance's record alone tells that nobody waits for the item: no history is read.
+    /// False if the instance's record alone tells that nobody waits for the item: no history is read. A task whose call is not shown as open would only run
+    /// again; a result or a timer of such a call is let go on, as it may be ahead of a store that has lost its last commits.
     pub(crate) async fn may_be_wanted(&self, item: &Item) -> Result<bool> {
         Ok(match self.waited_for(item).await? {
             Waited::For => true,
             Waited::Not(_) => false,
-            Waited::NotShown(_, record, _) => record.view.waiting.shown.len() < record.view.waiting.total,
+            Waited::NotShown(_, record, _) => {
+                let waiting = &record.view.waiting;
+                !matches!(item, Item::Task(_)) || waiting.shown.len() < waiting.total
+            }
         })
     }
 
