@@ -274,5 +274,7 @@ async fn a_wrong_environment_is_for_a_person_to_mend() {
 }
 
 #[cfg(all(feature = "rabbitmq", feature = "redis"))]
+mod log;
+#[cfg(all(feature = "rabbitmq", feature = "redis"))]
 #[path = "config/servers.rs"]
 mod servers;

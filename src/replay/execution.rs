@@ -12,6 +12,7 @@ use super::context::WorkflowContext;
 use super::handle::Shared;
 use super::history::{HistoryEvent, Refused, Turn};
 use super::machine::Machine;
+use super::quiet::quietly;
 use crate::model::{ExecutionId, Failure, InstanceRef, Limits, Payload, Result, StallReason, Timestamp, kinds};
 
 /// The future of a workflow's code.
@@ -234,8 +235,7 @@ impl Execution {
         let mut poll = || catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
         let is_replaying = self.shared.lock().is_replaying;
         Some(if is_replaying {
-            // Log lines of workflow code appear once: while it catches up, its events go nowhere.
-            tracing::dispatcher::with_default(&tracing::Dispatch::none(), poll)
+            quietly(poll)
         } else {
             poll()
         })

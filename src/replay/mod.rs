@@ -20,6 +20,7 @@ pub mod history;
 mod intake;
 mod machine;
 mod open;
+mod quiet;
 mod scheduling;
 mod seen;
 mod slots;

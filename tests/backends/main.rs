@@ -7,6 +7,8 @@
 
 mod broker_suite;
 mod embedded;
+#[path = "../log/mod.rs"]
+mod log;
 mod memory;
 mod rabbitmq;
 mod redis;

@@ -3,7 +3,7 @@
 
 mod proxy;
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +13,7 @@ use leveret::backend::{Broker, Message, Queue, QueueType, RabbitMq, RabbitMqConf
 use uuid::Uuid;
 
 use crate::broker_suite::{app, broker_suite, consume, message, next, publish, soon, text};
+use crate::log::Log;
 use proxy::Proxy;
 
 /// The server that the test runner started.
@@ -355,38 +356,14 @@ async fn a_closed_broker_sends_the_acknowledgements_that_it_has() {
     assert_eq!(text(&next(&mut consumer).await), "left");
 }
 
-/// What the client library logs as errors on the threads where it is the subscriber.
-#[derive(Clone, Default)]
-struct Errors(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Errors {
-    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no writer panics").extend_from_slice(line);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[test]
 fn closing_is_no_error_in_the_log() {
-    let errors = Errors::default();
-    let written = errors.clone();
+    let log = Log::default();
+    let heard = log.clone();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .enable_all()
-        .on_thread_start(move || {
-            let errors = errors.clone();
-            let subscriber = tracing_subscriber::fmt()
-                .with_max_level(tracing::Level::ERROR)
-                .with_ansi(false)
-                .with_writer(move || errors.clone())
-                .finish();
-            // For as long as the thread lives.
-            std::mem::forget(tracing::subscriber::set_default(subscriber));
-        })
+        .on_thread_start(move || heard.hear_this_thread())
         .build()
         .expect("a runtime");
     // What is closed in the wrong order fails once in a few times.
@@ -401,8 +378,7 @@ fn closing_is_no_error_in_the_log() {
         runtime.block_on(closed).expect("no panic");
     }
     drop(runtime);
-    let written = written.0.lock().expect("no writer panics").clone();
-    assert_eq!(String::from_utf8_lossy(&written), "");
+    assert_eq!(log.lines("ERROR"), Vec::<String>::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,6 @@
 //! How a start behaves while servers are away, or refuse.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
 
 use leveret::Namespace;
 use leveret::backend::{RabbitMqConfig, RedisConfig};
@@ -11,6 +10,7 @@ use tokio::time::timeout;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::*;
+use crate::log::Log;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -140,46 +140,12 @@ async fn broker_and_store_have_to_be_of_one_namespace() {
     );
 }
 
-/// What is logged by this thread while the guard is there.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn begin(&self) -> tracing::subscriber::DefaultGuard {
-        let log = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::INFO)
-            .with_ansi(false)
-            .with_writer(move || log.clone())
-            .finish();
-        tracing::subscriber::set_default(subscriber)
-    }
-
-    /// The lines that tell of another try, and how long is waited for it, in seconds.
-    fn tries(&self) -> Vec<(String, f64)> {
-        let text = String::from_utf8(self.0.lock().expect("no panic").clone()).expect("text");
-        let wait = |line: &str| -> Option<f64> {
-            line.split_once("; trying again in ")?
-                .1
-                .strip_suffix(" s")?
-                .parse()
-                .ok()
-        };
-        text.lines()
-            .filter_map(|line| Some((line.to_owned(), wait(line)?)))
-            .collect()
-    }
-}
-
-impl std::io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("no panic").extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
+/// The lines that tell of another try, and how long is waited for it, in seconds.
+fn tries(log: &Log) -> Vec<(String, f64)> {
+    let before = "; trying again in ";
+    let wait = |line: &str| -> Option<f64> { line.split_once(before)?.1.strip_suffix(" s")?.parse().ok() };
+    let lines = log.lines(before).into_iter();
+    lines.filter_map(|line| wait(&line).map(|wait| (line, wait))).collect()
 }
 
 #[tokio::test]
@@ -194,14 +160,14 @@ async fn a_redis_that_is_away_is_waited_for_longer_and_longer_with_a_line_each_t
         ("LEVERET_HTTP", &health.to_string()),
     ]);
     let log = Log::default();
-    let _guard = log.begin();
-    // On this thread, as the log is.
+    log.hear_this_thread();
+    // On this thread too.
     let mut opening = Box::pin(Backend::open(config));
     let waiting = async {
         loop {
             let is_told =
                 matches!(get(health, "/ready").await, Some((503, reason)) if reason.contains(&away.to_string()));
-            if is_told && log.tries().len() >= 4 {
+            if is_told && tries(&log).len() >= 4 {
                 return;
             }
             tokio::task::yield_now().await;
@@ -211,7 +177,7 @@ async fn a_redis_that_is_away_is_waited_for_longer_and_longer_with_a_line_each_t
         opened = &mut opening => panic!("Redis is away: {opened:?}"),
         waited = timeout(PATIENCE, waiting) => waited.expect("four tries"),
     }
-    let tries = log.tries();
+    let tries = tries(&log);
     for (line, _) in &tries {
         assert!(line.contains("WARN") && line.contains(&away.to_string()), "{line}");
     }

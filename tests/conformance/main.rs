@@ -8,6 +8,8 @@
 
 mod between;
 mod harness;
+#[path = "../log/mod.rs"]
+mod log;
 mod programs;
 #[allow(dead_code, reason = "written for the tests of RabbitMQ; these need its cut alone")]
 #[path = "../backends/rabbitmq/proxy.rs"]
@@ -34,6 +36,7 @@ mod held_up;
 mod leftovers;
 mod lifecycle;
 mod limits;
+mod logs;
 mod lost_state;
 mod management;
 mod missing_targets;
@@ -44,6 +47,5 @@ mod retention;
 mod running_activities;
 mod time_limits;
 mod users;
-mod warnings;
 
 mod backends;
