@@ -129,7 +129,7 @@ impl<O> Start<O> {
         let mut new = self.check().await?;
         for _ in 0..ROUNDS {
             let occupant = match client.reach(client.engine().begin(&new)).await? {
-                Created::Created => return Ok(Run::new(client, new.instance, new.run, false)),
+                Created::Created(_) => return Ok(Run::new(client, new.instance, new.run, false)),
                 Created::Repeated { run, .. } => return Ok(Run::new(client, new.instance, run, false)),
                 Created::Refused => {
                     // We were so slow that the check entry came due before the record was there.

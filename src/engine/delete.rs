@@ -55,16 +55,21 @@ impl Engine {
         Ok(())
     }
 
-    /// Clears a mark whose effects were made. An instance that is gone by now was deleted by somebody who has made them too, and then our note in the
-    /// index came too late: it goes again.
-    pub(crate) async fn clear_mark(&self, instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> Result<()> {
+    /// Clears a mark whose effects were made; gives how many are left. An instance that is gone by now was deleted by somebody who has made them too, and
+    /// then our note in the index came too late: it goes again.
+    pub(crate) async fn clear_mark(
+        &self,
+        instance: &InstanceRef,
+        execution: ExecutionId,
+        mark: Mark,
+    ) -> Result<Option<usize>> {
         let left = self
             .retrying("clear mark", || self.store().clear_mark(instance, execution, mark))
             .await?;
-        match left {
-            Some(_) => Ok(()),
-            None => self.unindex(instance).await,
+        if left.is_none() {
+            self.unindex(instance).await?;
         }
+        Ok(left)
     }
 
     /// The parent of a child that is to be deleted may still be marked: its process died before it saw the child's start confirmed. Whoever drives that

@@ -240,7 +240,7 @@ impl Engine {
                 .await?;
         }
         // What cannot be made keeps nothing else from being made.
-        let made = join_all(others.into_iter().map(|effect| self.make_one(instance, effect))).await;
+        let made = join_all(others.into_iter().map(|effect| self.make_one(instance, record, effect))).await;
         made.into_iter().collect()
     }
 
@@ -263,19 +263,14 @@ impl Engine {
         }
     }
 
-    async fn make_one(&self, instance: &InstanceRef, effect: Effect) -> Result<()> {
+    async fn make_one(&self, instance: &InstanceRef, record: &Record, effect: Effect) -> Result<()> {
         match effect {
             Effect::Send(queue, item) => self.outbox.send(queue, *item).await,
             Effect::Child(child) => Box::pin(self.make_child(*child)).await,
             Effect::Raise(event) => self.raise(event).await.map(drop),
             Effect::TerminateChild(child, task) => Box::pin(self.terminate_child(&child, task)).await,
-            Effect::Index => {
-                // As it is stored now: what is noted is ordered by the store's own times.
-                match self.retrying("record", || self.store().record(instance)).await? {
-                    Some(stored) => self.retrying("index", || self.store().index(instance, &stored)).await,
-                    None => Ok(()),
-                }
-            }
+            // Notes are ordered by the times that the store has given to the records.
+            Effect::Index => self.retrying("index", || self.store().index(instance, record)).await,
             Effect::Schedule(_) | Effect::Unschedule(_) | Effect::Retain(_) => Ok(()),
         }
     }
@@ -290,7 +285,7 @@ impl Engine {
             child.request = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, call.as_bytes()).into();
         }
         match self.begin(&child).await? {
-            Created::Created | Created::Repeated { .. } => Ok(()),
+            Created::Created(_) | Created::Repeated { .. } => Ok(()),
             // Its parent was terminated before it came to be: nobody waits for an answer.
             Created::Refused => Ok(()),
             Created::Exists(_) if link.detached => {

@@ -147,9 +147,4 @@ impl Engine {
         }
         Ok(true)
     }
-
-    /// The store's time.
-    pub(crate) async fn now(&self) -> Result<crate::model::Timestamp> {
-        self.retrying("time", || self.store().now()).await
-    }
 }

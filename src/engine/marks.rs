@@ -1,5 +1,6 @@
 //! Driving marks: making the effects that a crash may have left unmade.
 
+use futures_util::future::join;
 use tracing::{debug, warn};
 
 use super::effects::effects_of;
@@ -88,6 +89,7 @@ impl Engine {
         outline: Option<&Outline>,
     ) -> Result<bool> {
         match mark {
+            _ if self.confirmed.of(instance, record.execution).contains(&mark) => {}
             Mark::Run if !record.status.is_terminal() => return Ok(false),
             // No execution comes after the end.
             Mark::Run => {}
@@ -99,6 +101,7 @@ impl Engine {
         }
         fault_point("mark-driven");
         self.clear_mark(instance, record.execution, mark).await?;
+        self.confirmed.forget(instance, record.execution, &[mark]);
         debug!(%instance, %mark, "mark driven");
         Ok(true)
     }
@@ -125,7 +128,6 @@ impl Engine {
         if record.status != Status::Pending {
             return Ok(());
         }
-        self.retrying("index", || self.store().index(instance, record)).await?;
         let item = StartItem {
             instance: instance.clone(),
             execution: record.execution,
@@ -133,9 +135,13 @@ impl Engine {
             parent: record.origin.parent.clone(),
             misses: 0,
         };
-        self.outbox
-            .send(Queue::Workflows(instance.app.clone()), Item::Start(item))
-            .await
+        let queue = Queue::Workflows(instance.app.clone());
+        let (noted, sent) = join(
+            self.retrying("index", || self.store().index(instance, record)),
+            self.outbox.send(queue, Item::Start(item)),
+        )
+        .await;
+        noted.and(sent)
     }
 
     async fn drive_turn(

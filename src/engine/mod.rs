@@ -4,6 +4,7 @@
 //! (docs/how-it-works.md, "The commit protocol").
 
 mod command;
+mod confirmed;
 mod delete;
 mod due;
 mod effects;
@@ -13,8 +14,10 @@ mod open;
 mod outbox;
 mod persist;
 mod start;
+mod store_time;
 
 pub(crate) use command::Commanded;
+pub(crate) use confirmed::Confirmed;
 pub(crate) use due::{
     CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, check_key, check_of, decode, encode, lease_key, parked_entry,
     parked_key, retention_key, timer_key,
@@ -28,6 +31,7 @@ pub(crate) use start::{FIRST_CHECK, NewInstance};
 
 use std::sync::Arc;
 
+use self::store_time::StoreTime;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +44,10 @@ use crate::model::{AppId, Limits};
 pub(crate) struct Engine {
     pub(crate) backend: Backend,
     pub(crate) outbox: Outbox,
+    /// Marks that are yet to be cleared.
+    pub(crate) confirmed: Confirmed,
+    tracker: TaskTracker,
+    store_time: StoreTime,
     pub(crate) limits: Arc<Limits>,
     pub(crate) retention: Arc<Retention>,
     /// Fires when the process is to stop: retries end then.
@@ -57,10 +65,13 @@ impl Engine {
         stop: CancellationToken,
     ) -> Self {
         let limits = Arc::new(limits);
-        let outbox = Outbox::new(backend.clone(), home, limits.clone(), tracker, stop.clone());
+        let outbox = Outbox::new(backend.clone(), home, limits.clone(), tracker.clone(), stop.clone());
         Self {
             backend,
             outbox,
+            confirmed: Confirmed::default(),
+            store_time: StoreTime::default(),
+            tracker,
             limits,
             retention: Arc::new(retention),
             stop,

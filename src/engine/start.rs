@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Engine;
 use super::due::check_entry;
-use crate::backend::{ConflictPolicy, Create, Created, Mark, Origin, Result, When};
+use crate::backend::{ConflictPolicy, Create, Created, Mark, Origin, Record, Result, When};
 use crate::fault::fault_point;
 use crate::model::{ExecutionId, InstanceRef, MessageId, Payload, RunId, Timestamp};
 use crate::wire::{ParentLink, TaskRef};
@@ -67,7 +67,12 @@ impl Engine {
     /// Creates the instance and publishes its start. An occupant that is over but still has marks is driven first, so that it can be replaced.
     pub(crate) async fn begin(&self, new: &NewInstance) -> Result<Created> {
         loop {
-            let created = self.create(new).await?;
+            let create = self.check(new).await?;
+            // A crash here leaves a check without a record: it refuses the request and removes itself.
+            fault_point("start-checked");
+            let created = self.retrying("create", || self.store().create(&create)).await?;
+            // From here on the record is there and marked: a crash costs at most the wait for its check.
+            fault_point("start-created");
             match &created {
                 Created::Exists(occupant)
                     if occupant.status.is_terminal()
@@ -81,18 +86,26 @@ impl Engine {
                     };
                     continue;
                 }
-                Created::Created => self.publish_start(new, None).await?,
+                Created::Created(at) => self.publish_start(&new.instance, &create.record(*at)).await?,
                 // Whoever asked first may have died before it published.
-                Created::Repeated { execution, .. } => self.publish_start(new, Some(*execution)).await?,
+                Created::Repeated { execution, .. } => {
+                    let stored = self.retrying("record", || self.store().record(&new.instance)).await?;
+                    if let Some(record) = stored.filter(|record| record.execution == *execution) {
+                        self.publish_start(&new.instance, &record).await?;
+                    }
+                }
                 Created::Exists(_) | Created::Refused => {}
             }
             return Ok(created);
         }
     }
 
-    /// The check entry and the record, without publishing: the taker of a raw start goes on by itself.
-    pub(crate) async fn create(&self, new: &NewInstance) -> Result<Created> {
-        let now = self.now().await?;
+    /// Writes the check entry: only then the record may be created.
+    async fn check(&self, new: &NewInstance) -> Result<Create> {
+        let now = match new.start_at {
+            Some(_) => self.now().await?,
+            None => self.about_now().await?,
+        };
         let due = match new.start_at {
             Some(at) if at > now => at,
             _ => now + FIRST_CHECK,
@@ -104,9 +117,7 @@ impl Engine {
                 .schedule(&new.instance.app, std::slice::from_ref(&check), When::Sooner)
         })
         .await?;
-        // A crash here leaves a check without a record: it refuses the request and removes itself.
-        fault_point("start-checked");
-        let create = Create {
+        Ok(Create {
             instance: new.instance.clone(),
             execution: new.execution,
             run: new.run,
@@ -121,29 +132,20 @@ impl Engine {
             input: new.input.clone(),
             policy: new.policy,
             keep: self.limits.dedup_window,
-        };
-        let created = self.retrying("create", || self.store().create(&create)).await?;
-        // From here on the record is there and marked: a crash costs at most the wait for its check.
-        fault_point("start-created");
-        Ok(created)
+        })
     }
 
-    async fn publish_start(&self, new: &NewInstance, execution: Option<ExecutionId>) -> Result<()> {
-        let Some(record) = self.retrying("record", || self.store().record(&new.instance)).await? else {
-            return Ok(());
-        };
-        let is_ours = record.execution == execution.unwrap_or(new.execution);
-        if !is_ours || !record.marks.contains(&Mark::Start) {
+    async fn publish_start(&self, instance: &InstanceRef, record: &Record) -> Result<()> {
+        if !record.marks.contains(&Mark::Start) {
             return Ok(());
         }
-        if self.is_early(&record).await? {
-            self.retrying("index", || self.store().index(&new.instance, &record))
-                .await?;
+        if self.is_early(record).await? {
+            self.retrying("index", || self.store().index(instance, record)).await?;
             // Its check publishes it when the time has come.
             return Ok(());
         }
-        self.drive_start(&new.instance, &record).await?;
+        self.drive_start(instance, record).await?;
         fault_point("start-published");
-        self.clear_mark(&new.instance, record.execution, Mark::Start).await
+        self.has_confirmed(instance, record.execution, Mark::Start, None).await
     }
 }

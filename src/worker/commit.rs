@@ -6,7 +6,7 @@ use super::activation::{Activation, Step};
 use super::state::{Live, Renewal};
 use super::turn::Draft;
 use crate::backend::{ClaimTerms, Commit, Committed, Mark, Record, Result};
-use crate::engine::{Effect, claim_terms, effects_of, encode, ended_by};
+use crate::engine::{Effect, check_key, claim_terms, effects_of, encode, ended_by};
 use crate::fault::{Defect, fault_point, planted};
 use crate::model::{CommitId, Sequence, Status, Timestamp};
 use crate::replay::Execution;
@@ -55,17 +55,20 @@ impl Activation<'_> {
         } else {
             engine.retrying("commit", || engine.store().commit(&commit)).await?
         };
-        let inbox_left = match committed {
-            Committed::Applied { inbox_left } => inbox_left,
+        let (inbox_left, updated_at) = match committed {
+            Committed::Applied { inbox_left, updated_at } => (inbox_left, updated_at),
             Committed::Conflict | Committed::Absent => {
                 self.runtime.counters.conflicts.add();
                 debug!(instance = %self.instance, version = commit.version(), "another worker was quicker; reading the state again");
                 return Ok(Step::Reload);
             }
         };
+        engine
+            .confirmed
+            .forget(self.instance, commit.guard.execution, &commit.cleared);
         self.runtime.counters.turns.add();
         self.is_current = true;
-        applied(&mut state.record, &commit, draft.now);
+        applied(&mut state.record, &commit, updated_at);
         // A crash here: the turn is in the history and marked; whoever sees the instance next makes its effects.
         fault_point("turn-committed");
         // No code runs until they are made: others may run theirs, and if that is deadly, it is not for this turn.
@@ -75,19 +78,24 @@ impl Activation<'_> {
         let are_made = engine.as_far_as_possible(self.instance, making).await?.is_some();
         // A crash here: the effects are made again, which changes nothing.
         fault_point("turn-effects-made");
+        let status = commit.status;
         let mark = Mark::Turn(commit.version());
         if are_made {
-            if commit.marks.contains(&mark) {
-                engine.clear_mark(self.instance, commit.execution(), mark).await?;
-            }
+            // Of an earlier turn some effects may be left: the check stays, then.
             state.record.marks.retain(|left| *left != mark);
+            let is_settled = status.is_terminal() && state.record.marks.is_empty();
+            let check = is_settled.then(|| check_key(self.instance, &state.record.origin.request));
+            match commit.marks.contains(&mark) {
+                true => {
+                    engine
+                        .has_confirmed(self.instance, commit.execution(), mark, check)
+                        .await?
+                }
+                false if is_settled => engine.forget_check(self.instance, &state.record).await?,
+                false => {}
+            }
         }
-        fault_point("turn-mark-cleared");
-        let status = commit.status;
-        // Of an earlier turn some may be left.
-        if status.is_terminal() && state.record.marks.is_empty() {
-            engine.forget_check(self.instance, &state.record).await?;
-        }
+        fault_point("turn-confirmed");
         // A crash here: the messages come again and are found in the history.
         self.finish(draft.consumed, draft.ahead, draft.dropped).await?;
         debug!(instance = %self.instance, version = commit.version(), events, %status, "turn committed");
@@ -150,6 +158,7 @@ impl Activation<'_> {
         let turn_mark = has_effects.then_some(Mark::Turn(turn.version));
         let run_mark = renewal.is_some().then_some(Mark::Run);
         let start_mark = record.marks.contains(&Mark::Start).then_some(Mark::Start);
+        let confirmed = self.runtime.engine.confirmed.of(self.instance, record.execution);
         let cancelled = turn.events.iter().filter_map(|event| match event {
             HistoryEvent::TimerCancelled { sequence } => Some(*sequence),
             _ => None,
@@ -168,7 +177,7 @@ impl Activation<'_> {
             inbox_taken: draft.inbox_taken,
             inbox_kept: draft.inbox_kept.iter().map(encode).collect(),
             marks: turn_mark.into_iter().chain(run_mark).collect(),
-            cleared: start_mark.into_iter().collect(),
+            cleared: start_mark.into_iter().chain(confirmed).collect(),
             claims_opened: claims_opened(&turn),
             claims_closed: draft.claims_closed.iter().copied().chain(cancelled).collect(),
         };
@@ -212,7 +221,7 @@ fn claims_opened(turn: &Turn) -> Vec<(Sequence, ClaimTerms)> {
 }
 
 /// What a commit has made of the record.
-fn applied(record: &mut Record, commit: &Commit, now: Timestamp) {
+fn applied(record: &mut Record, commit: &Commit, updated_at: Timestamp) {
     record.execution = commit.execution();
     record.version = commit.version();
     record.commit = Some(commit.id);
@@ -221,13 +230,13 @@ fn applied(record: &mut Record, commit: &Commit, now: Timestamp) {
     record.view = commit.view.clone();
     record.outcome.clone_from(&commit.outcome);
     record.input = None;
-    record.updated_at = now;
+    record.updated_at = updated_at;
     let is_renewed = commit.next_execution.is_some();
     record
         .marks
         .retain(|mark| !commit.cleared.contains(mark) && (!is_renewed || *mark != Mark::Run));
     record.marks.extend(&commit.marks);
     if commit.status.is_terminal() {
-        record.ended_at = Some(now);
+        record.ended_at = Some(updated_at);
     }
 }

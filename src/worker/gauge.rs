@@ -23,6 +23,8 @@ pub struct Footprint {
     /// Items that wait to be published. Bounded as `waiting` is, and by what one turn may decide; those for a queue that takes nothing are parked in the
     /// store after 3 s.
     pub outgoing: usize,
+    /// Instances with marks that wait to be cleared: those of the last second's turns and starts, at most.
+    pub confirmed: usize,
 }
 
 impl Gauge {
@@ -39,6 +41,7 @@ impl Gauge {
             waiting,
             in_hand: self.0.in_hand.len(),
             outgoing: self.0.engine.outbox.waiting(),
+            confirmed: self.0.engine.confirmed.len(),
         }
     }
 }

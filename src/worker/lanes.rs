@@ -55,6 +55,12 @@ pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::s
                 () = runtime.engine.backend.clock().sleep(runtime.settings.shutdown_grace) => {}
                 () = runtime.engine.stop.cancelled() => {}
             }
+            // Whoever has the lane next makes the effects of every marked turn that it meets.
+            tokio::select! {
+                biased;
+                () = runtime.engine.clear_confirmed() => {}
+                () = runtime.engine.stop.cancelled() => {}
+            }
             // Not cancelled: that would make another worker active before what came meanwhile is back in the queue.
             drop(consumer);
         }

@@ -53,7 +53,7 @@ pub(super) async fn run(runtime: Arc<Runtime>, lanes: Lanes, started_at: Timesta
             // Others are told at once that nothing is to be passed on to it.
             continue;
         }
-        if let Err(error) = runtime.measure_clock().await {
+        if let Err(error) = runtime.engine.look_at_clock().await {
             debug!(%error, "the store's time is not known");
         }
     }

@@ -71,7 +71,6 @@ impl RunningWorker {
             cancel_activities: draining.child_token(),
             draining,
             is_abandoned: AtomicBool::new(false),
-            clock_offset: Default::default(),
             app,
             engine,
             settings,
@@ -107,7 +106,7 @@ impl RunningWorker {
         engine
             .retrying("declare", || engine.broker().declare(app, lanes))
             .await?;
-        engine.retrying("time", || runtime.measure_clock()).await?;
+        engine.retrying("time", || engine.look_at_clock()).await?;
         for warning in engine.retrying("warnings", || engine.store().warnings()).await? {
             warn!("{warning}");
         }
@@ -173,6 +172,7 @@ impl RunningWorker {
         const LAST: Duration = Duration::from_secs(5);
         let runtime = &self.runtime;
         runtime.draining.cancel();
+        runtime.engine.confirmed.hurry();
         runtime.tracker.close();
         let clock = runtime.engine.backend.clock().clone();
         tokio::select! {

@@ -1,7 +1,7 @@
 //! What the parts of a running worker share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -52,8 +52,6 @@ pub(super) struct Runtime {
     pub(super) cancel_activities: CancellationToken,
     /// True once it is dropped rather than stopped.
     pub(super) is_abandoned: AtomicBool,
-    /// The store's clock minus ours, in milliseconds.
-    pub(super) clock_offset: AtomicI64,
 }
 
 impl Runtime {
@@ -64,18 +62,7 @@ impl Runtime {
 
     /// Now, by the store's clock.
     pub(super) fn now(&self) -> Timestamp {
-        let here = self.engine.backend.clock().now().as_millis();
-        Timestamp::from_millis(here.saturating_add_signed(self.clock_offset.load(Ordering::Relaxed)))
-    }
-
-    /// Measures how far the store's clock is from ours.
-    pub(super) async fn measure_clock(&self) -> Result<()> {
-        // In this order our time is never behind the store's, whatever the reply took: a due time that we compute is late by that much, never early.
-        let here = self.engine.backend.clock().now();
-        let there = self.engine.store().now().await?;
-        self.clock_offset
-            .store(there.as_millis() as i64 - here.as_millis() as i64, Ordering::Relaxed);
-        Ok(())
+        self.engine.reckoned_now()
     }
 
     /// Waits, but not past the beginning of the end. False if the worker is stopping.

@@ -207,7 +207,7 @@ async fn create_raw(runtime: &Arc<Runtime>, body: &[u8], properties: &Properties
             ..root
         };
         match runtime.engine.begin(&new).await? {
-            Created::Created | Created::Repeated { .. } => break,
+            Created::Created(_) | Created::Repeated { .. } => break,
             // We were so slow that the check gave up on us. All takers of this message go on to the same next request.
             Created::Refused => request = next_request(&request),
             Created::Exists(occupant) => {

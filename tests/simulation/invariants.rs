@@ -122,7 +122,7 @@ impl State {
         self.memory.is_bounded()?;
         match observed {
             Observed::Create { create, result } => {
-                if matches!(result, Created::Created) {
+                if matches!(result, Created::Created(_)) {
                     self.known.insert(create.instance.clone());
                     match create.origin.parent.as_ref().filter(|parent| !parent.detached) {
                         Some(parent) => self

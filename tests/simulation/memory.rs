@@ -27,6 +27,8 @@ impl Memory {
             waiting: items,
             in_hand: items + settings.activities,
             outgoing: items + settings.limits.turn_events,
+            // Of a worker that has so little in hand.
+            confirmed: 4096,
         });
     }
 
@@ -47,7 +49,8 @@ impl Memory {
                 && has.active <= most.active
                 && has.waiting <= most.waiting
                 && has.in_hand <= most.in_hand
-                && has.outgoing <= most.outgoing;
+                && has.outgoing <= most.outgoing
+                && has.confirmed <= most.confirmed;
             if !is_bounded {
                 return Err(format!("I7: {worker} keeps {has:?}, and at most {most:?} is allowed"));
             }

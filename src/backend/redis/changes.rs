@@ -5,7 +5,7 @@ use super::reply::Reply;
 use super::script;
 use super::store::{RedisStore, millis};
 use crate::backend::{ClaimTerms, Commit, Committed, Deliver, Delivered, Mark, Result};
-use crate::model::{ExecutionId, InstanceRef};
+use crate::model::{ExecutionId, InstanceRef, Timestamp};
 
 impl RedisStore {
     pub(super) async fn commit_turn(&self, commit: &Commit) -> Result<Committed> {
@@ -44,12 +44,15 @@ impl RedisStore {
         for sequence in &commit.claims_closed {
             call = call.arg(*sequence);
         }
-        match call.send(&self.links).await?.number()? {
-            -1 => Ok(Committed::Conflict),
-            -2 => Ok(Committed::Absent),
-            left => Ok(Committed::Applied {
-                inbox_left: usize::try_from(left).unwrap_or_default(),
+        let (word, rest) = call.send(&self.links).await?.word()?;
+        match (word.as_str(), <[Reply; 2]>::try_from(rest)) {
+            ("applied", Ok([left, updated])) => Ok(Committed::Applied {
+                inbox_left: usize::try_from(left.number()?).unwrap_or_default(),
+                updated_at: Timestamp::from_millis(updated.number()?.max(0) as u64),
             }),
+            ("conflict", _) => Ok(Committed::Conflict),
+            ("absent", _) => Ok(Committed::Absent),
+            _ => Reply::strange("commit", &word),
         }
     }
 

@@ -7,7 +7,9 @@ use bytes::{BufMut, Bytes, BytesMut};
 use deadpool_redis::redis::{cmd, pipe};
 use futures_util::future::try_join_all;
 
+use super::gather::Change;
 use super::keys::{DUE_SHARDS, Keys};
+use super::link::Links;
 use super::reply::Reply;
 use super::script;
 use super::store::{RedisStore, millis};
@@ -51,42 +53,60 @@ fn by_shard<T>(all: impl Iterator<Item = (Bytes, T)>) -> Vec<(u64, Vec<(Bytes, T
     shards
 }
 
+/// An entry as it is to be.
+pub(super) struct ScheduledEntry {
+    when: When,
+    due: u64,
+    pub(super) member: Bytes,
+    payload: Bytes,
+}
+
+/// Adds or re-times entries of one shard.
+pub(super) async fn schedule_in(links: &Links, [set, payloads]: [String; 2], entries: &[ScheduledEntry]) -> Result<()> {
+    let calls = entries.chunks(BATCH).map(|batch| {
+        let call = batch.iter().fold(script::SCHEDULE.on(&[&set, &payloads]), |call, entry| {
+            let mode: u8 = match entry.when {
+                When::Set => 0,
+                When::Sooner => 1,
+                When::Absent => 2,
+            };
+            call.arg(mode)
+                .arg(entry.due)
+                .arg(entry.member.as_ref())
+                .arg(entry.payload.as_ref())
+        });
+        call.send(links)
+    });
+    try_join_all(calls).await.map(drop)
+}
+
+/// Removes members of one shard.
+pub(super) async fn unschedule_in(links: &Links, [set, payloads]: [String; 2], members: &[Bytes]) -> Result<()> {
+    for batch in members.chunks(BATCH) {
+        let members: Vec<&[u8]> = batch.iter().map(Bytes::as_ref).collect();
+        let mut both = pipe();
+        both.atomic().zrem(&set, &members).hdel(&payloads, &members);
+        links.send_all("`unschedule`", &both).await?;
+    }
+    Ok(())
+}
+
 impl RedisStore {
     pub(super) async fn schedule_entries(&self, app: &AppId, entries: &[DueEntry], when: When) -> Result<()> {
-        let shards = by_shard(entries.iter().map(|entry| (member(&entry.key), entry)));
-        let calls = shards.iter().flat_map(|(shard, members)| {
-            members.chunks(BATCH).map(|batch| {
-                let [set, payloads] = self.keys.due(app, *shard);
-                let mode: u8 = match when {
-                    When::Set => 0,
-                    When::Sooner => 1,
-                    When::Absent => 2,
-                };
-                let call = script::SCHEDULE.on(&[&set, &payloads]).arg(mode);
-                let call = batch.iter().fold(call, |call, (member, entry)| {
-                    call.arg(score(entry.due))
-                        .arg(member.as_ref())
-                        .arg(entry.payload.as_ref())
-                });
-                call.send(&self.links)
+        let changes = entries.iter().map(|entry| {
+            Change::Schedule(ScheduledEntry {
+                when,
+                due: score(entry.due),
+                member: member(&entry.key),
+                payload: entry.payload.clone(),
             })
         });
-        try_join_all(calls).await?;
-        Ok(())
+        self.gatherer.make(app, changes.collect()).await
     }
 
     pub(super) async fn unschedule_entries(&self, app: &AppId, keys: &[DueKey]) -> Result<()> {
-        let shards = by_shard(keys.iter().map(|key| (member(key), ())));
-        for (shard, members) in &shards {
-            let [set, payloads] = self.keys.due(app, *shard);
-            for batch in members.chunks(BATCH) {
-                let members: Vec<&[u8]> = batch.iter().map(|(member, ())| member.as_ref()).collect();
-                let mut both = pipe();
-                both.atomic().zrem(&set, &members).hdel(&payloads, &members);
-                self.links.send_all("`unschedule`", &both).await?;
-            }
-        }
-        Ok(())
+        let changes = keys.iter().map(|key| Change::Unschedule(member(key)));
+        self.gatherer.make(app, changes.collect()).await
     }
 
     pub(super) async fn claim_entries(&self, app: &AppId, most: usize, lease: Duration) -> Result<Vec<DueEntry>> {

@@ -7,17 +7,22 @@ use std::collections::BTreeSet;
 use deadpool_redis::redis::pipe;
 use futures_util::future::try_join_all;
 
-use super::keys::instance_id;
+use super::gather::Change;
+use super::keys::{Keys, instance_id};
+use super::link::Links;
 use super::record;
 use super::reply::Reply;
 use super::script;
 use super::store::RedisStore;
 use super::token::Position;
 use crate::backend::{IndexFilter, IndexPage, Record, Result};
-use crate::model::{AppId, InstanceRef, Status};
+use crate::model::{AppId, InstanceId, InstanceRef, Status, Timestamp};
 
 /// Members that a page examines at most: each costs a record's read.
 const EXAMINED: usize = 1000;
+
+/// Instances that one script call notes at most: so that none holds up others for long.
+const NOTED_AT_ONCE: usize = 200;
 
 /// All instances, by creation.
 pub(super) const CREATED: &str = "created";
@@ -66,20 +71,43 @@ fn sets_of(statuses: &[Status]) -> Vec<&'static str> {
     }
 }
 
+/// What is noted of an instance.
+pub(super) struct Note {
+    id: InstanceId,
+    created_at: Timestamp,
+    updated_at: Timestamp,
+    status: Status,
+}
+
+/// Notes instances of one app, in their order.
+pub(super) async fn note(links: &Links, keys: &Keys, app: &AppId, notes: &[Note]) -> Result<()> {
+    let names = [CREATED, NOTED].into_iter().chain(GROUPS.map(|(name, _)| name));
+    let sets: Vec<String> = names.map(|name| keys.index(app, name)).collect();
+    let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+    for batch in notes.chunks(NOTED_AT_ONCE) {
+        let call = batch.iter().fold(script::INDEX.on(&sets), |call, note| {
+            let call = call
+                .arg(note.id.as_str())
+                .arg(note.created_at.as_millis())
+                .arg(note.updated_at.as_millis());
+            GROUPS
+                .iter()
+                .fold(call, |call, (_, holds)| call.arg(u8::from(holds(note.status))))
+        });
+        call.send(links).await?;
+    }
+    Ok(())
+}
+
 impl RedisStore {
     pub(super) async fn note_instance(&self, instance: &InstanceRef, record: &Record) -> Result<()> {
-        let names = [CREATED, NOTED].into_iter().chain(GROUPS.map(|(name, _)| name));
-        let keys: Vec<String> = names.map(|name| self.keys.index(&instance.app, name)).collect();
-        let call = script::INDEX
-            .on(&keys.iter().map(String::as_str).collect::<Vec<_>>())
-            .arg(instance.id.as_str())
-            .arg(record.origin.created_at.as_millis())
-            .arg(record.updated_at.as_millis());
-        let call = GROUPS
-            .iter()
-            .fold(call, |call, (_, holds)| call.arg(u8::from(holds(record.status))));
-        call.send(&self.links).await?;
-        Ok(())
+        let note = Note {
+            id: instance.id.clone(),
+            created_at: record.origin.created_at,
+            updated_at: record.updated_at,
+            status: record.status,
+        };
+        self.gatherer.make(&instance.app, vec![Change::Note(note)]).await
     }
 
     pub(super) async fn forget_instance(&self, instance: &InstanceRef) -> Result<()> {

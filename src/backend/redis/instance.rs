@@ -10,7 +10,7 @@ use super::reply::Reply;
 use super::script;
 use super::store::{RedisStore, millis};
 use crate::backend::{ConflictPolicy, Create, Created, Deleted, Error, Loaded, Record, Result, View};
-use crate::model::{ExecutionId, InstanceRef, MessageId, RunId};
+use crate::model::{ExecutionId, InstanceRef, MessageId, RunId, Timestamp};
 use crate::wire::Outcome;
 
 /// How long the outcome of a run outlives its record, so that whoever waits for it can read it.
@@ -49,7 +49,10 @@ impl RedisStore {
                 .arg(millis(create.keep.max(OUTCOME_KEPT)));
             let (word, mut rest) = call.send(&self.links).await?.word()?;
             match (word.as_str(), rest.len()) {
-                ("created", 0) => return Ok(Created::Created),
+                ("created", 1) => {
+                    let at = rest.remove(0).number()?;
+                    return Ok(Created::Created(Timestamp::from_millis(at.max(0) as u64)));
+                }
                 ("refused", 0) => return Ok(Created::Refused),
                 ("repeated", 1) => return repeated(rest.remove(0)),
                 ("exists", 1) => match record::read(&create.instance, rest.remove(0))? {

@@ -14,6 +14,7 @@ mod config;
 mod directory;
 mod due;
 mod ended;
+mod gather;
 mod index;
 mod instance;
 mod keys;

@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 
 use super::config::RedisConfig;
 use super::ended::Ended;
+use super::gather::Gatherer;
 use super::keys::Keys;
 use super::link::Links;
 use super::reply::Reply;
@@ -30,7 +31,9 @@ pub(super) fn millis(duration: Duration) -> u64 {
 /// State in Redis, for one namespace. See the module's documentation.
 pub struct RedisStore {
     pub(super) keys: Keys,
-    pub(super) links: Links,
+    pub(super) links: Arc<Links>,
+    /// Makes changes of the apps' own sets.
+    pub(super) gatherer: Gatherer,
     /// Who waits for instances to end.
     ended: Ended,
     /// Tells watchers apart.
@@ -54,10 +57,12 @@ impl RedisStore {
     pub async fn connect(config: RedisConfig) -> Result<Arc<Self>> {
         // Each task ends with what it serves, and all of that with the store.
         let tasks = TaskTracker::new();
-        let links = Links::connect(&config, &tasks).await?;
+        let links = Arc::new(Links::connect(&config, &tasks).await?);
         let ended = Ended::start(&config, &tasks)?;
+        let keys = Keys::new(config.namespace);
         Ok(Arc::new(Self {
-            keys: Keys::new(config.namespace),
+            gatherer: Gatherer::start(keys.clone(), links.clone(), &tasks),
+            keys,
             links,
             ended,
             watchers: AtomicU64::new(0),

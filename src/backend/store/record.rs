@@ -201,11 +201,32 @@ pub struct Create {
     pub keep: Duration,
 }
 
+impl Create {
+    /// What is there once it is created: `Pending`, with its start to be published.
+    pub fn record(&self, created_at: Timestamp) -> Record {
+        Record {
+            execution: self.execution,
+            run: self.run,
+            version: 0,
+            commit: None,
+            status: Status::Pending,
+            lane: None,
+            origin: self.origin.clone(),
+            input: Some(self.input.clone()),
+            view: View::default(),
+            outcome: None,
+            updated_at: created_at,
+            ended_at: None,
+            marks: vec![Mark::Start],
+        }
+    }
+}
+
 /// What [`super::Store::create`] did.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Created {
-    /// It is there: `Pending`, marked.
-    Created,
+    /// It is there: [`Create::record`], as of this time of the store's.
+    Created(Timestamp),
     /// The request had created this execution before; nothing was done. The instance may have moved on since, or be gone.
     Repeated {
         /// The execution that the request created.
@@ -303,6 +324,8 @@ pub enum Committed {
         /// Items left in the inbox, those that were put back (`inbox_kept`) included. If there are others, the next turn runs before anything is
         /// acknowledged.
         inbox_left: usize,
+        /// The record's [`updated_at`](Record::updated_at) from now on.
+        updated_at: Timestamp,
     },
     /// The record is not what the guard says. Reload; this commit may be in the history all the same, with others on top of it.
     Conflict,

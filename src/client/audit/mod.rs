@@ -112,19 +112,17 @@ impl Audit {
     async fn run(self) -> Result<AuditReport, Error> {
         let app = self.app.as_deref().map(AppId::new).transpose()?;
         let client = self.client.clone();
-        let here = client.clock().now();
-        let there = client.ask("time", || client.store().now()).await?;
+        client.ask("time", || client.engine().look_at_clock()).await?;
         let mut auditor = Auditor {
             report: AuditReport {
                 namespace: client.engine().backend.namespace().clone(),
-                at: there,
+                at: client.engine().reckoned_now(),
                 instances: BTreeMap::new(),
                 stuck_instances: BTreeMap::new(),
                 findings: Vec::new(),
                 more: 0,
                 undecided: Vec::new(),
             },
-            clock_offset: there.as_millis() as i64 - here.as_millis() as i64,
             all_apps: client.apps().await?.into_iter().map(|app| app.id).collect(),
             stuck: HashSet::new(),
             unread: BTreeSet::new(),
@@ -160,8 +158,6 @@ struct Auditor {
     settings: Audit,
     /// The one app that is audited, if not all are.
     app: Option<AppId>,
-    /// The store's clock minus ours, in milliseconds.
-    clock_offset: i64,
     /// All apps, audited or not.
     all_apps: Vec<AppId>,
     /// Instances that are stuck, at most as many as findings.
@@ -174,8 +170,7 @@ struct Auditor {
 impl Auditor {
     /// Now, by the store's clock.
     fn now(&self) -> Timestamp {
-        let here = self.client.clock().now().as_millis();
-        Timestamp::from_millis(here.saturating_add_signed(self.clock_offset))
+        self.client.engine().reckoned_now()
     }
 
     fn is_audited(&self, app: &AppId) -> bool {

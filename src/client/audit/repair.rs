@@ -196,7 +196,7 @@ async fn child(client: &Client, parent: &Record, new: NewInstance, called_at: Ti
         return gone("is not there, and whether it has run is known no more");
     }
     match client.reach(engine.begin(&new)).await? {
-        Created::Created => Ok(Repair::Done),
+        Created::Created(_) => Ok(Repair::Done),
         Created::Repeated { .. } => match client.record(id).await? {
             Some(record) if record.is_child_of(&link.task) => Ok(Repair::NotNeeded),
             _ => gone("has run, and its outcome is kept no longer"),

@@ -25,7 +25,7 @@ pub(crate) async fn a_created_instance_is_pending_and_marked(store: Fresh) {
         ..create.origin
     };
     let before = store.now().await.unwrap();
-    assert_eq!(store.create(&create).await.unwrap(), Created::Created);
+    assert!(matches!(store.create(&create).await.unwrap(), Created::Created(_)));
     let record = record(&store, &instance).await;
     assert_eq!((record.execution, record.run), (create.execution, create.run));
     assert_eq!((record.version, record.commit), (0, None));
@@ -45,7 +45,7 @@ pub(crate) async fn a_request_creates_once(store: Fresh) {
         execution: create.execution,
         run: create.run,
     };
-    assert_eq!(store.create(&create).await.unwrap(), Created::Created);
+    assert!(matches!(store.create(&create).await.unwrap(), Created::Created(_)));
     assert_eq!(store.create(&create).await.unwrap(), repeated);
     // The client that repeats may have lost what it generated: the request alone counts.
     let again = Create {
@@ -93,7 +93,7 @@ pub(crate) async fn a_finished_instance_is_replaced_if_the_policy_allows(store: 
     assert_eq!(store.past_outcome(&instance, over.run).await.unwrap(), None);
 
     let second = request(&instance);
-    assert_eq!(store.create(&second).await.unwrap(), Created::Created);
+    assert!(matches!(store.create(&second).await.unwrap(), Created::Created(_)));
     let now = record(&store, &instance).await;
     assert_eq!((now.run, now.status, now.version), (second.run, Status::Pending, 0));
     assert_eq!(store.past_outcome(&instance, over.run).await.unwrap(), over.outcome);
@@ -132,7 +132,7 @@ pub(crate) async fn a_marked_instance_is_not_replaced(store: Fresh) {
             .unwrap(),
         Some(0)
     );
-    assert_eq!(store.create(&create).await.unwrap(), Created::Created);
+    assert!(matches!(store.create(&create).await.unwrap(), Created::Created(_)));
 }
 
 pub(crate) async fn what_a_replaced_run_left_behind_is_gone(store: Fresh) {
@@ -170,7 +170,7 @@ pub(crate) async fn a_refusal_lapses(store: Fresh) {
     let refused = request(&instance);
     assert!(store.refuse(&instance, &refused.origin.request, ms(100)).await.unwrap());
     let (store, refused) = (&store, &refused);
-    eventually(|| async move { (store.create(refused).await.unwrap() == Created::Created).then_some(()) }).await;
+    eventually(|| async move { matches!(store.create(refused).await.unwrap(), Created::Created(_)).then_some(()) }).await;
 }
 
 pub(crate) async fn of_many_creates_at_once_one_wins(store: Fresh) {
@@ -183,7 +183,7 @@ pub(crate) async fn of_many_creates_at_once_one_wins(store: Fresh) {
     let answers = racers.join_all().await;
     let winners: Vec<_> = answers
         .iter()
-        .filter(|(answer, _)| *answer == Created::Created)
+        .filter(|(answer, _)| matches!(answer, Created::Created(_)))
         .collect();
     assert_eq!(winners.len(), 1, "{answers:?}");
     assert_eq!(record(&store, &instance).await.run, winners[0].1);
@@ -223,7 +223,7 @@ pub(crate) async fn instances_are_told_apart_whatever_their_ids(store: Fresh) {
                 input: payload(&instance.to_string()),
                 ..request(&instance)
             };
-            assert_eq!(store.create(&create).await.unwrap(), Created::Created, "{instance}");
+            assert!(matches!(store.create(&create).await.unwrap(), Created::Created(_)), "{instance}");
             park(&store, &instance, &format!("item for {instance}")).await;
             let odd = MessageId::new(format!("request {id}")).unwrap();
             assert!(store.refuse(&instance, &odd, KEEP).await.unwrap(), "{instance}");

@@ -158,11 +158,12 @@ pub(crate) async fn a_commit_takes_out_exactly_what_it_read(store: Fresh) {
         ..turn(&instance, created.guard())
     };
     for _ in 0..2 {
-        assert_eq!(
-            store.commit(&commit).await.unwrap(),
-            Committed::Applied { inbox_left: 3 },
-            "those that wait on included"
-        );
+        let committed = store.commit(&commit).await.unwrap();
+        let Committed::Applied { inbox_left, updated_at } = committed else {
+            panic!("{committed:?}");
+        };
+        assert_eq!(inbox_left, 3, "those that wait on included");
+        assert_eq!(updated_at, record(&store, &instance).await.updated_at);
         assert_eq!(inbox(&store, &instance).await, ["3", "1", "4, which came meanwhile"]);
     }
 }

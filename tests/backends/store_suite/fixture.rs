@@ -93,14 +93,14 @@ pub(crate) async fn record(store: &Fresh, instance: &InstanceRef) -> Record {
 /// Creates the instance, and returns its record.
 pub(crate) async fn pending(store: &Fresh, instance: &InstanceRef) -> Record {
     let created = store.create(&request(instance)).await.expect("the store answers");
-    assert_eq!(created, Created::Created);
+    assert!(matches!(created, Created::Created(_)));
     record(store, instance).await
 }
 
 /// Applies the commit, and returns the record and how many items are left in the inbox.
 pub(crate) async fn apply(store: &Fresh, commit: &Commit) -> (Record, usize) {
     match store.commit(commit).await.expect("the store answers") {
-        Committed::Applied { inbox_left } => (record(store, &commit.instance).await, inbox_left),
+        Committed::Applied { inbox_left, .. } => (record(store, &commit.instance).await, inbox_left),
         other => panic!("the commit was not applied: {other:?}"),
     }
 }

@@ -9,10 +9,10 @@ use super::super::kv::{Snapshot, Transaction, get_as};
 use super::receipts::{self, Receipt};
 use super::{claims, expiry, inbox, trash};
 use crate::backend::{
-    Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver, Delivered, Loaded, Mark, Record, Result, View,
+    Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver, Delivered, Loaded, Mark, Record, Result,
 };
 use crate::fault::{Defect, planted};
-use crate::model::{ExecutionId, InstanceRef, Namespace, RunId, Status, Timestamp};
+use crate::model::{ExecutionId, InstanceRef, Namespace, RunId, Timestamp};
 use crate::wire::Outcome;
 
 /// The outcome of a replaced or deleted run is kept at least this long, so that whoever waits for it reads it in peace.
@@ -55,23 +55,8 @@ pub(super) fn create(
         run: *run,
     };
     receipts::put(to, namespace, instance, &create.origin.request, &receipt, None);
-    let record = Record {
-        execution: *execution,
-        run: *run,
-        version: 0,
-        commit: None,
-        status: Status::Pending,
-        lane: None,
-        origin: create.origin.clone(),
-        input: Some(create.input.clone()),
-        view: View::default(),
-        outcome: None,
-        updated_at: now,
-        ended_at: None,
-        marks: vec![Mark::Start],
-    };
-    to.put_as(key(namespace, instance), &record);
-    Ok(Created::Created)
+    to.put_as(key(namespace, instance), &create.record(now));
+    Ok(Created::Created(now))
 }
 
 fn may_be_replaced(record: &Record, policy: ConflictPolicy) -> bool {
@@ -125,7 +110,10 @@ pub(super) fn commit(
     };
     if record.execution == commit.execution() && record.commit == Some(commit.id) {
         let inbox_left = inbox::len(to, namespace, instance, now)?;
-        return Ok(Committed::Applied { inbox_left });
+        return Ok(Committed::Applied {
+            inbox_left,
+            updated_at: record.updated_at,
+        });
     }
     let is_guarded = if planted(Defect::GuardIsTheVersion) {
         record.version == commit.guard.version
@@ -158,7 +146,10 @@ pub(super) fn commit(
     }
     let inbox_left = inbox::take(to, namespace, instance, commit.inbox_taken, &commit.inbox_kept, now)?;
     to.put_as(key(namespace, instance), &record);
-    Ok(Committed::Applied { inbox_left })
+    Ok(Committed::Applied {
+        inbox_left,
+        updated_at: record.updated_at,
+    })
 }
 
 /// What a commit changes in the record.

@@ -4,12 +4,12 @@
 --       9 1 if that is terminal; 10 lane or ''; 11 view; 12 outcome or ''; 13 1 to drop the input; 14 marks cleared; 15 marks set (space-separated);
 --       16 inbox items taken; 17 channel; 18 instance ID; 19-21 how many inbox items are put back, claims opened, claims closed; then the items,
 --       sequence number and terms of each opened claim, sequence numbers of the closed ones
--- Reply: items left in the inbox | -1: another guard holds | -2: no record.
+-- Reply: {'applied', items left in the inbox, updated} | {'conflict'}: another guard holds | {'absent'}: no record.
 -- Repeated: while the commit is the last one, it changes nothing and answers the same.
 local meta = redis.call('HMGET', KEYS[1], 'execution', 'version', 'commit', 'marks', 'updated')
-if not meta[1] then return -2 end
-if meta[3] == ARGV[4] then return redis.call('LLEN', KEYS[3]) end
-if meta[1] ~= ARGV[1] or meta[2] ~= ARGV[2] or meta[3] ~= ARGV[3] then return -1 end
+if not meta[1] then return {'absent'} end
+if meta[3] == ARGV[4] then return {'applied', redis.call('LLEN', KEYS[3]), meta[5]} end
+if meta[1] ~= ARGV[1] or meta[2] ~= ARGV[2] or meta[3] ~= ARGV[3] then return {'conflict'} end
 
 local marks = meta[4]
 if ARGV[14] ~= '' or ARGV[15] ~= '' or ARGV[5] ~= '' then
@@ -23,7 +23,7 @@ if ARGV[14] ~= '' or ARGV[15] ~= '' or ARGV[5] ~= '' then
     end
   end
   -- The turns of the old execution go: none of them may have effects outstanding.
-  if ARGV[5] ~= '' and #list > 0 then return -1 end
+  if ARGV[5] ~= '' and #list > 0 then return {'conflict'} end
   for mark in string.gmatch(ARGV[15], '%S+') do
     if not set[mark] then
       set[mark] = true
@@ -63,4 +63,4 @@ if ARGV[9] == '1' then
   -- A hint: a user who may not publish must not leave half a commit.
   redis.pcall('PUBLISH', ARGV[17], ARGV[18])
 end
-return redis.call('LLEN', KEYS[3])
+return {'applied', redis.call('LLEN', KEYS[3]), updated}

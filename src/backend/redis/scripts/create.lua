@@ -2,7 +2,7 @@
 -- KEYS: meta, history, inbox, claims, the request's receipt[, the receipt and the past outcome of the run that is to be replaced]
 -- ARGV: execution, run, request, origin, input, view, 1 to refuse finished instances too, the run that is to be replaced or '',
 --       ms to keep the replaced run's receipt, ms to keep its outcome
--- Reply: {'created'} | {'repeated', '<execution> <run>'} | {'refused'} | {'exists', meta} | {'replace', run, request}: there is a finished run to
+-- Reply: {'created', ms} | {'repeated', '<execution> <run>'} | {'refused'} | {'exists', meta} | {'replace', run, request}: there is a finished run to
 --        replace; ask again with its keys, so that every key is declared.
 -- Repeated: the receipt answers 'repeated'.
 local receipt = redis.call('GET', KEYS[5])
@@ -20,11 +20,11 @@ if old[1] then
   -- Later than everything that was noted of the replaced run, whatever the clock has done.
   now = math.max(now, tonumber(old[5]) + 1)
 end
+now = string.format('%.0f', now)
 redis.call('HSET', KEYS[1], 'execution', ARGV[1], 'run', ARGV[2], 'request', ARGV[3], 'origin', ARGV[4], 'input', ARGV[5], 'view', ARGV[6],
-  'version', '0', 'commit', '', 'status', 'Pending', 'lane', '', 'marks', 'start', 'updated', string.format('%.0f', now),
-  'ended', '')
+  'version', '0', 'commit', '', 'status', 'Pending', 'lane', '', 'marks', 'start', 'updated', now, 'ended', '')
 redis.call('SET', KEYS[5], ARGV[1] .. ' ' .. ARGV[2])
 -- What waited for the instance has found it. (Not before the first write: a full Redis refuses a script at a write that needs memory, and only while
 -- the script has written nothing.)
 redis.call('PERSIST', KEYS[3])
-return {'created'}
+return {'created', now}

@@ -1,17 +1,22 @@
--- Notes an instance and its status.
+-- Notes instances and their statuses.
 -- KEYS: instances by creation, hash of the times of the notes, then one set per group of statuses
--- ARGV: instance ID, created at and updated at in ms, then per group 1 if the instance is in it, else 0
--- Reply: 1, or 0 if a later note is there.
+-- ARGV: of each instance: ID, created at and updated at in ms, then per group 1 if the instance is in it, else 0
+-- Reply: OK. A note that is older than the one that is there changes nothing.
 -- Repeated: changes nothing more.
-local noted = redis.call('HGET', KEYS[2], ARGV[1])
-if noted and tonumber(noted) > tonumber(ARGV[3]) then return 0 end
-redis.call('ZADD', KEYS[1], ARGV[2], ARGV[1])
-redis.call('HSET', KEYS[2], ARGV[1], ARGV[3])
-for i = 3, #KEYS do
-  if ARGV[i + 1] == '1' then
-    redis.call('ZADD', KEYS[i], ARGV[2], ARGV[1])
-  else
-    redis.call('ZREM', KEYS[i], ARGV[1])
+local groups = #KEYS - 2
+for at = 1, #ARGV, 3 + groups do
+  local id, created, updated = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+  local noted = redis.call('HGET', KEYS[2], id)
+  if not noted or tonumber(noted) <= tonumber(updated) then
+    redis.call('ZADD', KEYS[1], created, id)
+    redis.call('HSET', KEYS[2], id, updated)
+    for group = 1, groups do
+      if ARGV[at + 2 + group] == '1' then
+        redis.call('ZADD', KEYS[2 + group], created, id)
+      else
+        redis.call('ZREM', KEYS[2 + group], id)
+      end
+    end
   end
 end
-return 1
+return redis.status_reply('OK')

@@ -1,0 +1,138 @@
+//! Changes of an app's own sets, its due-set and its index, go out together.
+//!
+//! While some are on their way, others gather, and go out in one call for each set. Under load that saves most of what a call costs; when nothing is on
+//! its way a change goes out at once. Each change is idempotent, so that a call whose reply was lost is repeated by all whose changes it had.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+
+use super::due::{ScheduledEntry, schedule_in, unschedule_in};
+use super::index::{Note, note};
+use super::keys::{DUE_SHARDS, Keys};
+use super::link::Links;
+use crate::backend::{Error, Result};
+use crate::model::AppId;
+
+/// Requests that one round takes at most.
+const ROUND: usize = 512;
+
+/// One change, with the bytes of its member of a set.
+pub(super) enum Change {
+    Schedule(ScheduledEntry),
+    Unschedule(Bytes),
+    Note(Note),
+}
+
+struct Request {
+    app: AppId,
+    changes: Vec<Change>,
+    answer: oneshot::Sender<Result<()>>,
+}
+
+/// See the module.
+pub(super) struct Gatherer {
+    requests: mpsc::Sender<Request>,
+    /// Makes the changes; ends with the store.
+    _round: AbortOnDropHandle<()>,
+}
+
+impl Gatherer {
+    pub(super) fn start(keys: Keys, links: Arc<Links>, tasks: &TaskTracker) -> Self {
+        // Callers wait for room: what gathers is bounded.
+        let (requests, received) = mpsc::channel(ROUND);
+        Self {
+            requests,
+            _round: AbortOnDropHandle::new(tasks.spawn(make_all(keys, links, received))),
+        }
+    }
+
+    /// Makes changes; returns when Redis has answered.
+    ///
+    /// # Errors
+    /// As the store's operations. Some may have been made.
+    pub(super) async fn make(&self, app: &AppId, changes: Vec<Change>) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let (answer, answered) = oneshot::channel();
+        let request = Request {
+            app: app.clone(),
+            changes,
+            answer,
+        };
+        let is_over = || Error::unknown("the store is being closed");
+        self.requests.send(request).await.map_err(|_| is_over())?;
+        answered.await.unwrap_or_else(|_| Err(is_over()))
+    }
+}
+
+async fn make_all(keys: Keys, links: Arc<Links>, mut requests: mpsc::Receiver<Request>) {
+    let mut round = Vec::with_capacity(ROUND);
+    while requests.recv_many(&mut round, ROUND).await > 0 {
+        let mut apps: BTreeMap<AppId, AppChanges> = BTreeMap::new();
+        for request in round.drain(..) {
+            apps.entry(request.app.clone()).or_default().add(request);
+        }
+        join_all(apps.into_iter().map(|(app, changes)| changes.make(app, &keys, &links))).await;
+    }
+}
+
+const SHARDS: usize = DUE_SHARDS as usize;
+
+/// What a round changes of one app.
+#[derive(Default)]
+struct AppChanges {
+    scheduled: [Vec<ScheduledEntry>; SHARDS],
+    unscheduled: [Vec<Bytes>; SHARDS],
+    notes: Vec<Note>,
+    /// Who waits, and for which of the calls, counted in this order.
+    answers: Vec<(oneshot::Sender<Result<()>>, BTreeSet<usize>)>,
+}
+
+impl AppChanges {
+    fn add(&mut self, request: Request) {
+        let mut calls = BTreeSet::new();
+        for change in request.changes {
+            calls.insert(match change {
+                Change::Schedule(entry) => {
+                    let shard = Keys::due_shard(&entry.member) as usize;
+                    self.scheduled[shard].push(entry);
+                    shard
+                }
+                Change::Unschedule(member) => {
+                    let shard = Keys::due_shard(&member) as usize;
+                    self.unscheduled[shard].push(member);
+                    SHARDS + shard
+                }
+                Change::Note(note) => {
+                    self.notes.push(note);
+                    2 * SHARDS
+                }
+            });
+        }
+        self.answers.push((request.answer, calls));
+    }
+
+    async fn make(self, app: AppId, keys: &Keys, links: &Links) {
+        let shard = |shard: usize| keys.due(&app, shard as u64);
+        let (scheduled, unscheduled) = (self.scheduled.iter().enumerate(), self.unscheduled.iter().enumerate());
+        let (added, removed, noted) = tokio::join!(
+            join_all(scheduled.map(|(at, entries)| schedule_in(links, shard(at), entries))),
+            // Apart from what is added: a full Redis refuses that, and is to take this.
+            join_all(unscheduled.map(|(at, members)| unschedule_in(links, shard(at), members))),
+            note(links, keys, &app, &self.notes),
+        );
+        let made: Vec<Result<()>> = added.into_iter().chain(removed).chain([noted]).collect();
+        for (answer, calls) in self.answers {
+            // A set that is damaged is no matter to whoever changes another.
+            let refused = calls.into_iter().find_map(|call| made[call].as_ref().err());
+            // Whoever asked may have been cancelled.
+            let _ = answer.send(refused.map_or(Ok(()), |error| Err(error.share())));
+        }
+    }
+}

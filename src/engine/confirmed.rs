@@ -1,0 +1,203 @@
+//! Marks whose effects this process saw confirmed. They are cleared with the instance's next commit, or by themselves after a moment: so a turn costs one
+//! write, and nobody waits for the second.
+//!
+//! Until then the store shows them. If this process dies first, whoever sees the instance next makes the effects once more, which changes nothing but that
+//! bodies of activities may run again: hence the moment is short.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tracing::{debug, warn};
+
+use super::Engine;
+use crate::backend::{DueKey, Mark, Result};
+use crate::model::{ExecutionId, InstanceRef, Timestamp};
+
+/// A turn's mark is left to the next commit for so long.
+const TURN_KEPT: Duration = Duration::from_millis(200);
+/// A start's is left to the first turn for so long: less than its check waits.
+const START_KEPT: Duration = Duration::from_secs(1);
+/// How often is looked for what has been kept for long enough.
+const LOOKED_EVERY: Duration = Duration::from_millis(20);
+/// Instances whose marks are kept at most (I7); those of others are cleared at once.
+pub(crate) const MOST_KEPT: usize = 16_384;
+/// Marks that are cleared side by side.
+const SIDE_BY_SIDE: usize = 256;
+
+/// See the module.
+#[derive(Clone, Default)]
+pub(crate) struct Confirmed(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    marks: HashMap<InstanceRef, Vec<Kept>>,
+    /// In the order in which they are looked at again.
+    turns: VecDeque<(Timestamp, InstanceRef)>,
+    starts: VecDeque<(Timestamp, InstanceRef)>,
+    ended: VecDeque<(Timestamp, InstanceRef)>,
+    is_being_cleared: bool,
+    is_urgent: bool,
+}
+
+#[derive(Clone)]
+struct Kept {
+    execution: ExecutionId,
+    mark: Mark,
+    until: Timestamp,
+    /// Of an instance that is over: the check that goes with its last mark.
+    check: Option<DueKey>,
+}
+
+impl Confirmed {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks of the execution that a commit may clear.
+    pub(crate) fn of(&self, instance: &InstanceRef, execution: ExecutionId) -> Vec<Mark> {
+        let state = self.lock();
+        let kept = state.marks.get(instance).into_iter().flatten();
+        kept.filter(|kept| kept.execution == execution)
+            .map(|kept| kept.mark)
+            .collect()
+    }
+
+    /// These are cleared.
+    pub(crate) fn forget(&self, instance: &InstanceRef, execution: ExecutionId, cleared: &[Mark]) {
+        let mut state = self.lock();
+        if let Some(kept) = state.marks.get_mut(instance) {
+            kept.retain(|kept| kept.execution != execution || !cleared.contains(&kept.mark));
+            if kept.is_empty() {
+                state.marks.remove(instance);
+            }
+        }
+    }
+
+    /// From now on nothing is left to a later commit: the process is to stop.
+    pub(crate) fn hurry(&self) {
+        self.lock().is_urgent = true;
+    }
+
+    /// Instances with such marks.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().marks.len()
+    }
+}
+
+impl State {
+    /// What has been kept for long enough, or everything.
+    fn take(&mut self, now: Option<Timestamp>) -> Vec<(InstanceRef, Kept)> {
+        let mut taken = Vec::new();
+        for queue in [&mut self.turns, &mut self.starts, &mut self.ended] {
+            while let Some((at, _)) = queue.front()
+                && now.is_none_or(|now| *at <= now)
+                && let Some((_, instance)) = queue.pop_front()
+            {
+                // They stay until they are cleared: whoever meets them meanwhile has to know them.
+                let kept = self.marks.get(&instance).into_iter().flatten();
+                let kept = kept.filter(|kept| now.is_none_or(|now| kept.until <= now));
+                taken.extend(kept.map(|kept| (instance.clone(), kept.clone())));
+            }
+        }
+        taken
+    }
+}
+
+impl Engine {
+    /// The effects that the mark stands for are made: nobody needs it any more. `check` is given if the instance is over: it is to go with the last mark.
+    ///
+    /// # Errors
+    /// If there are too many, so that it is cleared at once, and cannot be.
+    pub(crate) async fn has_confirmed(
+        &self,
+        instance: &InstanceRef,
+        execution: ExecutionId,
+        mark: Mark,
+        check: Option<DueKey>,
+    ) -> Result<()> {
+        let now = self.backend.clock().now();
+        if self.confirmed.len() >= MOST_KEPT {
+            let kept = Kept {
+                execution,
+                mark,
+                until: now,
+                check,
+            };
+            return self.clear_kept(instance, &kept).await;
+        }
+        let mut state = self.confirmed.lock();
+        let (queue, until) = match (&check, mark) {
+            (Some(_), _) => (&mut state.ended, now),
+            (None, Mark::Start) => (&mut state.starts, now + START_KEPT),
+            (None, _) => (&mut state.turns, now + TURN_KEPT),
+        };
+        queue.push_back((until, instance.clone()));
+        let kept = Kept {
+            execution,
+            mark,
+            until,
+            check,
+        };
+        state.marks.entry(instance.clone()).or_default().push(kept);
+        if !std::mem::replace(&mut state.is_being_cleared, true) {
+            self.tracker.spawn(clear_in_time(self.clone()));
+        }
+        Ok(())
+    }
+
+    /// Clears all marks whose effects are made: another process is about to take over.
+    pub(crate) async fn clear_confirmed(&self) {
+        let all = self.confirmed.lock().take(None);
+        self.clear_all(all).await;
+    }
+
+    async fn clear_all(&self, marks: Vec<(InstanceRef, Kept)>) {
+        for some in marks.chunks(SIDE_BY_SIDE) {
+            join_all(some.iter().map(async |(instance, kept)| {
+                if let Err(error) = self.clear_kept(instance, kept).await
+                    && !self.stop.is_cancelled()
+                {
+                    warn!(%instance, mark = %kept.mark, %error, "a mark could not be cleared: its effects are made again with the instance's check");
+                }
+                self.confirmed.forget(instance, kept.execution, &[kept.mark]);
+            }))
+            .await;
+        }
+    }
+
+    async fn clear_kept(&self, instance: &InstanceRef, kept: &Kept) -> Result<()> {
+        let left = self.clear_mark(instance, kept.execution, kept.mark).await?;
+        match (&kept.check, left) {
+            (Some(check), Some(0)) => {
+                debug!(%instance, "over, with all effects made");
+                self.retrying("unschedule", || {
+                    self.store().unschedule(&instance.app, std::slice::from_ref(check))
+                })
+                .await
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Clears what no commit has cleared in time, until there is nothing.
+async fn clear_in_time(engine: Engine) {
+    loop {
+        engine.backend.clock().sleep(LOOKED_EVERY).await;
+        let now = engine.backend.clock().now();
+        let due = {
+            let mut state = engine.confirmed.lock();
+            let until = (!state.is_urgent).then_some(now);
+            let due = state.take(until);
+            let is_empty = state.turns.is_empty() && state.starts.is_empty() && state.ended.is_empty();
+            if engine.stop.is_cancelled() || due.is_empty() && is_empty {
+                state.is_being_cleared = false;
+                return;
+            }
+            due
+        };
+        engine.clear_all(due).await;
+    }
+}
