@@ -188,6 +188,7 @@ pub(crate) fn answer(child: &InstanceRef, parent: Option<&ParentLink>, outcome: 
         from: child.app.clone(),
         outcome,
         progressed: false,
+        ran: None,
     };
     Some(Effect::Send(queue, Box::new(Item::Completion(item))))
 }
@@ -304,6 +305,7 @@ impl Engine {
                     from: link.task.instance.app.clone(),
                     outcome: Outcome::Failed(failure),
                     progressed: false,
+                    ran: None,
                 };
                 self.outbox
                     .send(

@@ -10,7 +10,7 @@ use crate::backend::{Error, Mark, Queue, Record, Result};
 use crate::fault::{Defect, fault_point, planted};
 use crate::model::{InstanceRef, Status};
 use crate::replay::history::Turn;
-use crate::wire::{Item, StartItem};
+use crate::wire::{FreshRecord, Item, StartItem};
 
 impl Engine {
     /// Makes the effects of every mark that the record has, and clears the marks. [`Mark::Run`] stays: only the next execution clears it; so does
@@ -134,6 +134,7 @@ impl Engine {
             workflow: record.origin.workflow.clone(),
             parent: record.origin.parent.clone(),
             misses: 0,
+            fresh: fresh(record),
         };
         let queue = Queue::Workflows(instance.app.clone());
         let (noted, sent) = join(
@@ -188,4 +189,22 @@ impl Engine {
         );
         Box::pin(self.make(instance, record, effects)).await
     }
+}
+
+/// What a start takes along of a record that is as it was created.
+fn fresh(record: &Record) -> Option<Box<FreshRecord>> {
+    /// An input that is larger is not worth the way through the broker.
+    const LARGEST_INPUT: usize = 16 * 1024;
+    let input = record.input.as_ref().filter(|input| input.len() <= LARGEST_INPUT)?;
+    (record.version == 0 && record.status == Status::Pending).then(|| {
+        Box::new(FreshRecord {
+            run: record.run,
+            request: record.origin.request.clone(),
+            created_at: record.origin.created_at,
+            start_at: record.origin.start_at,
+            tags: record.origin.tags.clone(),
+            input: input.clone(),
+            updated_at: record.updated_at,
+        })
+    })
 }

@@ -6,6 +6,7 @@
 //! A queue may take nothing although the broker is there. What a worker sends there is parked, as what is sent to an app that does not exist is: in a
 //! due-set, from where it is tried again. So nobody waits for such a queue.
 
+mod pace;
 mod stuck;
 
 use std::collections::{BTreeMap, HashMap};
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use self::pace::Pace;
 use self::stuck::{Confirms, LEFT_ALONE, Stuck, Way};
 use super::due::parked_entry;
 use super::persist;
@@ -40,6 +42,7 @@ struct Inner {
     stop: CancellationToken,
     stuck: Stuck,
     confirms: Confirms,
+    pace: Pace,
     /// Destinations with a message in flight, and what gathers behind it.
     destinations: Mutex<HashMap<Queue, Waiting>>,
 }
@@ -60,6 +63,7 @@ impl Outbox {
             stop,
             stuck: Stuck::default(),
             confirms: Confirms::default(),
+            pace: Pace::default(),
             destinations: Mutex::default(),
         }))
     }
@@ -78,9 +82,8 @@ impl Outbox {
     /// nothing: they are of no use later.
     pub(crate) async fn send(&self, queue: Queue, item: Item) -> Result<()> {
         match self.0.stuck.way(&queue, self.0.backend.clock().now()) {
-            Way::Closed => return self.0.park(&queue, vec![item]).await.pop().unwrap_or(Ok(())),
-            Way::Free if travels_with_others(&item) => {}
-            Way::Free | Way::Tries => return self.0.publish_or_park(&queue, item).await,
+            Way::Free if self.0.travels_with_others(&item) => {}
+            _ => return self.send_alone(queue, item).await,
         }
         let (sender, receiver) = oneshot::channel();
         let is_first = {
@@ -97,6 +100,14 @@ impl Outbox {
             .unwrap_or_else(|_| Err(Error::unknown("the process stops")))
     }
 
+    /// The same; it shares no message.
+    pub(crate) async fn send_alone(&self, queue: Queue, item: Item) -> Result<()> {
+        match self.0.stuck.way(&queue, self.0.backend.clock().now()) {
+            Way::Closed => self.0.park(&queue, vec![item]).await.pop().unwrap_or(Ok(())),
+            Way::Free | Way::Tries => self.0.publish_or_park(&queue, item).await,
+        }
+    }
+
     /// True if an item may be sent to the queue with [`try_once`](Self::try_once): it is well, or is to be tried again and whoever asks is the one to try.
     pub(crate) fn may_try(&self, queue: &Queue) -> bool {
         self.0.stuck.way(queue, self.0.backend.clock().now()) != Way::Closed
@@ -111,6 +122,11 @@ impl Outbox {
         Ok(left.is_none())
     }
 
+    /// A result has come: how long did it take?
+    pub(crate) fn learn(&self, completion: &CompletionItem) {
+        self.0.pace.learn(completion);
+    }
+
     /// True if the queue has taken nothing lately, and is not to be tried now.
     pub(crate) fn leaves_alone(&self, queue: &Queue) -> bool {
         self.0.stuck.is_left_alone(queue, self.0.backend.clock().now())
@@ -122,11 +138,6 @@ impl Outbox {
 const PATIENCE: Duration = Duration::from_secs(3);
 /// So many times that, if nothing tells whether it is the queue or the broker that stands still.
 const LONGEST_PATIENCE: u32 = 4;
-
-/// Activity tasks travel alone: a message is acknowledged as a whole, and a long activity would hold up those that came with it.
-fn travels_with_others(item: &Item) -> bool {
-    !matches!(item, Item::Task(_))
-}
 
 /// Publishes what has gathered for a destination until nothing has.
 async fn flush(inner: Arc<Inner>, queue: Queue) {
@@ -153,6 +164,13 @@ enum Unpublished {
 }
 
 impl Inner {
+    fn travels_with_others(&self, item: &Item) -> bool {
+        match item {
+            Item::Task(task) => self.pace.is_short(task),
+            _ => true,
+        }
+    }
+
     /// Takes the next bundle's items; forgets the destination if there are none.
     fn gather(&self, queue: &Queue) -> Waiting {
         let mut destinations = self.destinations.lock().unwrap_or_else(PoisonError::into_inner);
@@ -327,6 +345,7 @@ fn stand_in(queue: &Queue, item: Item, error: &Error) -> Option<(Queue, Item)> {
                 from: task.app,
                 outcome: Outcome::Failed(failure()),
                 progressed: false,
+                ran: None,
             };
             Some((queue, Item::Completion(completion)))
         }

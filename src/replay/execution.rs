@@ -234,11 +234,7 @@ impl Execution {
         let mut context = Context::from_waker(&waker);
         let mut poll = || catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
         let is_replaying = self.shared.lock().is_replaying;
-        Some(if is_replaying {
-            quietly(poll)
-        } else {
-            poll()
-        })
+        Some(if is_replaying { quietly(poll) } else { poll() })
     }
 
     fn end(&mut self, result: Result<Payload>) {

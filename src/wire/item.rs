@@ -1,5 +1,6 @@
 //! The items that messages carry.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -80,7 +81,8 @@ impl Item {
                     .map(|details| ("outcome.failed.details", details))
                     .collect(),
             },
-            Item::Start(_) | Item::Command(_) | Item::Timer(_) | Item::Wake(_) | Item::Probe(_) => Vec::new(),
+            Item::Start(start) => start.fresh.iter().map(|fresh| ("fresh.input", &fresh.input)).collect(),
+            Item::Command(_) | Item::Timer(_) | Item::Wake(_) | Item::Probe(_) => Vec::new(),
         }
     }
 
@@ -143,7 +145,7 @@ pub struct ParentLink {
     pub retried: bool,
 }
 
-/// Run the first turn of an instance. Its input is in its record.
+/// Run the first turn of an instance.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct StartItem {
     /// Whom to start.
@@ -158,6 +160,30 @@ pub struct StartItem {
     /// How often a worker that does not know the workflow has passed it on.
     #[serde(default)]
     pub misses: u32,
+    /// What the record held when it was created, if that is little: whoever takes the start then need not read it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fresh: Option<Box<FreshRecord>>,
+}
+
+/// A new instance's record, as far as its start does not say it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct FreshRecord {
+    /// The run.
+    pub run: RunId,
+    /// The request that created it.
+    pub request: MessageId,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When it was to start, if later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<Timestamp>,
+    /// Labels.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// Its input.
+    pub input: Payload,
+    /// When the record was written, by the store's clock.
+    pub updated_at: Timestamp,
 }
 
 /// Run an activity.
@@ -249,6 +275,18 @@ pub struct CompletionItem {
     /// True if the attempt may have reported progress, which the caller's record then has to forget.
     #[serde(default)]
     pub progressed: bool,
+    /// Of an activity whose body ran: which, and for how long.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ran: Option<Ran>,
+}
+
+/// A body that ran: whoever calls it again learns from it whether it is short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+pub struct Ran {
+    /// The activity's name.
+    pub activity: String,
+    /// How long the body took, in milliseconds, rounded down.
+    pub millis: u64,
 }
 
 /// An external event for an instance.

@@ -12,8 +12,8 @@ mod read;
 
 pub use bundle::{Bundle, DecodeError, WIRE_VERSION};
 pub use item::{
-    Command, CommandItem, CompletionItem, EventItem, Item, ItemKind, Outcome, ParentLink, ProbeItem, StartItem,
-    TaskItem, TaskRef, TimerItem, WakeItem,
+    Command, CommandItem, CompletionItem, EventItem, FreshRecord, Item, ItemKind, Outcome, ParentLink, ProbeItem, Ran,
+    StartItem, TaskItem, TaskRef, TimerItem, WakeItem,
 };
 pub use raw_start::RawStart;
 pub(crate) use read::read;

@@ -177,6 +177,8 @@ impl<'a> Activation<'a> {
         let mut live = self.runtime.cache.take(self.instance);
         if live.is_some() {
             self.runtime.counters.live_hits.add();
+        } else {
+            live = self.fresh();
         }
         loop {
             let mut state = match live.take() {
@@ -202,6 +204,17 @@ impl<'a> Activation<'a> {
                 }
             }
         }
+    }
+
+    /// The state as a start brings it, if that is all that is needed for the first turn.
+    fn fresh(&self) -> Option<Live> {
+        let Some(Item::Start(start)) = self.items.front() else {
+            return None;
+        };
+        let is_for_us =
+            self.runtime.registry.find_workflow(&start.workflow).is_some() && self.runtime.lanes.pick().is_some();
+        // What comes again may have been dealt with: the store knows.
+        Live::fresh(start).filter(|_| is_for_us && !self.is_redelivered)
     }
 
     /// The instance is over: nothing that came is of any use.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use tracing::debug;
 
 use super::consume::{consume, open};
@@ -67,15 +68,21 @@ async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
     }
 }
 
-async fn split(runtime: &Runtime, bundle: Bundle) -> Result<()> {
-    for item in bundle.items {
-        runtime
-            .engine
-            .outbox
-            .send(Queue::Activities(runtime.app.clone()), item)
-            .await?;
-    }
-    Ok(())
+/// Sends each item by itself. What has its result in history was done with when the message came before.
+async fn split(runtime: &Arc<Runtime>, bundle: Bundle) -> Result<()> {
+    let sent = bundle.items.into_iter().map(async |mut item| {
+        if let Item::Task(task) = &mut item {
+            if Run::new(runtime.clone(), task.clone(), true).is_settled().await? {
+                runtime.counters.dropped("already in history");
+                return Ok(());
+            }
+            // Whoever takes it knows that it has been here.
+            task.misses += 1;
+        }
+        let queue = Queue::Activities(runtime.app.clone());
+        runtime.engine.outbox.send_alone(queue, item).await
+    });
+    join_all(sent).await.into_iter().collect()
 }
 
 /// A lapsed lease: the worker that had the task is gone, or frozen. The entry, as the due loop has claimed it, is ours now.

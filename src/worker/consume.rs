@@ -135,6 +135,7 @@ async fn dismiss_unreadable(
             from: runtime.app.clone(),
             outcome: Outcome::Failed(failure),
             progressed: false,
+            ran: None,
         };
         let queue = Queue::Events(item.task.instance.app.clone(), lane);
         runtime.engine.outbox.send(queue, Item::Completion(item)).await?;

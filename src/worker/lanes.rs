@@ -101,6 +101,9 @@ async fn handle(
     let (is_redelivered, user) = (delivery.redelivered, delivery.user.clone());
     let tickets = Ticket::split_held(delivery, bundle.items.len(), in_hand);
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {
+        if let Item::Completion(completion) = &item {
+            runtime.engine.outbox.learn(completion);
+        }
         match item {
             Item::Probe(probe) => {
                 if let Some(marker) = probe.marker {

@@ -20,7 +20,7 @@ use crate::engine::lease_key;
 use crate::fault::{Defect, fault_point, planted};
 use crate::model::{Failure, Payload, RunToken, WaitingFor, WaitingView, kinds};
 use crate::replay::panic_text;
-use crate::wire::{CompletionItem, Item, Outcome, TaskItem};
+use crate::wire::{CompletionItem, Item, Outcome, Ran, TaskItem};
 
 /// A task older than this is run only if its caller still wants it.
 const STALE_AFTER: Duration = Duration::from_secs(5);
@@ -198,7 +198,9 @@ impl Run {
         fault_point("activity-claimed");
         runtime.counters.activities.add();
         let ctx = ActivityContext::new(self.task.clone(), engine.clone(), cancelled.clone());
+        let begun = runtime.now();
         let result = body(code.begin(ctx.clone(), self.task.input.clone())).await;
+        let took = runtime.now().since(begun);
         fault_point("activity-ended");
         debug!(activity = %self.task.name, caller = %self.task.caller.instance, sequence = self.task.caller.sequence, attempt = self.task.attempt, failed = result.is_err(), "activity ended");
         if result.is_err() && runtime.draining.is_cancelled() {
@@ -214,7 +216,8 @@ impl Run {
         // Before the answer: whatever takes the process down from here on, it is not the body.
         self.end_run().await?;
         drop((slot, suspect));
-        self.answer(result, ctx.has_reported() || self.is_redelivered).await?;
+        self.answer(result, ctx.has_reported() || self.is_redelivered, Some(took))
+            .await?;
         fault_point("activity-answered");
         Ok(())
     }
@@ -307,7 +310,7 @@ impl Run {
     }
 
     /// True if the call's result is in the caller's history: the message came again although its work was done. Asked only of redelivered tasks.
-    async fn is_settled(&self) -> Result<bool> {
+    pub(super) async fn is_settled(&self) -> Result<bool> {
         let engine = &self.runtime.engine;
         let caller = &self.task.caller;
         let Some(record) = self.caller_record().await? else {
@@ -368,7 +371,7 @@ impl Run {
             "activity `{}` is not registered by any live worker of app {}",
             self.task.name, runtime.app
         );
-        self.answer(Err(Failure::new(kinds::ACTIVITY_NOT_REGISTERED, message)), false)
+        self.answer(Err(Failure::new(kinds::ACTIVITY_NOT_REGISTERED, message)), false, None)
             .await
     }
 
@@ -383,7 +386,7 @@ impl Run {
         let origin = Queue::Activities(self.runtime.app.clone());
         bury_item(&self.runtime, &Item::Task(self.task.clone()), &origin, &message).await?;
         // A crash here: it is counted once more and ends here again.
-        self.answer(Err(Failure::new(kinds::ACTIVITY_CRASHED, message).fatal()), true)
+        self.answer(Err(Failure::new(kinds::ACTIVITY_CRASHED, message).fatal()), true, None)
             .await?;
         self.end_run().await
     }
@@ -400,7 +403,7 @@ impl Run {
     }
 
     /// Sends the result to where the caller is at home; returns when the broker has stored it.
-    async fn answer(&self, result: Result<Payload, Failure>, progressed: bool) -> Result<()> {
+    async fn answer(&self, result: Result<Payload, Failure>, progressed: bool, took: Option<Duration>) -> Result<()> {
         let limit = self.runtime.settings.limits.payload_bytes;
         let result = result.map_err(|failure| failure.at(&self.runtime.app).bounded(limit)).and_then(|output| {
             if output.len() <= limit {
@@ -415,6 +418,10 @@ impl Run {
             from: self.runtime.app.clone(),
             outcome: Outcome::from(result),
             progressed,
+            ran: took.map(|took| Ran {
+                activity: self.task.name.clone(),
+                millis: took.as_millis() as u64,
+            }),
         };
         let queue = Queue::Events(self.task.caller.instance.app.clone(), self.task.reply_to);
         self.runtime.engine.outbox.send(queue, Item::Completion(item)).await

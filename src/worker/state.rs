@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::backend::{Loaded, Record};
+use crate::backend::{Create, Loaded, Origin, Record};
 use crate::fault::{Defect, planted};
 use crate::model::{InstanceRef, Limits, MessageId, Payload, Sequence, Timestamp};
 use crate::replay::history::{CarriedEvent, ChildRef, HistoryEvent, Turn};
 use crate::replay::{Code, Execution, Stuck};
-use crate::wire::Item;
+use crate::wire::{Item, StartItem};
 
 /// See the module.
 pub(super) struct Live {
@@ -91,6 +91,34 @@ impl Live {
             turns,
             inbox,
             renewal,
+        })
+    }
+
+    /// As a start says that it was created. It may have changed since: the commit of the first turn finds out.
+    pub(super) fn fresh(start: &StartItem) -> Option<Self> {
+        let fresh = start.fresh.as_deref()?;
+        let create = Create {
+            instance: start.instance.clone(),
+            execution: start.execution,
+            run: fresh.run,
+            origin: Origin {
+                workflow: start.workflow.clone(),
+                parent: start.parent.clone(),
+                created_at: fresh.created_at,
+                start_at: fresh.start_at,
+                tags: fresh.tags.clone(),
+                request: fresh.request.clone(),
+            },
+            input: fresh.input.clone(),
+            policy: Default::default(),
+            keep: Default::default(),
+        };
+        Some(Self {
+            record: create.record(fresh.updated_at),
+            execution: None,
+            turns: Vec::new(),
+            inbox: Vec::new(),
+            renewal: None,
         })
     }
 

@@ -162,6 +162,7 @@ pub(super) async fn answer(runtime: &Runtime, item: &Item, app: &AppId) -> Resul
                 from: runtime.app.clone(),
                 outcome: Outcome::Failed(not_found(app)),
                 progressed: false,
+                ran: None,
             };
             let queue = Queue::Events(task.caller.instance.app.clone(), task.reply_to);
             // An answer that is itself unrouted comes back here as a completion, which is never answered.

@@ -173,7 +173,10 @@ async fn a_marked_instance_is_driven_before_it_is_purged() {
         policy: ConflictPolicy::RejectActive,
         keep: LONG,
     };
-    assert!(matches!(backend.store().create(&create).await.unwrap(), Created::Created(_)));
+    assert!(matches!(
+        backend.store().create(&create).await.unwrap(),
+        Created::Created(_)
+    ));
     assert_eq!(record(&backend, &create.instance).await.marks, [Mark::Start]);
     let handle = client.handle(create.instance.clone());
     handle.terminate("").await.unwrap();

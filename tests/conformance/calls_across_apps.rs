@@ -289,6 +289,7 @@ pub(crate) async fn a_result_that_was_not_asked_for_is_ignored(h: &impl Harness)
         from: app("payments"),
         outcome: Outcome::Completed(Payload::encode(&7).unwrap()),
         progressed: false,
+        ran: None,
     };
     let wrong = Outcome::Completed(Payload::encode(&666).unwrap());
     let lies = vec![

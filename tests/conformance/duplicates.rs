@@ -118,6 +118,7 @@ pub(crate) async fn each_kind_of_message_counts_once(h: &impl Harness) {
                 from: app("payments"),
                 outcome: Outcome::Completed(Payload::encode(&666).unwrap()),
                 progressed: false,
+                ran: None,
             })),
             HistoryEvent::ChildScheduled { sequence, .. } => items.push(Item::Completion(CompletionItem {
                 task: task(*sequence),
@@ -125,6 +126,7 @@ pub(crate) async fn each_kind_of_message_counts_once(h: &impl Harness) {
                 from: app("payments"),
                 outcome: Outcome::Completed(Payload::encode(&666).unwrap()),
                 progressed: false,
+                ran: None,
             })),
             HistoryEvent::TimerCreated { sequence, .. } => items.push(Item::Timer(TimerItem {
                 task: task(*sequence),

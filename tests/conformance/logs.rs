@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use leveret::backend::Backend;
 use leveret::{Client, Limits, Namespace, Settings, Status, Workflow, WorkflowContext};
 
-
 use crate::harness::*;
 use crate::log::Log;
 use crate::programs::*;
@@ -54,16 +53,15 @@ async fn a_line_of_workflow_code_that_was_first_met_in_a_replay_is_told_of_later
     log.hear_this_thread();
     let backend = Backend::memory(Namespace::new("shop").unwrap());
     let orders = || {
-        up(leveret::Worker::new("orders", backend.clone()).settings(settings()).workflow(
-            MAIN,
-            async |ctx: WorkflowContext, n: u64| {
+        up(leveret::Worker::new("orders", backend.clone())
+            .settings(settings())
+            .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
                 if SPEAKS.load(Ordering::Relaxed) {
                     tracing::info!(instance = %ctx.instance(), "the order is looked at");
                 }
                 ctx.event_named::<()>("go").await?;
                 ok(n)
-            },
-        ))
+            }))
     };
     let first = orders().await;
     let client = Client::new(backend.clone());

@@ -35,6 +35,7 @@ pub(crate) async fn an_instance_that_lost_its_turns_begins_again(h: &impl Harnes
         from: app("payments"),
         outcome: Outcome::Completed(Payload::encode(&8).unwrap()),
         progressed: false,
+        ran: None,
     };
     stage
         .publish(Queue::Events(app("orders"), 1), vec![Item::Completion(answer)])

@@ -125,6 +125,7 @@ pub(crate) async fn results_that_come_by_any_lane_are_all_in_the_history(h: &imp
             from: app("payments"),
             outcome: Outcome::Completed(task.input.clone()),
             progressed: false,
+            ran: None,
         }));
     }
     // Both workers get all of them, at the same time.

@@ -51,6 +51,7 @@ pub(crate) async fn a_forged_result_does_not_count_for_having_been_unrouted(h: &
         from: app("payments"),
         outcome: Outcome::Completed(Payload::null()),
         progressed: false,
+        ran: None,
     });
     // To a lane that is not there (yet): whoever takes what is unrouted would keep it, and its caller's worker send it on as its own.
     stage.publish(Queue::Events(app("nowhere"), 0), vec![forged]).await;

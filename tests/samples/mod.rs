@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use leveret::replay::history::{CarriedEvent, ChildRef, HistoryEvent, Refused, TimeLimits, TimerPurpose, Turn};
 use leveret::wire::{
-    Command, CommandItem, CompletionItem, EventItem, Item, Outcome, ParentLink, ProbeItem, StartItem, TaskItem,
-    TaskRef, TimerItem, WakeItem,
+    Command, CommandItem, CompletionItem, EventItem, FreshRecord, Item, Outcome, ParentLink, ProbeItem, Ran, StartItem,
+    TaskItem, TaskRef, TimerItem, WakeItem,
 };
 use leveret::{AppId, BuildId, Failure, InstanceId, InstanceRef, MessageId, Payload, Timestamp};
 use serde_json::json;
@@ -77,6 +77,10 @@ fn completion(outcome: Outcome) -> CompletionItem {
         from: app("payments"),
         outcome,
         progressed: false,
+        ran: Some(Ran {
+            activity: "charge".into(),
+            millis: 12,
+        }),
     }
 }
 
@@ -109,6 +113,15 @@ fn start_item() -> StartItem {
         workflow: "checkout".into(),
         parent: Some(parent()),
         misses: 1,
+        fresh: Some(Box::new(FreshRecord {
+            run: Uuid::from_u128(3).into(),
+            request: message_id(),
+            created_at: Timestamp::from_millis(1),
+            start_at: Some(Timestamp::from_millis(2)),
+            tags: BTreeMap::from([("team".into(), "blue".into())]),
+            input: payload(),
+            updated_at: Timestamp::from_millis(3),
+        })),
     }
 }
 

@@ -405,6 +405,7 @@ fn forge(world: &World, task: &TaskItem) {
         from: AppId::new(forger.expect("there are several")).expect("an app of ours"),
         outcome: Outcome::Completed(Payload::encode(&FORGED).expect("a number")),
         progressed: false,
+        ran: None,
     };
     let queue = Queue::Events(task.caller.instance.app.clone(), task.reply_to);
     let body = Bundle::new(vec![Item::Completion(item)]).encode();

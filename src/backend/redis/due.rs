@@ -64,17 +64,19 @@ pub(super) struct ScheduledEntry {
 /// Adds or re-times entries of one shard.
 pub(super) async fn schedule_in(links: &Links, [set, payloads]: [String; 2], entries: &[ScheduledEntry]) -> Result<()> {
     let calls = entries.chunks(BATCH).map(|batch| {
-        let call = batch.iter().fold(script::SCHEDULE.on(&[&set, &payloads]), |call, entry| {
-            let mode: u8 = match entry.when {
-                When::Set => 0,
-                When::Sooner => 1,
-                When::Absent => 2,
-            };
-            call.arg(mode)
-                .arg(entry.due)
-                .arg(entry.member.as_ref())
-                .arg(entry.payload.as_ref())
-        });
+        let call = batch
+            .iter()
+            .fold(script::SCHEDULE.on(&[&set, &payloads]), |call, entry| {
+                let mode: u8 = match entry.when {
+                    When::Set => 0,
+                    When::Sooner => 1,
+                    When::Absent => 2,
+                };
+                call.arg(mode)
+                    .arg(entry.due)
+                    .arg(entry.member.as_ref())
+                    .arg(entry.payload.as_ref())
+            });
         call.send(links)
     });
     try_join_all(calls).await.map(drop)

@@ -158,17 +158,18 @@ fn task_ref(sequence: u64) -> TaskRef {
 }
 
 /// An answer whose payload has so many bytes.
-fn answer(sequence: u64, bytes: usize) -> Item {
+pub(super) fn answer(sequence: u64, bytes: usize) -> Item {
     Item::Completion(CompletionItem {
         task: task_ref(sequence),
         task_execution_id: None,
         from: AppId::new("payments").unwrap(),
         outcome: Outcome::Completed(Payload::encode(&"x".repeat(bytes)).unwrap()),
         progressed: false,
+        ran: None,
     })
 }
 
-fn task(sequence: u64) -> Item {
+pub(super) fn task(sequence: u64) -> Item {
     let task: TaskItem = serde_json::from_value(serde_json::json!({
         "caller": task_ref(sequence),
         "reply_to": 0,

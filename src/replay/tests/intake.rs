@@ -52,6 +52,7 @@ fn completion(run: &Run, sequence: u64, from: &str, outcome: Outcome) -> Complet
         from: app(from),
         outcome,
         progressed: false,
+        ran: None,
     }
 }
 

@@ -170,7 +170,8 @@ pub(crate) async fn a_refusal_lapses(store: Fresh) {
     let refused = request(&instance);
     assert!(store.refuse(&instance, &refused.origin.request, ms(100)).await.unwrap());
     let (store, refused) = (&store, &refused);
-    eventually(|| async move { matches!(store.create(refused).await.unwrap(), Created::Created(_)).then_some(()) }).await;
+    eventually(|| async move { matches!(store.create(refused).await.unwrap(), Created::Created(_)).then_some(()) })
+        .await;
 }
 
 pub(crate) async fn of_many_creates_at_once_one_wins(store: Fresh) {
@@ -223,7 +224,10 @@ pub(crate) async fn instances_are_told_apart_whatever_their_ids(store: Fresh) {
                 input: payload(&instance.to_string()),
                 ..request(&instance)
             };
-            assert!(matches!(store.create(&create).await.unwrap(), Created::Created(_)), "{instance}");
+            assert!(
+                matches!(store.create(&create).await.unwrap(), Created::Created(_)),
+                "{instance}"
+            );
             park(&store, &instance, &format!("item for {instance}")).await;
             let odd = MessageId::new(format!("request {id}")).unwrap();
             assert!(store.refuse(&instance, &odd, KEEP).await.unwrap(), "{instance}");

@@ -62,7 +62,8 @@ pub(crate) async fn a_receipt_of_a_deleted_instance_lapses(store: Fresh) {
     let over = end(&store, &instance).await;
     store.delete(&instance, over.execution, ms(100)).await.unwrap();
     let (store, create) = (&store, &create);
-    eventually(|| async move { matches!(store.create(create).await.unwrap(), Created::Created(_)).then_some(()) }).await;
+    eventually(|| async move { matches!(store.create(create).await.unwrap(), Created::Created(_)).then_some(()) })
+        .await;
     let outcome = store.past_outcome(&instance, over.run).await.unwrap();
     assert_eq!(outcome, over.outcome, "an outcome is kept for at least 60 s");
 }
