@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 
 use super::Engine;
 use crate::backend::{DueKey, Mark, Result};
+use crate::fault::fault_point;
 use crate::model::{ExecutionId, InstanceRef, Timestamp};
 
 /// A turn's mark is left to the next commit for so long.
@@ -168,7 +169,11 @@ impl Engine {
     }
 
     async fn clear_kept(&self, instance: &InstanceRef, kept: &Kept) -> Result<()> {
+        // A crash here: the mark is driven by whoever sees the instance next, though all was made and acknowledged.
+        fault_point("mark-kept");
         let left = self.clear_mark(instance, kept.execution, kept.mark).await?;
+        // A crash here: the check of what is over finds that nothing is left to do.
+        fault_point("mark-cleared");
         match (&kept.check, left) {
             (Some(check), Some(0)) => {
                 debug!(%instance, "over, with all effects made");

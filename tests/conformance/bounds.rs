@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use leveret::backend::{Message, Queue};
-use leveret::wire::{Bundle, Item};
+use leveret::wire::{Bundle, CompletionItem, Item, Outcome};
 use leveret::{Result, Settings, Worker, Workflow, WorkflowContext, all};
 
 use crate::between::{Call, with_publisher_behind, with_store_behind};
@@ -111,6 +111,68 @@ pub(crate) async fn a_redelivered_bundle_of_tasks_is_split(h: &impl Harness) {
     all_done(&runs).await;
     assert_eq!(*sent.lock().unwrap(), [1, 1, 1], "items a message");
     assert_eq!(begun.get(), 3);
+}
+
+pub(crate) async fn of_a_redelivered_bundle_only_tasks_without_a_result_run_again(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let (runs, _orders) = waiting_tasks(&stage, 3).await;
+    let queue = Queue::Activities(app("payments"));
+    let mut tasks = Vec::new();
+    for _ in 0..3 {
+        tasks.extend(stage.take(&queue).await);
+    }
+    let Item::Task(first) = tasks[0].clone() else {
+        panic!("a task")
+    };
+    stage.publish(queue.clone(), tasks).await;
+    // Whoever had it has answered the first one, and died.
+    assert_eq!(stage.take_and_die(&queue).await.len(), 3);
+    let lane = Queue::Events(app("orders"), first.reply_to);
+    let answer = Item::Completion(CompletionItem {
+        task: first.caller.clone(),
+        task_execution_id: Some(first.task_execution_id),
+        from: app("payments"),
+        outcome: Outcome::Completed(first.input.clone()),
+        progressed: false,
+        ran: None,
+    });
+    stage.publish(lane, vec![answer]).await;
+    let answered = runs.iter().find(|run| *run.instance() == first.caller.instance);
+    done(answered.unwrap()).await;
+    let begun = Tally::new();
+    let _payments = up(stage.worker("payments").activity(WORK, counted(&begun))).await;
+    all_done(&runs).await;
+    assert_eq!(begun.get(), 2);
+}
+
+pub(crate) async fn tasks_of_an_activity_that_is_known_to_be_short_share_messages(h: &impl Harness) {
+    const CALLS: u64 = 200;
+    let stage = Stage::new(h).await;
+    let messages = Tally::new();
+    let (counted_messages, queue) = (messages.clone(), Queue::Activities(app("payments")));
+    let watched = with_publisher_behind(&stage.backend, move |message: &Message| {
+        if message.queue == queue {
+            counted_messages.add();
+        }
+        Box::pin(async { Ok(()) })
+    });
+    let begun = Tally::new();
+    let _payments = up(stage.worker("payments").activity(WORK, counted(&begun))).await;
+    let fan_out = async |ctx: WorkflowContext, n: u64| {
+        // One after the other, so that it is known what they take.
+        for step in 0..5 {
+            ctx.call(WORK, step).await?;
+        }
+        let calls = all((0..n).map(|step| ctx.call(WORK, step))).await?;
+        ok(calls.len() as u64)
+    };
+    let orders = Worker::new("orders", watched).settings(settings());
+    let _orders = up(orders.workflow(MAIN, fan_out)).await;
+    let run = stage.client.start(MAIN, CALLS).await.unwrap();
+    assert_eq!(done(&run).await, CALLS);
+    assert_eq!(begun.get() as u64, CALLS + 5);
+    // What goes out first goes alone; the rest gathers behind it. (On a machine that stands still for long a body may count as long.)
+    assert!(messages.get() as u64 <= CALLS, "{} messages", messages.get());
 }
 
 /// A backend whose commits are counted and wait for the second gate once the first is open.

@@ -11,7 +11,7 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::backend::{Broker, Browse, Clock, Consumer, DueKind, QueueDepth};
 use crate::model::{AppId, InstanceRef, Namespace, Payload, Timestamp};
-use crate::wire::{CompletionItem, Outcome, TaskItem, TaskRef};
+use crate::wire::{CompletionItem, Outcome, Ran, TaskItem, TaskRef};
 
 /// Stores a message when it is let through.
 #[derive(Clone)]
@@ -265,12 +265,26 @@ async fn a_message_takes_no_item_that_would_bring_it_past_its_bytes() {
 }
 
 #[tokio::test]
-async fn activity_tasks_travel_alone() {
+async fn tasks_travel_alone_until_their_activity_is_known_to_be_short() {
     let (slow, outbox) = Slow::with_outbox(Limits::default());
     let queue = Queue::Activities(AppId::new("payments").unwrap());
-    let items = (0..5).map(|sequence| (queue.clone(), task(sequence)));
-    send_all(&slow, &outbox, items.collect()).await;
+    let items = || (0..5).map(|sequence| (queue.clone(), task(sequence))).collect();
+    send_all(&slow, &outbox, items()).await;
     assert_eq!(slow.items(), vec![("payments".to_owned(), 1); 5]);
+    for _ in 0..3 {
+        let Item::Completion(mut completion) = answer(0, 1) else {
+            panic!("it is one")
+        };
+        completion.ran = Some(Ran {
+            activity: "work".into(),
+            millis: 1,
+        });
+        outbox.learn(&completion);
+    }
+    slow.hold_all();
+    slow.stored.lock().unwrap().clear();
+    send_all(&slow, &outbox, items()).await;
+    assert_eq!(slow.items(), [("payments".to_owned(), 5)]);
 }
 
 /// The outbox of a worker of `orders`, on a broker that takes all messages but those for the lane of `payments`: it refuses those, or does not answer.
