@@ -93,6 +93,13 @@ pub trait Store: Send + Sync {
     /// As [`Store`] says.
     async fn clear_mark(&self, instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> Result<Option<usize>>;
 
+    /// Removes [`Mark::Start`] of a record that no commit has changed since it was created. (One that is resumed before its first turn gets the mark once
+    /// more, for another start.) Returns as [`clear_mark`](Self::clear_mark) does.
+    ///
+    /// # Errors
+    /// As [`Store`] says.
+    async fn clear_first_start(&self, instance: &InstanceRef, execution: ExecutionId) -> Result<Option<usize>>;
+
     /// Puts an item into the inbox, or says to which lane it is to be sent. See [`Deliver`].
     ///
     /// # Errors

@@ -56,13 +56,20 @@ impl Confirmed {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Marks of the execution that a commit may clear.
-    pub(crate) fn of(&self, instance: &InstanceRef, execution: ExecutionId) -> Vec<Mark> {
+    /// Marks of turns of the execution: a commit may clear them.
+    pub(crate) fn turns(&self, instance: &InstanceRef, execution: ExecutionId) -> Vec<Mark> {
         let state = self.lock();
         let kept = state.marks.get(instance).into_iter().flatten();
-        kept.filter(|kept| kept.execution == execution)
+        kept.filter(|kept| kept.execution == execution && kept.mark != Mark::Start)
             .map(|kept| kept.mark)
             .collect()
+    }
+
+    /// True if this process has published the first start of the execution a moment ago.
+    pub(crate) fn has_started(&self, instance: &InstanceRef, execution: ExecutionId) -> bool {
+        let state = self.lock();
+        let mut kept = state.marks.get(instance).into_iter().flatten();
+        kept.any(|kept| kept.execution == execution && kept.mark == Mark::Start)
     }
 
     /// These are cleared.
@@ -74,6 +81,11 @@ impl Confirmed {
                 state.marks.remove(instance);
             }
         }
+    }
+
+    /// The instance is gone. (If its ID is in use again, the marks of the new one are left to its first turn and its check.)
+    pub(crate) fn forget_instance(&self, instance: &InstanceRef) {
+        self.lock().marks.remove(instance);
     }
 
     /// From now on nothing is left to a later commit: the process is to stop.
@@ -171,6 +183,9 @@ impl Engine {
     async fn clear_kept(&self, instance: &InstanceRef, kept: &Kept) -> Result<()> {
         // A crash here: the mark is driven by whoever sees the instance next, though all was made and acknowledged.
         fault_point("mark-kept");
+        if kept.mark == Mark::Start {
+            return self.clear_first_start(instance, kept.execution).await;
+        }
         let left = self.clear_mark(instance, kept.execution, kept.mark).await?;
         // A crash here: the check of what is over finds that nothing is left to do.
         fault_point("mark-cleared");

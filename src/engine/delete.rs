@@ -47,6 +47,7 @@ impl Engine {
 
     /// Forgets an instance that is gone, unless its ID is in use again.
     pub(crate) async fn unindex(&self, instance: &InstanceRef) -> Result<()> {
+        self.confirmed.forget_instance(instance);
         self.retrying("unindex", || self.store().unindex(instance)).await?;
         if let Some(record) = self.retrying("record", || self.store().record(instance)).await? {
             // Started anew in between: what we have just removed may have been its entry.
@@ -70,6 +71,17 @@ impl Engine {
             self.unindex(instance).await?;
         }
         Ok(left)
+    }
+
+    /// The same for the start of an instance that was as it had been created when it was published. Another start may have to be published since.
+    pub(crate) async fn clear_first_start(&self, instance: &InstanceRef, execution: ExecutionId) -> Result<()> {
+        let left = self
+            .retrying("clear mark", || self.store().clear_first_start(instance, execution))
+            .await?;
+        match left {
+            Some(_) => Ok(()),
+            None => self.unindex(instance).await,
+        }
     }
 
     /// The parent of a child that is to be deleted may still be marked: its process died before it saw the child's start confirmed. Whoever drives that

@@ -89,7 +89,7 @@ impl Engine {
         outline: Option<&Outline>,
     ) -> Result<bool> {
         match mark {
-            _ if self.confirmed.of(instance, record.execution).contains(&mark) => {}
+            _ if self.confirmed.turns(instance, record.execution).contains(&mark) => {}
             Mark::Run if !record.status.is_terminal() => return Ok(false),
             // No execution comes after the end.
             Mark::Run => {}
@@ -196,7 +196,9 @@ fn fresh(record: &Record) -> Option<Box<FreshRecord>> {
     /// An input that is larger is not worth the way through the broker.
     const LARGEST_INPUT: usize = 16 * 1024;
     let input = record.input.as_ref().filter(|input| input.len() <= LARGEST_INPUT)?;
-    (record.version == 0 && record.status == Status::Pending).then(|| {
+    // Code of a child that comes too late for its parent is not to run even for nothing.
+    let is_root = record.origin.parent.is_none();
+    (is_root && record.version == 0 && record.status == Status::Pending).then(|| {
         Box::new(FreshRecord {
             run: record.run,
             request: record.origin.request.clone(),

@@ -88,13 +88,13 @@ impl Engine {
                 }
                 Created::Created(at) => self.publish_start(&new.instance, &create.record(*at)).await?,
                 // Whoever asked first may have died before it published.
-                Created::Repeated { execution, .. } => {
+                Created::Repeated { execution, .. } if !self.confirmed.has_started(&new.instance, *execution) => {
                     let stored = self.retrying("record", || self.store().record(&new.instance)).await?;
                     if let Some(record) = stored.filter(|record| record.execution == *execution) {
                         self.publish_start(&new.instance, &record).await?;
                     }
                 }
-                Created::Exists(_) | Created::Refused => {}
+                Created::Repeated { .. } | Created::Exists(_) | Created::Refused => {}
             }
             return Ok(created);
         }
@@ -146,6 +146,9 @@ impl Engine {
         }
         self.drive_start(instance, record).await?;
         fault_point("start-published");
+        if record.version > 0 {
+            return self.clear_mark(instance, record.execution, Mark::Start).await.map(drop);
+        }
         self.has_confirmed(instance, record.execution, Mark::Start, None).await
     }
 }

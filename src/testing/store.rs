@@ -108,6 +108,15 @@ impl Store for SimulatedStore {
         .await
     }
 
+    async fn clear_first_start(&self, instance: &InstanceRef, execution: ExecutionId) -> Result<Option<usize>> {
+        self.request_of(
+            "clear_mark",
+            Some(instance),
+            self.store().clear_first_start(instance, execution),
+        )
+        .await
+    }
+
     async fn deliver(&self, deliver: &Deliver) -> Result<Delivered> {
         self.request("deliver", self.store().deliver(deliver)).await
     }

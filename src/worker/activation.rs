@@ -21,6 +21,9 @@ use crate::model::{ExecutionId, InstanceRef, Lane, MessageId, RunToken, StallRea
 use crate::replay::Stuck;
 use crate::wire::Item;
 
+/// For so long a start is taken at its word.
+const FRESH_FOR: Duration = Duration::from_secs(5);
+
 /// How long an instance is left alone after its turn failed for reasons outside it.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 
@@ -211,10 +214,10 @@ impl<'a> Activation<'a> {
         let Some(Item::Start(start)) = self.items.front() else {
             return None;
         };
-        let is_for_us =
-            self.runtime.registry.find_workflow(&start.workflow).is_some() && self.runtime.lanes.pick().is_some();
-        // What comes again may have been dealt with: the store knows.
-        Live::fresh(start).filter(|_| is_for_us && !self.is_redelivered)
+        let is_for_us = self.runtime.registry.find_workflow(&start.workflow).is_some();
+        // What comes again, or has waited for long, may have been dealt with: the store knows.
+        let is_young = |live: &Live| self.runtime.now().since(live.record.updated_at) < FRESH_FOR;
+        Live::fresh(start).filter(|live| is_for_us && !self.is_redelivered && is_young(live))
     }
 
     /// The instance is over: nothing that came is of any use.

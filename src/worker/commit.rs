@@ -158,7 +158,7 @@ impl Activation<'_> {
         let turn_mark = has_effects.then_some(Mark::Turn(turn.version));
         let run_mark = renewal.is_some().then_some(Mark::Run);
         let start_mark = record.marks.contains(&Mark::Start).then_some(Mark::Start);
-        let confirmed = self.runtime.engine.confirmed.of(self.instance, record.execution);
+        let confirmed = self.runtime.engine.confirmed.turns(self.instance, record.execution);
         let cancelled = turn.events.iter().filter_map(|event| match event {
             HistoryEvent::TimerCancelled { sequence } => Some(*sequence),
             _ => None,

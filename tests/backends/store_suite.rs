@@ -55,6 +55,7 @@ macro_rules! store_suite {
             of_many_commits_on_one_guard_one_is_applied,
             a_terminal_commit_ends_the_record,
             a_mark_stays_until_it_is_cleared,
+            a_first_start_is_cleared_only_before_the_first_turn,
             continue_as_new_replaces_the_history,
             continue_as_new_waits_for_the_marks,
             the_time_of_change_grows_with_every_commit,

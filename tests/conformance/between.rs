@@ -219,6 +219,7 @@ pass_on! {
     turns(instance: &InstanceRef, execution: ExecutionId, after: u64, count: usize) -> Vec<Bytes>, of instance;
     commit(commit: &Commit) -> Committed, of &commit.instance;
     clear_mark(instance: &InstanceRef, execution: ExecutionId, mark: Mark) -> Option<usize>, of instance;
+    clear_first_start(instance: &InstanceRef, execution: ExecutionId) -> Option<usize>, of instance;
     deliver(deliver: &Deliver) -> Delivered;
     refuse(instance: &InstanceRef, request: &MessageId, keep: Duration) -> bool, of instance;
     delete(instance: &InstanceRef, execution: ExecutionId, keep: Duration) -> Deleted, of instance;

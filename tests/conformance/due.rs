@@ -37,7 +37,7 @@ pub(crate) async fn a_start_that_is_made_while_its_check_gives_it_up_is_not_lost
         Box::pin(async move {
             match call.method {
                 "create" => missed.pass().await,
-                "record" => {
+                "index" => {
                     created.open();
                     std::future::pending::<()>().await;
                 }

@@ -116,6 +116,15 @@ impl Stage {
         self.backend.store().record(&instance(app, id)).await.unwrap()
     }
 
+    /// The record, once nothing of its effects is outstanding.
+    pub(crate) async fn unmarked(&self, app: &str, id: &str) -> Record {
+        until("the marks to be cleared", async || {
+            let record = self.record(app, id).await;
+            record.filter(|record| record.marks.is_empty())
+        })
+        .await
+    }
+
     /// Has the instances of the app looked at now.
     pub(crate) async fn check_now(&self, app_id: &str) {
         let store = self.backend.store();

@@ -181,7 +181,9 @@ pub(crate) async fn a_long_loop_goes_on_in_another_worker(h: &impl Harness) {
     drop(first);
     let _second = up(orders()).await;
     assert_eq!(done_within(&run, PATIENCE * 30).await, (0..steps).sum::<u64>());
-    assert_eq!(runs.get(), steps as usize);
+    // The first worker is gone without a word: what it had called last is called once more.
+    let again = runs.get() - steps as usize;
+    assert!(again <= 1, "{again} bodies ran again");
 }
 
 pub(crate) async fn a_history_of_many_pages_is_replayed(h: &impl Harness) {

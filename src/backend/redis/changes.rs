@@ -65,7 +65,25 @@ impl RedisStore {
         let call = script::CLEAR_MARK
             .on(&[&self.keys.instance(instance).meta()])
             .arg(execution.to_string())
-            .arg(mark.to_string());
+            .arg(mark.to_string())
+            .arg("");
+        self.marks_left(call).await
+    }
+
+    pub(super) async fn remove_first_start(
+        &self,
+        instance: &InstanceRef,
+        execution: ExecutionId,
+    ) -> Result<Option<usize>> {
+        let call = script::CLEAR_MARK
+            .on(&[&self.keys.instance(instance).meta()])
+            .arg(execution.to_string())
+            .arg(Mark::Start.to_string())
+            .arg(0);
+        self.marks_left(call).await
+    }
+
+    async fn marks_left(&self, call: script::Call) -> Result<Option<usize>> {
         let left = call.send(&self.links).await?.optional_bytes()?;
         Ok(left.map(|left| left.split(|byte| *byte == b' ').filter(|mark| !mark.is_empty()).count()))
     }

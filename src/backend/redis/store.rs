@@ -116,6 +116,10 @@ impl Store for RedisStore {
         self.remove_mark(instance, execution, mark).await
     }
 
+    async fn clear_first_start(&self, instance: &InstanceRef, execution: ExecutionId) -> Result<Option<usize>> {
+        self.remove_first_start(instance, execution).await
+    }
+
     async fn deliver(&self, deliver: &Deliver) -> Result<Delivered> {
         self.deliver_item(deliver).await
     }

@@ -224,6 +224,32 @@ pub(crate) async fn a_mark_stays_until_it_is_cleared(store: Fresh) {
     assert_eq!(store.clear_mark(&absent, execution, Mark::Start).await.unwrap(), None);
 }
 
+pub(crate) async fn a_first_start_is_cleared_only_before_the_first_turn(store: Fresh) {
+    for is_changed in [false, true] {
+        let instance = instance(if is_changed { "changed" } else { "fresh" });
+        let created = pending(&store, &instance).await;
+        let execution = created.execution;
+        let clear = |execution| store.clear_first_start(&instance, execution);
+        assert_eq!(clear(ExecutionId::generate()).await.unwrap(), Some(1));
+        if is_changed {
+            // As one that is suspended and resumed before its first turn.
+            let commit = Commit {
+                marks: vec![Mark::Start],
+                ..turn(&instance, created.guard())
+            };
+            apply(&store, &commit).await;
+        }
+        let left = usize::from(is_changed);
+        for _ in 0..2 {
+            assert_eq!(clear(execution).await.unwrap(), Some(left));
+        }
+        assert_eq!(record(&store, &instance).await.marks.len(), left);
+    }
+    let absent = super::fixture::instance("absent");
+    let cleared = store.clear_first_start(&absent, ExecutionId::generate()).await;
+    assert_eq!(cleared.unwrap(), None);
+}
+
 pub(crate) async fn continue_as_new_replaces_the_history(store: Fresh) {
     let instance = instance("a");
     let first = running(&store, &instance).await;

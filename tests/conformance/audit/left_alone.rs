@@ -55,8 +55,8 @@ pub(crate) async fn what_is_left_over_is_removed_and_nothing_else(h: &impl Harne
     let gone = stage.client.start(MAIN, 7).id("gone").await.unwrap();
     let timer = stage.wait_for_entry("orders", DueKind::Timer).await;
     let record = until("the effects to be made", async || {
-        let record = stage.record("orders", "gone").await.unwrap();
-        (record.status == Status::Running && record.marks.is_empty()).then_some(record)
+        let record = stage.unmarked("orders", "gone").await;
+        (record.status == Status::Running).then_some(record)
     })
     .await;
     let ended = stage.client.start(MAIN, 7).id("ended").await.unwrap();
@@ -67,6 +67,7 @@ pub(crate) async fn what_is_left_over_is_removed_and_nothing_else(h: &impl Harne
     .await;
     for run in [&gone, &ended] {
         run.terminate("enough").and_wait(PATIENCE).await.unwrap();
+        stage.unmarked("orders", run.id()).await;
     }
     gone.handle().purge().await.unwrap();
     until("the timers to be gone", async || {

@@ -163,6 +163,12 @@ impl Store for LocalStore {
             .await
     }
 
+    async fn clear_first_start(&self, instance: &InstanceRef, execution: ExecutionId) -> Result<Option<usize>> {
+        let instance = instance.clone();
+        self.write(move |to, namespace, _| records::clear_first_start(to, namespace, &instance, execution))
+            .await
+    }
+
     async fn deliver(&self, deliver: &Deliver) -> Result<Delivered> {
         let deliver = deliver.clone();
         self.write(move |to, namespace, now| records::deliver(to, namespace, &deliver, now))

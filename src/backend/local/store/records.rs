@@ -180,10 +180,32 @@ pub(super) fn clear_mark(
     execution: ExecutionId,
     mark: Mark,
 ) -> Result<Option<usize>> {
+    clear_mark_if(to, namespace, instance, mark, |record| record.execution == execution)
+}
+
+/// See [`Store::clear_first_start`](crate::backend::Store::clear_first_start).
+pub(super) fn clear_first_start(
+    to: &mut Transaction<'_>,
+    namespace: &Namespace,
+    instance: &InstanceRef,
+    execution: ExecutionId,
+) -> Result<Option<usize>> {
+    clear_mark_if(to, namespace, instance, Mark::Start, |record| {
+        record.execution == execution && record.version == 0
+    })
+}
+
+fn clear_mark_if(
+    to: &mut Transaction<'_>,
+    namespace: &Namespace,
+    instance: &InstanceRef,
+    mark: Mark,
+    is_meant: impl Fn(&Record) -> bool,
+) -> Result<Option<usize>> {
     let Some(mut record) = read(to, namespace, instance)? else {
         return Ok(None);
     };
-    if record.execution == execution && record.marks.contains(&mark) {
+    if is_meant(&record) && record.marks.contains(&mark) {
         record.marks.retain(|set| *set != mark);
         to.put_as(key(namespace, instance), &record);
     }
