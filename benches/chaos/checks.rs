@@ -34,13 +34,14 @@ impl Found {
 /// Looks at an instance that is over and at all children that it has called and waited for.
 pub(crate) async fn tree(client: &Client, instance: InstanceRef) -> Result<Vec<Found>, Error> {
     let mut found = Vec::new();
+    let root = instance.clone();
     let mut left = vec![instance];
     while let Some(instance) = left.pop() {
         let handle = client.handle(instance.clone());
         let history = match handle.history().await {
             Ok(history) => history,
             // A child that was never created because its parent ended first, or one that was purged by another.
-            Err(Error::NotFound { .. }) => continue,
+            Err(Error::NotFound { .. }) if instance != root => continue,
             Err(error) => return Err(error),
         };
         left.extend(children(&history));

@@ -90,11 +90,17 @@ pub(crate) async fn play(options: Options) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     eprintln!(
-        "chaos: FAILED; again with: cargo bench --bench chaos -- --seconds {} --seed {} --fsync {} --in-flight {}",
+        "chaos: FAILED; again with: cargo bench --bench chaos -- --seconds {} --seed {} --fsync {} --in-flight {} --faults {}",
         options.time.as_secs(),
         options.seed,
         options.fsync.name(),
-        options.in_flight
+        options.in_flight,
+        options
+            .kinds
+            .iter()
+            .map(|kind| kind.name())
+            .collect::<Vec<_>>()
+            .join(",")
     );
     ExitCode::FAILURE
 }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use leveret::replay::{Code, CodeFuture};
 use leveret::testing::Process;
 use leveret::{
-    Activity, ActivityContext, AppId, Call, Event, Failure, InstanceId, InstanceRef, Result, Retry, TaskExecutionId,
-    Workflow, WorkflowContext, race,
+    Activity, ActivityContext, AppId, Call, Event, Failure, InstanceId, InstanceRef, Payload, Result, Retry,
+    TaskExecutionId, Workflow, WorkflowContext, race,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -270,4 +271,13 @@ fn child_call(ctx: &WorkflowContext, child: &ChildPlan) -> leveret::Child<Vec<Se
         call = call.retry(retry(child.attempts));
     }
     call
+}
+
+/// The code of plans, for replaying.
+pub(crate) struct PlanCode;
+
+impl Code for PlanCode {
+    fn begin(&self, ctx: WorkflowContext, input: Payload) -> CodeFuture {
+        Box::pin(async move { Payload::encode(&run(ctx, input.decode()?).await?) })
+    }
 }

@@ -1,12 +1,9 @@
 //! The end: everything comes to it, what it came to is right, and nothing is left over.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use leveret::backend::{DueKind, Queue, QueueDepth};
-use leveret::replay::{Code, CodeFuture, Execution};
-use leveret::{Limits, Payload, WorkflowContext};
 
 use crate::clients::Lived;
 use crate::code;
@@ -85,14 +82,13 @@ impl Play<'_> {
     }
 
     pub(crate) fn judge(&self, number: usize, life: &Life, lived: &Lived) -> Result<(), String> {
-        if lived.was_terminated && lived.ended == Ended::Terminated {
-            return Ok(());
+        if !(lived.was_terminated && lived.ended == Ended::Terminated) {
+            let before = Before {
+                run: number > 0,
+                plan: false,
+            };
+            model::check(&life.plan, &lived.ended, before)?;
         }
-        let before = Before {
-            run: number > 0,
-            plan: false,
-        };
-        model::check(&life.plan, &lived.ended, before)?;
         let mut calls = Vec::new();
         model::calls_of(&life.plan, 1, &mut calls);
         for (key, round, most) in calls {
@@ -101,33 +97,6 @@ impl Play<'_> {
                 return Err(format!(
                     "step {key} of round {round} was called {have} times, and {most} is the most"
                 ));
-            }
-        }
-        Ok(())
-    }
-
-    /// I8: every history that is left gives the same decisions again.
-    pub(crate) async fn replays(&self) -> Result<(), String> {
-        let (store, client) = (self.world.servers().store(), self.world.client());
-        for instance in self.watcher.known() {
-            let Some(record) = at_once(store.record(&instance)) else {
-                continue;
-            };
-            let turns = client
-                .handle(instance.clone())
-                .history()
-                .await
-                .map_err(|error| error.to_string())?;
-            let mut execution = Execution::new(
-                instance.clone(),
-                record.execution,
-                Arc::new(PlanCode),
-                &Limits::default(),
-            );
-            for turn in &turns {
-                execution
-                    .replay(turn)
-                    .map_err(|stuck| format!("I8: {instance}: {stuck}"))?;
             }
         }
         Ok(())
@@ -183,14 +152,5 @@ impl Play<'_> {
             }
         }
         None
-    }
-}
-
-/// The code of plans, for replaying.
-struct PlanCode;
-
-impl Code for PlanCode {
-    fn begin(&self, ctx: WorkflowContext, input: Payload) -> CodeFuture {
-        Box::pin(async move { Payload::encode(&code::run(ctx, input.decode()?).await?) })
     }
 }

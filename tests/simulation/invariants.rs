@@ -1,16 +1,19 @@
 //! What has to hold after every step: I1 to I5, looked at from the outside, in the servers' true state.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use leveret::backend::{Commit, Committed, Create, Created, Mark, Message, Origin, Queue, Record};
+use leveret::replay::Execution;
 use leveret::replay::history::{HistoryEvent, Turn};
 use leveret::testing::{Observed, World};
-use leveret::wire::{Bundle, CompletionItem, Item, Outcome, TaskItem, TaskRef};
-use leveret::{AppId, ExecutionId, InstanceRef, MessageId, Payload, RunId, Sequence};
+use leveret::wire::{Bundle, Command, CompletionItem, Item, Outcome, TaskItem, TaskRef};
+use leveret::{AppId, ExecutionId, InstanceRef, Limits, MessageId, Payload, RunId, Sequence, Timestamp};
 
+use crate::code::PlanCode;
 use crate::memory::Memory;
 use crate::plan::APPS;
 
@@ -39,8 +42,14 @@ struct State {
     starts: BTreeMap<ExecutionId, u64>,
     /// Which runs were active when an event was sent.
     sent_to: BTreeMap<MessageId, BTreeSet<Option<RunId>>>,
+    /// When each timer is due.
+    due: BTreeMap<(ExecutionId, Sequence), Timestamp>,
+    /// Requests that have created an instance.
+    requests: BTreeSet<(InstanceRef, MessageId)>,
     memory: Memory,
     turns: u64,
+    /// Steps, and a digest of them all.
+    footprint: (u64, u64),
 }
 
 /// What an instance's history was when it was last looked at.
@@ -99,6 +108,11 @@ impl Watcher {
         found
     }
 
+    /// How many steps there were, and a digest of them.
+    pub(crate) fn footprint(&self) -> (u64, u64) {
+        self.lock().footprint
+    }
+
     /// Turns committed.
     pub(crate) fn turns(&self) -> u64 {
         self.lock().turns
@@ -119,10 +133,16 @@ pub(crate) fn at_once<T>(future: impl Future<Output = leveret::backend::Result<T
 
 impl State {
     fn look(&mut self, world: &World, observed: &Observed<'_>) -> Result<(), String> {
+        self.step(observed);
         self.memory.is_bounded()?;
         match observed {
             Observed::Create { create, result } => {
                 if matches!(result, Created::Created(_)) {
+                    let request = (create.instance.clone(), create.origin.request.clone());
+                    if !self.requests.insert(request) {
+                        let request = &create.origin.request;
+                        return Err(format!("I3: request {request} has created {} twice", create.instance));
+                    }
                     self.known.insert(create.instance.clone());
                     match create.origin.parent.as_ref().filter(|parent| !parent.detached) {
                         Some(parent) => self
@@ -199,6 +219,20 @@ impl State {
         }
     }
 
+    fn step(&mut self, observed: &Observed<'_>) {
+        let mut digest = std::hash::DefaultHasher::new();
+        self.footprint.hash(&mut digest);
+        match observed {
+            Observed::Create { create, .. } => ("create", &create.instance).hash(&mut digest),
+            Observed::Commit { commit, .. } => ("commit", &commit.instance, commit.version()).hash(&mut digest),
+            Observed::Request { name, instance } => (name, instance).hash(&mut digest),
+            Observed::Published { body, .. } => ("published", body).hash(&mut digest),
+            Observed::Acknowledged { body, .. } => ("acknowledged", body).hash(&mut digest),
+            _ => {}
+        }
+        self.footprint = (self.footprint.0 + 1, digest.finish());
+    }
+
     /// I1: a history only grows, by one turn a commit, and never after its end. I3: everything counts once.
     fn history_grows(&mut self, world: &World, commit: &Commit) -> Result<(), String> {
         let instance = &commit.instance;
@@ -225,6 +259,11 @@ impl State {
         for turn in &news {
             let turn = Turn::decode(turn).map_err(|problem| format!("I1: {instance}: {problem}"))?;
             self.counts_once(instance, &record, &turn)?;
+            self.is_in_time(world, instance, &record, &turn)?;
+            let is_last = |event: &HistoryEvent| matches!(event, HistoryEvent::ContinuedAsNew { .. });
+            if record.status.is_terminal() || turn.events.iter().any(is_last) {
+                replays(instance, &record, &turns)?;
+            }
         }
         self.histories.insert(
             instance.clone(),
@@ -252,6 +291,34 @@ impl State {
                 && !self.raised.insert((record.run, message_id.clone()))
             {
                 return Err(format!("I3: event {message_id} was raised twice in {instance}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// No timer is early, whatever the clock of whoever set it.
+    fn is_in_time(
+        &mut self,
+        world: &World,
+        instance: &InstanceRef,
+        record: &Record,
+        turn: &Turn,
+    ) -> Result<(), String> {
+        let now = at_once(world.servers().store().now());
+        for event in &turn.events {
+            match event {
+                HistoryEvent::TimerCreated { sequence, due, .. } => {
+                    self.due.insert((record.execution, *sequence), *due);
+                }
+                HistoryEvent::TimerFired { sequence } => match self.due.get(&(record.execution, *sequence)) {
+                    Some(due) if *due <= now => {}
+                    due => {
+                        return Err(format!(
+                            "timer {sequence} of {instance} fired at {now}, and was due at {due:?}"
+                        ));
+                    }
+                },
+                _ => {}
             }
         }
         Ok(())
@@ -363,10 +430,41 @@ impl State {
                     ));
                 }
             }
+            Item::Command(command) if matches!(command.command, Command::Terminate { .. }) => {
+                let is_meant = |record: &Record| {
+                    command.run.is_none_or(|run| run == record.run)
+                        && command.parent.as_ref().is_none_or(|call| record.is_child_of(call))
+                };
+                if let Some(record) = live(&command.instance, None).filter(is_meant)
+                    && !is_kept(&command.instance)
+                {
+                    return Err(format!(
+                        "I2: a terminate for {} was acknowledged and is lost: it is {}",
+                        command.instance, record.status
+                    ));
+                }
+            }
             _ => {}
         }
         Ok(())
     }
+}
+
+/// I8: a history that is complete gives the same decisions again.
+fn replays(instance: &InstanceRef, record: &Record, turns: &[Bytes]) -> Result<(), String> {
+    let mut execution = Execution::new(
+        instance.clone(),
+        record.execution,
+        Arc::new(PlanCode),
+        &Limits::default(),
+    );
+    for turn in turns {
+        let turn = Turn::decode(turn).map_err(|problem| format!("I8: {instance}: {problem}"))?;
+        execution
+            .replay(&turn)
+            .map_err(|stuck| format!("I8: {instance}: {stuck}"))?;
+    }
+    Ok(())
 }
 
 /// A child's ID can be taken only by a child of an earlier run, or attempt, of its parent.

@@ -22,6 +22,17 @@ pub(crate) fn play(script: &Script, defect: Option<Defect>) -> Result<u64, Strin
     }
 }
 
+/// Plays a script, and tells how many steps it had that servers saw, with a digest of what each was.
+pub(crate) fn footprint(script: &Script) -> (u64, u64) {
+    simulate(script.seed, async |world| {
+        let play = Play::new(script, world);
+        let watcher = play.watcher.clone();
+        // What it comes to is no matter here.
+        let _ = play.run().await;
+        watcher.footprint()
+    })
+}
+
 /// A script that is being played.
 pub(crate) struct Play<'a> {
     pub(crate) script: &'a Script,
@@ -73,7 +84,6 @@ impl<'a> Play<'a> {
                     .map_err(|problem| format!("{}: {problem}", root.id))?;
             }
         }
-        self.replays().await?;
         self.nothing_is_left().await?;
         self.purged_stay_away()?;
         fleet.stop().await;
