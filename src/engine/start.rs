@@ -1,4 +1,4 @@
-//! Creating an instance: check entry, record, publish, clear the mark. Clients, parents' workers and the takers of raw starts all do this.
+//! Creating an instance: check entry, record, publish; the mark is cleared by the first turn. Clients, parents' workers and the takers of raw starts all do this.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -4,7 +4,7 @@
 use super::mistakes::Mistake;
 use super::model::Protocol;
 use super::sets::{Effect, HistoryEvent, Mark, Set};
-use super::state::{Asking, Commit, DueKey, ExecutionId, Item, Record, RequestId, State, Status, Wish};
+use super::state::{Asking, CLIENT, Commit, DueKey, ExecutionId, Item, Record, RequestId, State, Status, Wish};
 use super::store::{Created, Delivered};
 
 impl Protocol {
@@ -36,23 +36,26 @@ impl Protocol {
                 // Whoever asked first may have died before it published.
                 Created::Repeated(execution) => self.publish_start(state, execution),
                 Created::Exists(occupant) if occupant.status.is_terminal() => self
-                    .begin_drive(state, occupant, occupant.marks)
+                    .begin_drive(state, CLIENT, occupant, occupant.marks)
                     .map(Asking::DriveOccupant)
                     .or(Some(Asking::ScheduleCheck)),
                 Created::Exists(_) | Created::Refused => None,
             },
-            (Asking::DriveOccupant(mut driving), _) => Some(if self.drive(state, &mut driving) {
+            (Asking::DriveOccupant(mut driving), _) => Some(if self.drive(state, CLIENT, &mut driving) {
                 Asking::ScheduleCheck
             } else {
                 Asking::DriveOccupant(driving)
             }),
             (Asking::PublishStart, Wish::Start(request)) => {
                 self.make(state, request * 2, Effect::Start);
-                (self.mistake != Some(Mistake::StartIsClearedFirst)).then_some(Asking::ClearStart)
+                if self.mistake != Some(Mistake::StartIsClearedFirst) {
+                    state.processes[usize::from(CLIENT)].confirm(request * 2, Mark::Start);
+                }
+                None
             }
             (Asking::ClearStart, Wish::Start(request)) => {
                 state.clear_mark(request * 2, Mark::Start);
-                (self.mistake == Some(Mistake::StartIsClearedFirst)).then_some(Asking::PublishStart)
+                Some(Asking::PublishStart)
             }
             (Asking::Deliver, _) => match state.deliver(Item::Event, false, self.mistake) {
                 Delivered::ToLane => Some(Asking::Publish(Item::Event)),
@@ -64,7 +67,7 @@ impl Protocol {
             }
             (Asking::Command, _) => self.command(state, 0),
             (Asking::DriveEnded(mut driving), _) => {
-                (!self.drive(state, &mut driving)).then_some(Asking::DriveEnded(driving))
+                (!self.drive(state, CLIENT, &mut driving)).then_some(Asking::DriveEnded(driving))
             }
             (Asking::CommitPlain(commit), _) => {
                 let effects = self.life.effects_of(commit.events);
@@ -112,7 +115,9 @@ impl Protocol {
     fn command(&self, state: &State, request: RequestId) -> Option<Asking> {
         let record = state.store.record.filter(|record| record.request == request)?;
         match record.status {
-            status if status.is_terminal() => self.begin_drive(state, record, record.marks).map(Asking::DriveEnded),
+            status if status.is_terminal() => self
+                .begin_drive(state, CLIENT, record, record.marks)
+                .map(Asking::DriveEnded),
             Status::Running => Some(Asking::Publish(Item::Terminate(request))),
             _ => Some(Asking::CommitPlain(end_early(state, record))),
         }

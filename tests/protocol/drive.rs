@@ -3,7 +3,7 @@
 use super::mistakes::Mistake;
 use super::model::Protocol;
 use super::sets::{Effect, HistoryEvent, Mark, Set};
-use super::state::{Driving, DueKey, ExecutionId, Item, Record, State, Status, Wrong};
+use super::state::{Driving, DueKey, ExecutionId, Item, ProcessId, Record, State, Status, Wrong};
 
 impl Protocol {
     /// Makes one effect.
@@ -30,22 +30,24 @@ impl Protocol {
     }
 
     /// Begins to drive these marks of a record; `None` if that is nothing to do.
-    pub(crate) fn begin_drive(&self, state: &State, record: Record, marks: Set) -> Option<Driving> {
+    pub(crate) fn begin_drive(&self, state: &State, process: ProcessId, record: Record, marks: Set) -> Option<Driving> {
         let mut driving = Driving {
             record,
             marks,
             now: None,
             is_cleared: false,
         };
-        self.next_mark(state, &mut driving);
+        self.next_mark(state, process, &mut driving);
         driving.now.is_some().then_some(driving)
     }
 
-    fn next_mark(&self, state: &State, driving: &mut Driving) {
+    fn next_mark(&self, state: &State, process: ProcessId, driving: &mut Driving) {
         driving.now = None;
         while let Some(mark) = driving.marks.first::<Mark>() {
             driving.marks = driving.marks.without(mark);
+            let confirmed = state.processes[usize::from(process)].confirmed;
             let effects = match mark {
+                Mark::Turn(_) if confirmed[usize::from(driving.record.execution)].has(mark) => Set::default(),
                 // Only the next execution clears it, and none comes after the end.
                 Mark::Run if !driving.record.status.is_terminal() => continue,
                 Mark::Run => Set::default(),
@@ -71,7 +73,7 @@ impl Protocol {
     }
 
     /// One await of it. True when it is done.
-    pub(crate) fn drive(&self, state: &mut State, driving: &mut Driving) -> bool {
+    pub(crate) fn drive(&self, state: &mut State, process: ProcessId, driving: &mut Driving) -> bool {
         match driving.now {
             Some((mark, effects)) => match effects.first::<Effect>() {
                 Some(effect) => {
@@ -81,8 +83,10 @@ impl Protocol {
                 }
                 None => {
                     state.clear_mark(driving.record.execution, mark);
+                    let cleared = Set::default().with(mark);
+                    state.processes[usize::from(process)].forget(driving.record.execution, cleared);
                     driving.is_cleared = true;
-                    self.next_mark(state, driving);
+                    self.next_mark(state, process, driving);
                     driving.now.is_none() && !driving.record.status.is_terminal()
                 }
             },
@@ -91,6 +95,28 @@ impl Protocol {
                 state.unschedule(DueKey::Check(driving.record.request));
                 true
             }
+        }
+    }
+
+    /// Clears a mark that the process has confirmed: `src/engine/confirmed.rs`. With the last mark of what is over its check goes.
+    pub(crate) fn clear_confirmed(&self, state: &mut State, process: ProcessId) {
+        let Some((execution, mark)) = state.processes[usize::from(process)].first_confirmed() else {
+            return;
+        };
+        state.processes[usize::from(process)].forget(execution, Set::default().with(mark));
+        let Some(record) = state.store.record else { return };
+        let is_meant = match mark {
+            // Another start may have to be published since, if it has been changed.
+            Mark::Start => record.execution == execution && record.version == 0,
+            _ => record.execution == execution || self.mistake == Some(Mistake::ConfirmedOutlivesItsExecution),
+        };
+        if !is_meant {
+            return;
+        }
+        state.clear_mark(record.execution, mark);
+        let is_settled = state.store.record.is_some_and(|record| record.marks.is_empty());
+        if record.status.is_terminal() && is_settled {
+            state.unschedule(DueKey::Check(record.request));
         }
     }
 }

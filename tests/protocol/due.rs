@@ -11,9 +11,9 @@ impl Protocol {
     /// change, because it may come at any time anyhow.
     pub(crate) fn claim(&self, state: &mut State, worker: ProcessId, key: DueKey) -> Option<Handling> {
         let at = match key {
-            DueKey::Check(request) => self.look_at(state, request)?,
+            DueKey::Check(request) => self.look_at(state, worker, request)?,
             DueKey::Timer(execution) => fire(state, execution)?,
-            DueKey::Retention(execution) => self.retire(state, execution),
+            DueKey::Retention(execution) => self.retire(state, worker, execution),
         };
         if self.mistake == Some(Mistake::TimerIsRemovedFirst) && at == Due::Fire {
             state.unschedule(key);
@@ -38,7 +38,7 @@ impl Protocol {
                 Due::Settle { remove: !is_there }
             }
             (Due::Drive(mut driving, then), key) => {
-                if !self.drive(state, &mut driving) {
+                if !self.drive(state, worker, &mut driving) {
                     handling.at = Due::Drive(driving, then);
                     return false;
                 }
@@ -67,7 +67,7 @@ impl Protocol {
             (Due::Delete, DueKey::Retention(execution)) => {
                 let request = state.store.record.map(|record| record.request);
                 match state.delete(execution, self.mistake) {
-                    Deleted::Marked => self.retire(state, execution),
+                    Deleted::Marked => self.retire(state, worker, execution),
                     Deleted::Active => Due::Settle { remove: true },
                     Deleted::Deleted | Deleted::Absent => Due::Unschedule(
                         request
@@ -94,12 +94,12 @@ impl Protocol {
         false
     }
 
-    fn look_at(&self, state: &State, request: RequestId) -> Option<Due> {
+    fn look_at(&self, state: &State, worker: ProcessId, request: RequestId) -> Option<Due> {
         let Some(record) = state.store.record.filter(|record| record.request == request) else {
             return Some(Due::Refuse);
         };
         let drive = |then| {
-            self.begin_drive(state, record, record.marks)
+            self.begin_drive(state, worker, record, record.marks)
                 .map(|driving| Due::Drive(driving, then))
         };
         if record.status.is_terminal() {
@@ -119,10 +119,10 @@ impl Protocol {
     }
 
     /// A finished instance's time is over.
-    fn retire(&self, state: &State, execution: ExecutionId) -> Due {
+    fn retire(&self, state: &State, worker: ProcessId, execution: ExecutionId) -> Due {
         match state.store.record.filter(|record| record.execution == execution) {
             Some(record) if record.status.is_terminal() && self.mistake != Some(Mistake::MarkedTurnIsDeleted) => self
-                .begin_drive(state, record, record.marks)
+                .begin_drive(state, worker, record, record.marks)
                 .map_or(Due::Delete, |driving| Due::Drive(driving, AfterDrive::Delete)),
             Some(record) if record.status.is_terminal() => Due::Delete,
             _ => Due::Settle { remove: true },

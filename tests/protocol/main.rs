@@ -133,13 +133,15 @@ fn trace(path: Path<State, Step>) -> String {
 }
 
 /// Each mistake, where it shows, with how many faults, and what it breaks.
-const MISTAKES: [(Mistake, Size, u8, &str); 26] = [
+const MISTAKES: [(Mistake, Size, u8, &str); 28] = [
     (Mistake::PublishedFirst, CALLED, 0, I2),
     (Mistake::AcknowledgedFirst, CALLED, 0, I2),
     (Mistake::AcknowledgedBeforeEffects, CALLED, 0, I2),
     (Mistake::TurnIsNotMarked, CALLED, 0, I2),
     (Mistake::TimerIsNoEffect, CALLED, 0, I2),
     (Mistake::MarkIsClearedFirst, CALLED, 0, I2),
+    (Mistake::ConfirmedTooEarly, CALLED, 1, I2),
+    (Mistake::ConfirmedOutlivesItsExecution, CONTINUED, 1, I2),
     (Mistake::OthersMarkIsCleared, RAISED, 0, I2),
     (Mistake::LostReplyIsConflict, CALLED, 1, I2),
     (Mistake::GuardIsTheVersion, CONTINUED, 0, I1),

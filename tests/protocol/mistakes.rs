@@ -15,6 +15,10 @@ pub(crate) enum Mistake {
     TimerIsNoEffect,
     /// The mark is cleared, then the effects are made.
     MarkIsClearedFirst,
+    /// A mark is kept as confirmed before the effects are made.
+    ConfirmedTooEarly,
+    /// A mark that was kept clears that of the same turn of another execution.
+    ConfirmedOutlivesItsExecution,
     /// A mark is cleared by a worker that has not made its effects.
     OthersMarkIsCleared,
     /// A commit's lost reply is taken for a conflict, and for whoever won to publish what the turn caused.

@@ -36,6 +36,8 @@ pub(crate) enum Step {
     ClaimFromSlow(ProcessId, DueKey),
     /// A process goes on: the await that it stands at is over.
     GoOn(ProcessId),
+    /// A process clears a mark that it has confirmed.
+    Clear(ProcessId),
     /// The target runs the task's body, answers, and acknowledges; or drops it because its call is over.
     Perform(Item),
     /// Fault: the process dies. What it holds comes again.
@@ -72,6 +74,9 @@ impl Protocol {
     pub(crate) fn fair_steps(&self, state: &State, steps: &mut Vec<Step>) {
         let is_quiet = state.is_quiet();
         for (process, it) in (0..).zip(&state.processes) {
+            if it.first_confirmed().is_some() {
+                steps.push(Step::Clear(process));
+            }
             if it.job != Job::Idle {
                 steps.push(Step::GoOn(process));
                 continue;
@@ -131,6 +136,9 @@ impl Protocol {
                     });
                     steps.extend(forged.map(|item| Step::TakeForged(process, item)));
                 }
+                if it.first_confirmed().is_some() {
+                    steps.push(Step::Crash(process));
+                }
                 continue;
             }
             steps.extend([Step::Crash(process), Step::LoseReply(process)]);
@@ -162,6 +170,7 @@ impl Protocol {
                 state.processes[usize::from(worker)].job = if is_done { Job::Idle } else { Job::Due(handling) };
             }
             Step::GoOn(process) => self.go_on(&mut state, process),
+            Step::Clear(process) => self.clear_confirmed(&mut state, process),
             Step::Perform(item) => self.perform(&mut state, item),
             Step::Arrive => {
                 let commit = state.late.take()?;
@@ -308,6 +317,7 @@ impl State {
         let it = &mut self.processes[usize::from(process)];
         let job = std::mem::take(&mut it.job);
         it.cache = None;
+        it.confirmed = Default::default();
         if let Job::Ask(wish, _) = job {
             if !matches!(wish, Wish::Start(_)) {
                 // Whoever wanted it asks again, by the same message ID. A start is not asked for again: what it has begun has to go on without it.

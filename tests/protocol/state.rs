@@ -206,11 +206,11 @@ pub(crate) enum At {
         left: Set,
         inbox_left: u8,
     },
+    /// Only by mistake: it is done with the next commit, or by the way.
     ClearMark {
         commit: Commit,
         inbox_left: u8,
     },
-    ForgetCheck,
     Acknowledge,
 }
 
@@ -252,12 +252,13 @@ pub(crate) enum AfterDrive {
 /// What the client does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Asking {
-    /// Start: check entry, record, publish, clear the mark.
+    /// Start: check entry, record, publish.
     ScheduleCheck,
     Create,
     /// An occupant that is over but marked is driven first, so that it can be replaced.
     DriveOccupant(Driving),
     PublishStart,
+    /// Only by mistake: it is done by the way, later.
     ClearStart,
     /// Raise the event.
     Deliver,
@@ -293,6 +294,27 @@ pub(crate) struct Process {
     pub(crate) job: Job,
     /// The live instance between turns.
     pub(crate) cache: Option<Live>,
+    /// Marks whose effects it saw confirmed and that are yet to be cleared, by execution.
+    pub(crate) confirmed: [Set; 4],
+}
+
+impl Process {
+    /// The next mark that it clears by itself.
+    pub(crate) fn first_confirmed(&self) -> Option<(ExecutionId, Mark)> {
+        (0..)
+            .zip(&self.confirmed)
+            .find_map(|(execution, marks)| Some((execution, marks.first()?)))
+    }
+
+    pub(crate) fn confirm(&mut self, execution: ExecutionId, mark: Mark) {
+        let marks = &mut self.confirmed[usize::from(execution)];
+        *marks = marks.with(mark);
+    }
+
+    pub(crate) fn forget(&mut self, execution: ExecutionId, cleared: Set) {
+        let marks = &mut self.confirmed[usize::from(execution)];
+        *marks = marks.less(cleared);
+    }
 }
 
 /// What no process knows: the checker's own notes.
@@ -382,7 +404,8 @@ impl State {
     }
 
     pub(crate) fn is_quiet(&self) -> bool {
-        self.late.is_none() && self.processes.iter().all(|process| process.job == Job::Idle)
+        let is_idle = |process: &Process| process.job == Job::Idle && process.first_confirmed().is_none();
+        self.late.is_none() && self.processes.iter().all(is_idle)
     }
 }
 

@@ -30,9 +30,9 @@ impl Protocol {
             inbox: Vec::new(),
         };
         activation.at = if activation.live.is_some() {
-            self.step(state, &mut activation)
+            self.step(state, worker, &mut activation)
         } else {
-            self.load(state, &mut activation)
+            self.load(state, worker, &mut activation)
         };
         activation
     }
@@ -40,10 +40,10 @@ impl Protocol {
     /// The await that the activation stands at. True when all is done.
     pub(crate) fn turn_await(&self, state: &mut State, worker: ProcessId, activation: &mut Activation) -> bool {
         let next = match activation.at.clone() {
-            At::Load => self.load(state, activation),
+            At::Load => self.load(state, worker, activation),
             At::Drive(mut driving) => {
-                if self.drive(state, &mut driving) {
-                    self.after_read(state, activation)
+                if self.drive(state, worker, &mut driving) {
+                    self.after_read(state, worker, activation)
                 } else {
                     At::Drive(driving)
                 }
@@ -71,7 +71,7 @@ impl Protocol {
             } => {
                 let effect = left.first::<Effect>().expect("there are effects left");
                 self.make(state, commit.execution(), effect);
-                self.after_commit(state, activation, commit, left.without(effect), inbox_left)
+                self.after_commit(state, worker, activation, commit, left.without(effect), inbox_left)
             }
             At::ClearMark { commit, inbox_left } => {
                 let mark = Mark::Turn(commit.version());
@@ -89,14 +89,7 @@ impl Protocol {
                     activation.at = at;
                     return false;
                 }
-                self.after_mark(state, activation, &commit, inbox_left)
-            }
-            At::ForgetCheck => {
-                if let Some(live) = activation.live {
-                    state.unschedule(DueKey::Check(live.record.request));
-                }
-                // What came is of no use to an instance that is over.
-                At::Acknowledge
+                self.after_mark(state, worker, activation, &commit, inbox_left)
             }
             At::Acknowledge => {
                 self.let_go(state, worker, activation.came);
@@ -125,7 +118,7 @@ impl Protocol {
         }
     }
 
-    fn load(&self, state: &mut State, activation: &mut Activation) -> At {
+    fn load(&self, state: &mut State, worker: ProcessId, activation: &mut Activation) -> At {
         activation.live = None;
         let Some(record) = state.store.record else {
             if let (Some(Mistake::TakerCreates), Some(Item::Start(execution))) = (self.mistake, activation.item) {
@@ -147,21 +140,21 @@ impl Protocol {
         activation.inbox = state.store.inbox.clone();
         // A start's mark is cleared by the first turn, which is what we are here for.
         let turns = record.marks.without(Mark::Start).without(Mark::Run);
-        match self.begin_drive(state, record, turns) {
+        match self.begin_drive(state, worker, record, turns) {
             Some(driving) => At::Drive(driving),
-            None => self.after_read(state, activation),
+            None => self.after_read(state, worker, activation),
         }
     }
 
-    fn after_read(&self, state: &State, activation: &mut Activation) -> At {
+    fn after_read(&self, state: &State, worker: ProcessId, activation: &mut Activation) -> At {
         if let Some(live) = &mut activation.live {
             live.record.marks = live.record.marks.both(Set::of(&[Mark::Start, Mark::Run]));
         }
         activation.is_current = true;
-        self.step(state, activation)
+        self.step(state, worker, activation)
     }
 
-    fn step(&self, state: &State, activation: &mut Activation) -> At {
+    fn step(&self, state: &State, worker: ProcessId, activation: &mut Activation) -> At {
         let Some(live) = activation.live else { return At::Load };
         if !activation.is_current && activation.item == Some(Item::Wake) {
             return At::Load;
@@ -171,7 +164,7 @@ impl Protocol {
             Status::Pending => match activation.item {
                 Some(Item::Start(execution)) if execution == live.record.execution => {
                     activation.item = None;
-                    self.turn(state, activation, Some(Opening::First))
+                    self.turn(state, worker, activation, Some(Opening::First))
                 }
                 None | Some(Item::Start(_) | Item::Wake) => At::Acknowledge,
                 Some(Item::Completion { .. }) => At::StartAgain,
@@ -180,14 +173,14 @@ impl Protocol {
             _ if live.events.has(HistoryEvent::ContinuedAsNew)
                 && self.mistake != Some(Mistake::NextExecutionIsForgotten) =>
             {
-                self.turn(state, activation, Some(Opening::Renewed))
+                self.turn(state, worker, activation, Some(Opening::Renewed))
             }
-            _ => self.turn(state, activation, None),
+            _ => self.turn(state, worker, activation, None),
         }
     }
 
     /// Applies what waits, one event after the other, and runs the code after each.
-    fn turn(&self, state: &State, activation: &mut Activation, opening: Option<Opening>) -> At {
+    fn turn(&self, state: &State, worker: ProcessId, activation: &mut Activation, opening: Option<Opening>) -> At {
         let live = activation.live.expect("a turn has a state");
         let mut execution = live.record.execution;
         let (mut before, mut events) = (live.events, Set::default());
@@ -249,7 +242,11 @@ impl Protocol {
             events,
             status: ended_by(events).unwrap_or(Status::Running),
             marks: Set::default(),
-            cleared: live.record.marks.both(Set::of(&[Mark::Start])),
+            cleared: live
+                .record
+                .marks
+                .both(Set::of(&[Mark::Start]))
+                .and(state.processes[usize::from(worker)].confirmed[usize::from(live.record.execution)]),
             inbox_taken,
             inbox_kept,
             consumed,
@@ -332,6 +329,10 @@ impl Protocol {
             return At::Load;
         };
         activation.is_current = true;
+        state.processes[usize::from(worker)].forget(commit.guard.execution, commit.cleared);
+        if self.mistake == Some(Mistake::ConfirmedTooEarly) {
+            state.processes[usize::from(worker)].confirm(commit.execution(), Mark::Turn(commit.version()));
+        }
         if commit.consumed {
             activation.item = None;
         }
@@ -360,18 +361,19 @@ impl Protocol {
             Some(Mistake::CheckIsRemovedEarly) if commit.status.is_terminal() => {
                 state.unschedule(DueKey::Check(live.record.request));
             }
-            Some(Mistake::PublishedFirst) => return self.after_effects(state, activation, commit, inbox_left),
+            Some(Mistake::PublishedFirst) => return self.after_effects(state, worker, activation, commit, inbox_left),
             Some(Mistake::MarkIsClearedFirst) if !effects.is_empty() => {
                 return At::ClearMark { commit, inbox_left };
             }
             _ => {}
         }
-        self.after_commit(state, activation, commit, effects, inbox_left)
+        self.after_commit(state, worker, activation, commit, effects, inbox_left)
     }
 
     fn after_commit(
         &self,
-        state: &State,
+        state: &mut State,
+        worker: ProcessId,
         activation: &mut Activation,
         commit: Commit,
         left: Set,
@@ -386,21 +388,40 @@ impl Protocol {
         }
         match self.mistake {
             Some(Mistake::PublishedFirst) => At::Commit(commit),
-            Some(Mistake::MarkIsClearedFirst) => self.after_mark(state, activation, &commit, inbox_left),
-            _ => self.after_effects(state, activation, commit, inbox_left),
+            Some(Mistake::MarkIsClearedFirst) => self.after_mark(state, worker, activation, &commit, inbox_left),
+            _ => self.after_effects(state, worker, activation, commit, inbox_left),
         }
     }
 
-    fn after_effects(&self, state: &State, activation: &mut Activation, commit: Commit, inbox_left: u8) -> At {
-        if commit.marks.has(Mark::Turn(commit.version())) {
-            return At::ClearMark { commit, inbox_left };
+    fn after_effects(
+        &self,
+        state: &mut State,
+        worker: ProcessId,
+        activation: &mut Activation,
+        commit: Commit,
+        inbox_left: u8,
+    ) -> At {
+        let mark = Mark::Turn(commit.version());
+        if commit.marks.has(mark) {
+            state.processes[usize::from(worker)].confirm(commit.execution(), mark);
+            if let Some(live) = &mut activation.live {
+                live.record.marks = live.record.marks.without(mark);
+            }
         }
-        self.after_mark(state, activation, &commit, inbox_left)
+        self.after_mark(state, worker, activation, &commit, inbox_left)
     }
 
-    fn after_mark(&self, state: &State, activation: &mut Activation, commit: &Commit, inbox_left: u8) -> At {
+    fn after_mark(
+        &self,
+        state: &State,
+        worker: ProcessId,
+        activation: &mut Activation,
+        commit: &Commit,
+        inbox_left: u8,
+    ) -> At {
         if commit.status.is_terminal() {
-            return At::ForgetCheck;
+            // What came is of no use to an instance that is over.
+            return At::Acknowledge;
         }
         let has_unread = usize::from(inbox_left) > commit.inbox_kept.len();
         if has_unread && self.mistake != Some(Mistake::InboxStaysUnread) {
@@ -410,6 +431,6 @@ impl Protocol {
         if activation.item.is_none() && !commit.events.has(HistoryEvent::ContinuedAsNew) {
             return At::Acknowledge;
         }
-        self.step(state, activation)
+        self.step(state, worker, activation)
     }
 }
