@@ -47,8 +47,12 @@ pub enum Defect {
     LostReplyIsConflict,
     /// A turn whose only effect is a timer is not marked.
     TimerIsNoEffect,
-    /// Retention, purge or a new start deletes a turn that is still marked.
-    MarkedTurnIsDeleted,
+    /// Retention deletes a turn that is still marked.
+    MarkedTurnIsRetired,
+    /// A purge does.
+    MarkedTurnIsPurged,
+    /// A new start does.
+    MarkedTurnIsReplaced,
     /// A completion is dropped because the live state, which may be older than the history, does not know its task.
     UnknownTaskIsDropped,
     /// The guard compares the version alone.
@@ -118,10 +122,12 @@ mod planting {
 impl Defect {
     /// All of them.
     #[cfg(feature = "testing")]
-    pub const ALL: [Defect; 20] = [
+    pub const ALL: [Defect; 22] = [
         Defect::LostReplyIsConflict,
         Defect::TimerIsNoEffect,
-        Defect::MarkedTurnIsDeleted,
+        Defect::MarkedTurnIsRetired,
+        Defect::MarkedTurnIsPurged,
+        Defect::MarkedTurnIsReplaced,
         Defect::UnknownTaskIsDropped,
         Defect::GuardIsTheVersion,
         Defect::SecondAttemptIsDuplicate,

@@ -188,7 +188,7 @@ async fn purge(client: &Client, instance: &InstanceRef, run: Option<RunId>, mann
         let mut walk = Walk::from(client, root.clone());
         while walk.next().await?.is_some() {}
     }
-    if !record.marks.is_empty() && !planted(Defect::MarkedTurnIsDeleted) {
+    if !record.marks.is_empty() && !planted(Defect::MarkedTurnIsPurged) {
         // Its last turn may have children to end.
         drive_marks(client, instance, &record, manner).await?;
     }

@@ -22,7 +22,7 @@ impl Engine {
             if !record.status.is_terminal() {
                 return Ok(Deleted::Active);
             }
-            if !planted(Defect::MarkedTurnIsDeleted) {
+            if !planted(Defect::MarkedTurnIsRetired) {
                 self.drive_marks(instance, &record).await?;
             }
             self.drive_parent(record.origin.parent.as_ref().map(|parent| &parent.task))

@@ -93,10 +93,12 @@ fn a_seed_replays() {
 }
 
 /// Defects, and a seed that is known to find each. Code and scripts change, and then another seed may have to.
-const FOUND_BY: [(Defect, u64); 20] = [
+const FOUND_BY: [(Defect, u64); 22] = [
     (Defect::LostReplyIsConflict, 12),
     (Defect::TimerIsNoEffect, 30),
-    (Defect::MarkedTurnIsDeleted, 153),
+    (Defect::MarkedTurnIsRetired, 153),
+    (Defect::MarkedTurnIsPurged, 153),
+    (Defect::MarkedTurnIsReplaced, 153),
     (Defect::UnknownTaskIsDropped, 1),
     (Defect::GuardIsTheVersion, 457),
     (Defect::SecondAttemptIsDuplicate, 155),

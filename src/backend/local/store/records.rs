@@ -60,7 +60,7 @@ pub(super) fn create(
 }
 
 fn may_be_replaced(record: &Record, policy: ConflictPolicy) -> bool {
-    let is_unmarked = record.marks.is_empty() || planted(Defect::MarkedTurnIsDeleted);
+    let is_unmarked = record.marks.is_empty() || planted(Defect::MarkedTurnIsReplaced);
     policy == ConflictPolicy::RejectActive && record.status.is_terminal() && is_unmarked
 }
 
@@ -262,7 +262,8 @@ pub(super) fn delete(
     if !record.status.is_terminal() {
         return Ok(Deleted::Active);
     }
-    if !record.marks.is_empty() && !planted(Defect::MarkedTurnIsDeleted) {
+    let is_guarded = !planted(Defect::MarkedTurnIsRetired) && !planted(Defect::MarkedTurnIsPurged);
+    if !record.marks.is_empty() && is_guarded {
         return Ok(Deleted::Marked);
     }
     remove(to, namespace, instance, &record, keep, now)?;

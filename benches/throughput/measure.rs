@@ -1,0 +1,160 @@
+//! The run: servers, processes, and rounds of both sides in turns.
+
+use std::path::Path;
+
+use deadpool_redis::redis;
+
+use crate::options::Options;
+use crate::process::{Process, Ran, Round, Scene};
+use crate::report::{Cost, Measured, Report};
+use crate::servers::Servers;
+use crate::usage::{cpu_seconds, noted};
+
+/// Workflows before the first round: connections are open then, scripts known, activities known to be short.
+const WARM_UP: Round = Round {
+    in_flight: 32,
+    count: 200,
+};
+
+/// The processes of one side: the first one drives.
+struct Side {
+    name: &'static str,
+    processes: Vec<Process>,
+}
+
+impl Side {
+    async fn start(name: &'static str, roles: &[&'static str], scene: &Scene) -> Result<Self, String> {
+        let mut processes = Vec::new();
+        for role in roles {
+            processes.push(Process::start(role, scene).await?);
+        }
+        Ok(Self { name, processes })
+    }
+
+    async fn stop(self) {
+        for process in self.processes {
+            process.stop().await;
+        }
+    }
+}
+
+/// What has been used since the servers were started.
+struct Meters {
+    broker: f64,
+    redis: f64,
+    /// Each process of the side.
+    side: Vec<f64>,
+    commands: u64,
+}
+
+struct Bench<'a> {
+    servers: &'a Servers,
+    directory: &'a Path,
+}
+
+impl Bench<'_> {
+    async fn read(&self, side: &Side) -> Result<Meters, String> {
+        let server = |name| noted(self.directory, name).map_or(0.0, cpu_seconds);
+        Ok(Meters {
+            broker: server("LEVERET_TEST_BROKER_PID"),
+            redis: server("LEVERET_TEST_REDIS_PID"),
+            side: side
+                .processes
+                .iter()
+                .map(|process| process.id().map_or(0.0, cpu_seconds))
+                .collect(),
+            commands: self.commands().await?,
+        })
+    }
+
+    /// Commands that Redis has processed: what scripts call is not among them.
+    async fn commands(&self) -> Result<u64, String> {
+        let problem = |error: redis::RedisError| format!("INFO: {error}");
+        let mut connection = self.servers.redis().await.map_err(problem)?;
+        let mut info = redis::cmd("INFO");
+        let stats: String = info
+            .arg("commandstats")
+            .query_async(&mut connection)
+            .await
+            .map_err(problem)?;
+        let calls = stats.lines().filter(|line| !line.starts_with("cmdstat_info"));
+        let is_ours = |line: &&str| line.starts_with("cmdstat_eval") || line.starts_with("cmdstat_hgetall");
+        let calls = calls.filter(is_ours).filter_map(|line| {
+            let calls = line.split_once("calls=")?.1.split_once(',')?.0;
+            calls.parse::<u64>().ok()
+        });
+        Ok(calls.sum())
+    }
+
+    async fn round(&self, side: &mut Side, round: Round) -> Result<Measured, String> {
+        let before = self.read(side).await?;
+        let name = side.name;
+        let ran: Ran = side.processes[0]
+            .run(round)
+            .await
+            .map_err(|problem| format!("{name}: {problem}"))?;
+        let after = self.read(side).await?;
+        let cores = |before: f64, after: f64| (after - before) / ran.seconds;
+        let sides = before.side.iter().zip(&after.side);
+        Ok(Measured::new(
+            &ran,
+            Cost {
+                broker: cores(before.broker, after.broker),
+                redis: cores(before.redis, after.redis),
+                processes: sides.map(|(before, after)| cores(*before, *after)).collect(),
+                redis_calls: (after.commands - before.commands) as f64 / round.count as f64,
+            },
+        ))
+    }
+}
+
+pub(crate) async fn run(options: &Options) -> Result<(), String> {
+    let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+    let servers = Servers::start(directory.path(), options.fsync).await?;
+    let measured = measure(options, &servers, directory.path()).await;
+    servers.stop().await;
+    measured
+}
+
+async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Result<(), String> {
+    let scene = Scene {
+        amqp: servers.amqp_url(servers.broker_port),
+        redis: servers.redis_url(servers.redis_port),
+        namespace: "bench".into(),
+        steps: options.steps,
+        payload: options.payload,
+    };
+    let mut floor = Side::start("floor", &["floor-driver", "floor-target"], &scene).await?;
+    let roles = ["leveret-client", "leveret-caller", "leveret-target"];
+    let mut leveret = Side::start("leveret", &roles, &scene).await?;
+    let bench = Bench { servers, directory };
+    let mut report = Report::new(options);
+    let rounds = async {
+        for side in [&mut floor, &mut leveret] {
+            bench.round(side, WARM_UP).await?;
+        }
+        for in_flight in &options.in_flight {
+            let round = Round {
+                in_flight: *in_flight,
+                count: options.count(*in_flight),
+            };
+            for _ in 0..options.rounds {
+                // In turns: the machine drifts, and both drift with it.
+                for side in [&mut floor, &mut leveret] {
+                    let measured = bench.round(side, round).await?;
+                    report.add(side.name, *in_flight, measured);
+                }
+            }
+            report.tell(*in_flight);
+        }
+        Ok::<_, String>(())
+    };
+    let done = rounds.await;
+    floor.stop().await;
+    leveret.stop().await;
+    done?;
+    match &options.json {
+        Some(path) => report.write(path),
+        None => Ok(()),
+    }
+}

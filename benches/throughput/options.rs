@@ -1,0 +1,109 @@
+//! What the command line asks for.
+
+use std::path::PathBuf;
+
+pub(crate) const HELP: &str = "\
+cargo bench --bench throughput -- [OPTIONS]
+
+  --in-flight N,N,..   workflows in flight (1,64,512)
+  --steps N            remote activities of a workflow, one after the other (3)
+  --payload BYTES      what each carries (100)
+  --rounds N           rounds of each, floor and Leveret in turns (5)
+  --count N            workflows a round; by default some seconds' worth
+  --fsync POLICY       Redis's appendfsync: everysec (default) or always
+  --json FILE          also writes all rounds to FILE
+  --short              a few workflows: fails on lost ones alone";
+
+/// How Redis syncs its append-only file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fsync {
+    Everysec,
+    Always,
+}
+
+impl Fsync {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Fsync::Everysec => "everysec",
+            Fsync::Always => "always",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Options {
+    pub(crate) in_flight: Vec<usize>,
+    pub(crate) steps: u8,
+    pub(crate) payload: usize,
+    pub(crate) rounds: usize,
+    pub(crate) count: Option<usize>,
+    pub(crate) fsync: Fsync,
+    pub(crate) json: Option<PathBuf>,
+}
+
+pub(crate) enum Asked {
+    Run(Options),
+    Help,
+}
+
+impl Options {
+    /// # Errors
+    /// One line: what is wrong, and what would be right.
+    pub(crate) fn read(mut words: impl Iterator<Item = String>) -> Result<Asked, String> {
+        let mut options = Self {
+            in_flight: vec![1, 64, 512],
+            steps: 3,
+            payload: 100,
+            rounds: 5,
+            count: None,
+            fsync: Fsync::Everysec,
+            json: None,
+        };
+        while let Some(word) = words.next() {
+            let mut value = || words.next().ok_or(format!("{word} wants a value"));
+            match word.as_str() {
+                "--in-flight" => {
+                    let numbers = value()?;
+                    let numbers = numbers.split(',').map(|text| number(&word, text, 1, 100_000));
+                    options.in_flight = numbers.collect::<Result<_, _>>()?;
+                }
+                "--steps" => options.steps = number(&word, &value()?, 1, 100)? as u8,
+                "--payload" => options.payload = number(&word, &value()?, 1, 8 << 20)?,
+                "--rounds" => options.rounds = number(&word, &value()?, 1, 1000)?,
+                "--count" => options.count = Some(number(&word, &value()?, 1, 10_000_000)?),
+                "--fsync" => {
+                    options.fsync = match value()?.as_str() {
+                        "everysec" => Fsync::Everysec,
+                        "always" => Fsync::Always,
+                        other => return Err(format!("--fsync is {other:?}: everysec or always")),
+                    }
+                }
+                "--json" => options.json = Some(value()?.into()),
+                "--short" | "--test" => {
+                    options.in_flight = vec![1, 32];
+                    options.rounds = 1;
+                    options.count = Some(100);
+                }
+                // Cargo says so to every bench.
+                "--bench" => {}
+                "--help" | "-h" => return Ok(Asked::Help),
+                other => return Err(format!("{other:?} is no option")),
+            }
+        }
+        Ok(Asked::Run(options))
+    }
+
+    /// Workflows of one round.
+    pub(crate) fn count(&self, in_flight: usize) -> usize {
+        self.count.unwrap_or(match in_flight {
+            1 => 300,
+            few if few < 256 => 4_000,
+            _ => 12_000.max(in_flight * 4),
+        })
+    }
+}
+
+fn number(option: &str, text: &str, least: usize, most: usize) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+    number.ok_or(format!("{option} is {text:?}: a whole number from {least} to {most}"))
+}

@@ -1,0 +1,177 @@
+//! The processes of the bench: this program again, told by its environment which part it plays.
+//!
+//! A driver reads `IN_FLIGHT COUNT` lines from its standard input, runs so many workflows, and answers with a line of JSON. The others do what they are
+//! asked for by messages. All of them end with their standard input.
+
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+use crate::{floor, leveret_side};
+
+/// Which part the process plays. Its presence makes the program one of them.
+pub(crate) const ROLE: &str = "THROUGHPUT_ROLE";
+const SCENE: &str = "THROUGHPUT_SCENE";
+
+/// What every process is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Scene {
+    pub(crate) amqp: String,
+    pub(crate) redis: String,
+    pub(crate) namespace: String,
+    pub(crate) steps: u8,
+    pub(crate) payload: usize,
+}
+
+/// What a driver is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Round {
+    pub(crate) in_flight: usize,
+    pub(crate) count: usize,
+}
+
+/// What a round came to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Ran {
+    pub(crate) seconds: f64,
+    /// Each workflow's time from its start until its end is known, in microseconds.
+    pub(crate) micros: Vec<u64>,
+}
+
+/// How long a round may take.
+const LONGEST_ROUND: Duration = Duration::from_secs(600);
+
+/// Plays the part.
+pub(crate) fn play(role: &str) -> ExitCode {
+    let filter = std::env::var("RUST_LOG").unwrap_or_else(|_| "warn,lapin=off".into());
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let played = async {
+        let scene = std::env::var(SCENE).map_err(|error| format!("{SCENE}: {error}"))?;
+        let scene: Scene = serde_json::from_str(&scene).map_err(|error| format!("{SCENE}: {error}"))?;
+        match role {
+            "floor-driver" => floor::driver(scene).await,
+            "floor-target" => floor::target(scene).await,
+            "leveret-caller" => leveret_side::caller(scene).await,
+            "leveret-target" => leveret_side::target(scene).await,
+            "leveret-client" => leveret_side::client(scene).await,
+            other => Err(format!("{ROLE} is {other:?}")),
+        }
+    };
+    // One thread is faster than two on two cores, for the floor and for Leveret.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime
+        .map_err(|error| error.to_string())
+        .and_then(|runtime| runtime.block_on(played))
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("{role}: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the bench asks of a driver, line by line; `None` when it has ended.
+pub(crate) struct Requests(Lines<BufReader<tokio::io::Stdin>>);
+
+impl Requests {
+    pub(crate) fn new() -> Self {
+        // Ready: whoever started us waits for it.
+        println!("ready");
+        Self(BufReader::new(tokio::io::stdin()).lines())
+    }
+
+    pub(crate) async fn next(&mut self) -> Option<Round> {
+        let line = self.0.next_line().await.ok().flatten()?;
+        let (in_flight, count) = line.split_once(' ')?;
+        Some(Round {
+            in_flight: in_flight.parse().ok()?,
+            count: count.parse().ok()?,
+        })
+    }
+
+    pub(crate) fn answer(&self, ran: &Result<Ran, String>) {
+        println!(
+            "{}",
+            serde_json::to_string(ran).expect("numbers and text have a JSON form")
+        );
+    }
+
+    /// Returns when the bench is gone.
+    pub(crate) async fn end(mut self) {
+        while self.next().await.is_some() {}
+    }
+}
+
+/// One of them, from outside.
+pub(crate) struct Process {
+    role: &'static str,
+    child: Child,
+    stdin: ChildStdin,
+    stdout: Lines<BufReader<ChildStdout>>,
+}
+
+impl Process {
+    /// Starts it and waits until it is ready.
+    pub(crate) async fn start(role: &'static str, scene: &Scene) -> Result<Self, String> {
+        let problem = |error: std::io::Error| format!("{role}: {error}");
+        let program = std::env::current_exe().map_err(problem)?;
+        let mut child = Command::new(program)
+            .env(ROLE, role)
+            .env(SCENE, serde_json::to_string(scene).expect("it is text and numbers"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(problem)?;
+        let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(format!("{role}: it has no pipes"));
+        };
+        let mut process = Self {
+            role,
+            child,
+            stdin,
+            stdout: BufReader::new(stdout).lines(),
+        };
+        process.line(Duration::from_secs(60)).await?;
+        Ok(process)
+    }
+
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    pub(crate) async fn run(&mut self, round: Round) -> Result<Ran, String> {
+        let line = format!("{} {}\n", round.in_flight, round.count);
+        let written = self.stdin.write_all(line.as_bytes()).await;
+        written.map_err(|error| format!("{}: {error}", self.role))?;
+        let answer = self.line(LONGEST_ROUND).await?;
+        serde_json::from_str::<Result<Ran, String>>(&answer).map_err(|error| format!("{}: {error}", self.role))?
+    }
+
+    async fn line(&mut self, longest: Duration) -> Result<String, String> {
+        match tokio::time::timeout(longest, self.stdout.next_line()).await {
+            Ok(Ok(Some(line))) => Ok(line),
+            Ok(Ok(None)) => Err(format!("{} has ended", self.role)),
+            Ok(Err(error)) => Err(format!("{}: {error}", self.role)),
+            Err(_) => Err(format!("{} said nothing for {longest:?}", self.role)),
+        }
+    }
+
+    pub(crate) async fn stop(mut self) {
+        drop(self.stdin);
+        if tokio::time::timeout(Duration::from_secs(20), self.child.wait())
+            .await
+            .is_err()
+        {
+            // Dropped, it is killed.
+            eprintln!("throughput: {} did not stop in time", self.role);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What the rounds came to.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::options::Options;
+use crate::process::Ran;
+
+/// Processor time, in cores, and calls.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Cost {
+    pub(crate) broker: f64,
+    pub(crate) redis: f64,
+    /// The driver's, then those of the others.
+    pub(crate) processes: Vec<f64>,
+    /// Scripts and reads of a workflow.
+    pub(crate) redis_calls: f64,
+}
+
+/// One round.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Measured {
+    /// Workflows a second.
+    pub(crate) rate: f64,
+    pub(crate) p50_micros: u64,
+    pub(crate) p99_micros: u64,
+    pub(crate) cost: Cost,
+}
+
+impl Measured {
+    pub(crate) fn new(ran: &Ran, cost: Cost) -> Self {
+        let mut micros = ran.micros.clone();
+        micros.sort_unstable();
+        let at = |part: f64| micros[((micros.len() - 1) as f64 * part) as usize];
+        Self {
+            rate: micros.len() as f64 / ran.seconds,
+            p50_micros: at(0.5),
+            p99_micros: at(0.99),
+            cost,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Row {
+    side: &'static str,
+    in_flight: usize,
+    #[serde(flatten)]
+    measured: Measured,
+}
+
+/// All rounds.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    steps: u8,
+    payload_bytes: usize,
+    fsync: &'static str,
+    queues: &'static str,
+    cores: usize,
+    rows: Vec<Row>,
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+impl Report {
+    pub(crate) fn new(options: &Options) -> Self {
+        let report = Self {
+            steps: options.steps,
+            payload_bytes: options.payload,
+            fsync: options.fsync.name(),
+            queues: "quorum",
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
+            rows: Vec::new(),
+        };
+        println!(
+            "series of {} remote activities, {} B each; {} queues, appendfsync {}; {} cores for all; {} rounds in turns",
+            report.steps, report.payload_bytes, report.queues, report.fsync, report.cores, options.rounds
+        );
+        println!(
+            "in flight  side     workflows/s (min-max)    p50 / p99 ms      cores: broker  redis  driver  others   redis calls"
+        );
+        report
+    }
+
+    pub(crate) fn add(&mut self, side: &'static str, in_flight: usize, measured: Measured) {
+        self.rows.push(Row {
+            side,
+            in_flight,
+            measured,
+        });
+    }
+
+    fn of(&self, side: &str, in_flight: usize) -> Vec<&Measured> {
+        let rows = self.rows.iter();
+        rows.filter(|row| row.side == side && row.in_flight == in_flight)
+            .map(|row| &row.measured)
+            .collect()
+    }
+
+    /// Prints what so many in flight came to.
+    pub(crate) fn tell(&self, in_flight: usize) {
+        let mut rates = Vec::new();
+        for side in ["floor", "leveret"] {
+            let rounds = self.of(side, in_flight);
+            let of = |value: fn(&Measured) -> f64| median(rounds.iter().map(|round| value(round)));
+            let rate = of(|round| round.rate);
+            let all = rounds.iter().map(|round| round.rate);
+            let (least, most) = all.fold((f64::MAX, 0.0f64), |(least, most), rate| {
+                (least.min(rate), most.max(rate))
+            });
+            println!(
+                "{in_flight:>9}  {side:<8} {rate:>8.0} ({least:.0}-{most:.0})  {:>10.1} / {:.1}  {:>18.2}  {:>5.2}  {:>6.2}  {:>6.2}  {:>12.1}",
+                of(|round| round.p50_micros as f64 / 1000.0),
+                of(|round| round.p99_micros as f64 / 1000.0),
+                of(|round| round.cost.broker),
+                of(|round| round.cost.redis),
+                of(|round| round.cost.processes.first().copied().unwrap_or_default()),
+                of(|round| round.cost.processes.iter().skip(1).sum()),
+                of(|round| round.cost.redis_calls),
+            );
+            rates.push((rate, of(|round| round.p50_micros as f64)));
+        }
+        if let [floor, leveret] = rates[..] {
+            println!(
+                "           ratio    {:>8.2} of the floor's rate, {:.2} of its p50",
+                leveret.0 / floor.0,
+                leveret.1 / floor.1
+            );
+        }
+    }
+
+    pub(crate) fn write(&self, path: &Path) -> Result<(), String> {
+        let problem = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+        let text = serde_json::to_string_pretty(self).map_err(|error| problem(&error))?;
+        std::fs::write(path, text).map_err(|error| problem(&error))
+    }
+}
