@@ -201,7 +201,9 @@ pub(crate) async fn driver(scene: Scene) -> Result<(), String> {
     let address = scene.redis.as_str().into_connection_info().map_err(text)?;
     let address = address.set_tcp_settings(TcpSettings::default().set_nodelay(true));
     let redis = Client::open(address).map_err(text)?;
-    let redis = redis.get_multiplexed_async_connection().await.map_err(text)?;
+    let mut redis = redis.get_multiplexed_async_connection().await.map_err(text)?;
+    let load = redis::cmd("SCRIPT").arg("LOAD").arg(COMMIT).to_owned();
+    load.query_async::<String>(&mut redis).await.map_err(text)?;
     let mut requests = Requests::new();
     while let Some(round) = requests.next().await {
         requests.answer(&run(&mut station, &redis, &scene, round).await);
@@ -281,16 +283,7 @@ async fn commit(redis: &mut MultiplexedConnection, items: &[Item], steps: u8) ->
             .arg(status)
             .arg(&item.payload);
     }
-    let committed: Vec<u8> = match pipeline.query_async(redis).await {
-        Ok(committed) => committed,
-        // A Redis that is new does not know the script yet.
-        Err(error) if error.to_string().contains("NOSCRIPT") => {
-            let load = redis::cmd("SCRIPT").arg("LOAD").arg(COMMIT).to_owned();
-            load.query_async::<String>(redis).await.map_err(text)?;
-            pipeline.query_async(redis).await.map_err(text)?
-        }
-        Err(error) => return Err(text(error)),
-    };
+    let committed: Vec<u8> = pipeline.query_async(redis).await.map_err(text)?;
     if committed.contains(&0) {
         return Err("a commit was refused: a message came twice".into());
     }

@@ -84,7 +84,7 @@ fn the_protocol_holds_whatever_goes_wrong() {
         Some(faults) => runs.extend(SIZES.map(|size| (size, faults))),
         None => {
             runs.extend(SIZES.map(|size| (size, 1)));
-            runs.extend([CALLED, RAISED_EARLY, AGAIN].map(|size| (size, 2)));
+            runs.extend([RAISED_EARLY, AGAIN].map(|size| (size, 2)));
         }
     }
     if number("LEVERET_MODEL_LARGE").is_some_and(|large| large > 0) {

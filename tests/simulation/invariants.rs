@@ -154,7 +154,7 @@ impl State {
                 if let Created::Exists(occupant) = result {
                     is_of_the_same_parent(create, occupant)?;
                 }
-                self.note(world, &create.instance);
+                self.note(world, &create.instance)?;
                 self.nothing_is_forgotten(world)
             }
             Observed::Commit {
@@ -162,14 +162,14 @@ impl State {
                 result: Committed::Applied { .. },
             } => {
                 self.history_grows(world, commit)?;
-                self.note(world, &commit.instance);
+                self.note(world, &commit.instance)?;
                 self.nothing_is_forgotten(world)
             }
             Observed::Request { name, instance }
                 if ["unschedule", "settle_due", "clear_mark", "delete"].contains(name) =>
             {
                 if let Some(instance) = instance {
-                    self.note(world, instance);
+                    self.note(world, instance)?;
                 }
                 self.nothing_is_forgotten(world)
             }
@@ -342,14 +342,22 @@ impl State {
         }
     }
 
-    /// The instance's record has changed.
-    fn note(&mut self, world: &World, instance: &InstanceRef) {
-        match at_once(world.servers().store().record(instance)) {
+    /// The instance's record has changed. Until their effects are made, its turns stay (I2).
+    fn note(&mut self, world: &World, instance: &InstanceRef) -> Result<(), String> {
+        let record = at_once(world.servers().store().record(instance));
+        if let Some(before) = self.unsettled.get(instance)
+            && record.as_ref().is_none_or(|record| record.run != before.run)
+            && before.marks.iter().any(|mark| matches!(mark, Mark::Turn(_)))
+        {
+            return Err(format!("I2: {instance} was deleted with marks {:?}", before.marks));
+        }
+        match record {
             Some(record) if !record.status.is_terminal() || !record.marks.is_empty() => {
                 self.unsettled.insert(instance.clone(), record);
             }
             _ => drop(self.unsettled.remove(instance)),
         }
+        Ok(())
     }
 
     /// I4: whoever is not over, or has something to be made yet, is looked at again.

@@ -96,9 +96,9 @@ fn a_seed_replays() {
 const FOUND_BY: [(Defect, u64); 22] = [
     (Defect::LostReplyIsConflict, 12),
     (Defect::TimerIsNoEffect, 30),
-    (Defect::MarkedTurnIsRetired, 153),
-    (Defect::MarkedTurnIsPurged, 153),
-    (Defect::MarkedTurnIsReplaced, 153),
+    (Defect::MarkedTurnIsRetired, 7),
+    (Defect::MarkedTurnIsPurged, 1),
+    (Defect::MarkedTurnIsReplaced, 77),
     (Defect::UnknownTaskIsDropped, 1),
     (Defect::GuardIsTheVersion, 457),
     (Defect::SecondAttemptIsDuplicate, 155),
