@@ -90,6 +90,18 @@ impl Servers {
         }
     }
 
+    /// Messages that the broker has received since it was started.
+    pub(crate) async fn messages(&self) -> Result<u64, String> {
+        let counted = Command::new(&self.script)
+            .arg("count-broker")
+            .arg(&self.directory)
+            .output();
+        let output = counted.await.map_err(|error| error.to_string())?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let number = text.trim().parse();
+        number.map_err(|_| format!("count-broker: {text:?} {}", String::from_utf8_lossy(&output.stderr)))
+    }
+
     /// Starts Redis again, with its file synced as the options say.
     pub(crate) async fn start_redis(&self) -> Result<(), String> {
         self.tell("start-redis").await?;
@@ -142,7 +154,7 @@ impl Servers {
     /// Ends both, in whatever state they are.
     pub(crate) async fn stop(&self) {
         if let Err(problem) = self.tell("stop").await {
-            eprintln!("chaos: the servers may still run: {problem}");
+            eprintln!("the servers may still run: {problem}");
         }
     }
 }

@@ -45,6 +45,7 @@ struct Meters {
     /// Each process of the side.
     side: Vec<f64>,
     commands: u64,
+    messages: u64,
 }
 
 struct Bench<'a> {
@@ -64,6 +65,7 @@ impl Bench<'_> {
                 .map(|process| process.id().map_or(0.0, cpu_seconds))
                 .collect(),
             commands: self.commands().await?,
+            messages: self.servers.messages().await?,
         })
     }
 
@@ -87,6 +89,7 @@ impl Bench<'_> {
     }
 
     async fn round(&self, side: &mut Side, round: Round) -> Result<Measured, String> {
+        // What is noted of a workflow after its end is part of what it costs.
         let before = self.read(side).await?;
         let name = side.name;
         let ran: Ran = side.processes[0]
@@ -103,6 +106,7 @@ impl Bench<'_> {
                 redis: cores(before.redis, after.redis),
                 processes: sides.map(|(before, after)| cores(*before, *after)).collect(),
                 redis_calls: (after.commands - before.commands) as f64 / round.count as f64,
+                messages: (after.messages - before.messages) as f64 / round.count as f64,
             },
         ))
     }

@@ -16,6 +16,8 @@ pub(crate) struct Cost {
     pub(crate) processes: Vec<f64>,
     /// Scripts and reads of a workflow.
     pub(crate) redis_calls: f64,
+    /// Messages that the broker received, of a workflow.
+    pub(crate) messages: f64,
 }
 
 /// One round.
@@ -82,7 +84,7 @@ impl Report {
             report.steps, report.payload_bytes, report.queues, report.fsync, report.cores, options.rounds
         );
         println!(
-            "in flight  side     workflows/s (min-max)    p50 / p99 ms      cores: broker  redis  driver  others   redis calls"
+            "in flight  side     workflows/s (min-max)    p50 / p99 ms      cores: broker  redis  driver  others   redis calls  messages"
         );
         report
     }
@@ -114,7 +116,7 @@ impl Report {
                 (least.min(rate), most.max(rate))
             });
             println!(
-                "{in_flight:>9}  {side:<8} {rate:>8.0} ({least:.0}-{most:.0})  {:>10.1} / {:.1}  {:>18.2}  {:>5.2}  {:>6.2}  {:>6.2}  {:>12.1}",
+                "{in_flight:>9}  {side:<8} {rate:>8.0} ({least:.0}-{most:.0})  {:>10.1} / {:.1}  {:>18.2}  {:>5.2}  {:>6.2}  {:>6.2}  {:>12.1}  {:>8.1}",
                 of(|round| round.p50_micros as f64 / 1000.0),
                 of(|round| round.p99_micros as f64 / 1000.0),
                 of(|round| round.cost.broker),
@@ -122,6 +124,7 @@ impl Report {
                 of(|round| round.cost.processes.first().copied().unwrap_or_default()),
                 of(|round| round.cost.processes.iter().skip(1).sum()),
                 of(|round| round.cost.redis_calls),
+                of(|round| round.cost.messages),
             );
             rates.push((rate, of(|round| round.p50_micros as f64)));
         }
