@@ -196,7 +196,7 @@ impl Faults {
             _ => self.servers.tell("start-broker").await?,
         }
         let up = Instant::now();
-        if is_alone {
+        if is_alone && let Some(usual) = usual {
             let back = self.throughput.is_back(up, usual, WATCHED).await;
             self.say(format_args!("{server} is up: as much is done as before after {back:?}"));
             self.note(measure, back);

@@ -91,6 +91,7 @@ impl Servers {
     }
 
     /// Messages that the broker has received since it was started.
+    #[allow(dead_code, reason = "the bench of throughput counts them")]
     pub(crate) async fn messages(&self) -> Result<u64, String> {
         let counted = Command::new(&self.script)
             .arg("count-broker")

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use crate::effects;
 const EVERY: Duration = Duration::from_millis(250);
 /// What is compared is what was done in this time.
 const WINDOW: Duration = Duration::from_secs(1);
-/// What is full throughput is the median of the windows of this time before a fault.
+/// What is full throughput is the median of the windows of so much time; of all that were looked at before a fault, the best one.
 const BEFORE: Duration = Duration::from_secs(15);
 /// Throughput is back when a window has this part of the median.
 const PART: f64 = 0.8;
@@ -23,6 +24,8 @@ const KEPT: Duration = Duration::from_secs(120);
 pub(crate) struct Throughput {
     directory: PathBuf,
     samples: Arc<Mutex<VecDeque<(Instant, u64)>>>,
+    /// The best median so far.
+    best: Arc<AtomicU64>,
 }
 
 impl Throughput {
@@ -30,6 +33,7 @@ impl Throughput {
         Self {
             directory,
             samples: Arc::default(),
+            best: Arc::default(),
         }
     }
 
@@ -67,12 +71,15 @@ impl Throughput {
         .collect()
     }
 
-    /// The median of the windows before a moment; 0 if there are none.
-    pub(crate) fn usual(&self, until: Instant) -> u64 {
+    /// What is full throughput, as of a moment. The outages of earlier faults do not make it less: a median in the middle of them counts for nothing.
+    /// `None` if nothing was done yet.
+    pub(crate) fn usual(&self, until: Instant) -> Option<u64> {
         let from = until.checked_sub(BEFORE).unwrap_or(until);
         let mut sizes: Vec<_> = self.windows(from, until).into_iter().map(|(_, size)| size).collect();
         sizes.sort_unstable();
-        sizes.get(sizes.len() / 2).copied().unwrap_or_default()
+        let median = sizes.get(sizes.len() / 2).copied().unwrap_or_default();
+        let best = self.best.fetch_max(median, Ordering::Relaxed).max(median);
+        (best > 0).then_some(best)
     }
 
     /// How long after a moment the first window began in which as much was done as usual; `None` if none did within the patience.

@@ -25,7 +25,7 @@ impl Memory {
             cached_bytes: settings.limits.cache_bytes,
             active: items,
             waiting: items,
-            in_hand: items + settings.activities,
+            in_hand: items + settings.activities * settings.limits.bundle_items,
             outgoing: items + settings.limits.turn_events,
             // Of a worker that has so little in hand.
             confirmed: 4096,

@@ -225,6 +225,26 @@ mod tests {
         assert_ne!(key("a", "b-c"), key("a-b", "c"));
     }
 
+    proptest::proptest! {
+        #![proptest_config(crate::backend::many_inputs())]
+
+        /// Any two instances, however much alike: neither's keys lie within the other's, and none is one of its app's.
+        #[test]
+        fn no_two_instances_share_a_key(
+            apps in proptest::array::uniform2("[ab]|[A-Za-z0-9][A-Za-z0-9_-]{0,62}"),
+            ids in proptest::array::uniform2("[ab%/:{} ]{1,8}|[^\\p{Cc}]{1,40}"),
+        ) {
+            proptest::prop_assume!(apps.iter().all(|app| app != "amq"));
+            let of = |at: usize| Key::of_instance(Table::Turn, &namespace(), &instance(&apps[at], &ids[at])).end();
+            let is_same = (&apps[0], &ids[0]) == (&apps[1], &ids[1]);
+            let (one, other) = (of(0), of(1));
+            assert_eq!(one == other, is_same);
+            assert!(is_same || !(one.starts_with(&other) || other.starts_with(&one)), "{one:?} {other:?}");
+            let numbered = Key::of_instance(Table::Turn, &namespace(), &instance(&apps[0], &ids[0])).number(7).end();
+            assert!(numbered.starts_with(&one) && (is_same || !numbered.starts_with(&other)));
+        }
+    }
+
     #[test]
     fn a_prefix_ends_where_the_next_one_begins() {
         assert_eq!(successor(&[1, 2]), Some(vec![1, 3]));
