@@ -22,7 +22,15 @@ async fn a_start_is_pending_and_in_the_apps_queue_before_any_worker_is_up() {
     assert_eq!(info.input, Some(payload(7)));
     assert_eq!(info.tags["region"], "eu");
     assert_eq!(info.run, run.run_id());
-    assert!(record(&backend, run.instance()).await.marks.is_empty());
+    // That it is published is noted a moment later, if no turn has come until then.
+    let noted = async {
+        while !record(&backend, run.instance()).await.marks.is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), noted)
+        .await
+        .expect("it is noted");
 }
 
 #[tokio::test]
