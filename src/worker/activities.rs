@@ -72,9 +72,10 @@ async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
 async fn split(runtime: &Arc<Runtime>, bundle: Bundle) -> Result<()> {
     let sent = bundle.items.into_iter().map(async |mut item| {
         if let Item::Task(task) = &mut item {
-            if Run::new(runtime.clone(), task.clone(), true).is_settled().await? {
-                runtime.counters.dropped("already in history");
-                return Ok(());
+            let run = Run::new(runtime.clone(), task.clone(), true);
+            if run.is_settled().await? {
+                run.drop_for("already in history");
+                return run.end_run().await;
             }
             // Whoever takes it knows that it has been here.
             task.misses += 1;

@@ -222,7 +222,7 @@ impl Run {
         Ok(())
     }
 
-    fn drop_for(&self, reason: &'static str) {
+    pub(super) fn drop_for(&self, reason: &'static str) {
         debug!(activity = %self.task.name, caller = %self.task.caller.instance, sequence = self.task.caller.sequence, reason, "task dropped");
         self.runtime.counters.dropped(reason);
     }
@@ -391,7 +391,8 @@ impl Run {
         self.end_run().await
     }
 
-    async fn end_run(&self) -> Result<()> {
+    /// Takes away the run tokens of one that came again: nobody dies of it any more.
+    pub(super) async fn end_run(&self) -> Result<()> {
         if !self.is_redelivered {
             return Ok(());
         }
