@@ -301,7 +301,7 @@ impl<'a> Activation<'a> {
         if let Some(refused) = self.prepare(state).await? {
             return Ok(refused);
         }
-        self.items.retain(|item| !matches!(item, Item::Start(_)));
+        // The start stays among the items until the turn is committed: if it is not, the state that is read then may still need one.
         self.turn(state, Some(Opening::First)).await
     }
 

@@ -98,6 +98,9 @@ impl Activation<'_> {
         fault_point("turn-confirmed");
         // A crash here: the messages come again and are found in the history.
         self.finish(draft.consumed, draft.ahead, draft.dropped).await?;
+        // It has begun, and may be over.
+        self.items
+            .retain(|item| !matches!(item, Item::Start(start) if start.execution == commit.execution()));
         debug!(instance = %self.instance, version = commit.version(), events, %status, "turn committed");
         state.renewal = renewal;
         state.execution = (!execution.is_over()).then_some(execution);
