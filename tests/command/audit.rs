@@ -41,6 +41,12 @@ async fn purged(place: &Place) -> Run<u64> {
         depth.is_some_and(|depth| depth.messages == 1)
     })
     .await;
+    // While its turn is marked the audit leaves an instance alone: what it published may be under way.
+    until("the mark to be cleared", async || {
+        let record = place.backend.store().record(run.instance()).await.unwrap();
+        record.is_some_and(|record| record.marks.is_empty())
+    })
+    .await;
     let properties = lapin::ConnectionProperties::default();
     let connection = lapin::Connection::connect(&url("LEVERET_TEST_AMQP_URL"), properties)
         .await
