@@ -59,8 +59,10 @@ pub enum Defect {
     GuardIsTheVersion,
     /// The start of a child's second attempt is taken for a duplicate of the first.
     SecondAttemptIsDuplicate,
-    /// A terminate or an event that comes before the start is lost.
+    /// An event that comes before the start is lost.
     EarlyEventIsLost,
+    /// A terminate that comes before the start of the child that it is for is lost.
+    EarlyTerminateIsLost,
     /// Continue-as-new forgets the IDs of the events that it has seen.
     SeenIsForgotten,
     /// Messages are acknowledged before what they cause is published.
@@ -122,7 +124,7 @@ mod planting {
 impl Defect {
     /// All of them.
     #[cfg(feature = "testing")]
-    pub const ALL: [Defect; 22] = [
+    pub const ALL: [Defect; 23] = [
         Defect::LostReplyIsConflict,
         Defect::TimerIsNoEffect,
         Defect::MarkedTurnIsRetired,
@@ -132,6 +134,7 @@ impl Defect {
         Defect::GuardIsTheVersion,
         Defect::SecondAttemptIsDuplicate,
         Defect::EarlyEventIsLost,
+        Defect::EarlyTerminateIsLost,
         Defect::SeenIsForgotten,
         Defect::AcknowledgedFirst,
         Defect::PublishedFirst,

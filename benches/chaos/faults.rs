@@ -189,6 +189,9 @@ impl Faults {
             _ => "broker",
         };
         let usual = self.throughput.usual(Instant::now());
+        if (measure, how) == (Measure::Redis, "kill") {
+            self.servers.let_redis_write().await?;
+        }
         self.servers.tell(&format!("{how}-{server}")).await?;
         sleep(down).await;
         match measure {

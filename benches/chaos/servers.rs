@@ -122,6 +122,38 @@ impl Servers {
         set.query_async::<()>(&mut connection).await.map_err(problem)
     }
 
+    /// With `everysec`, holds up whoever writes and waits until all that Redis has answered is with the kernel: while its disk is slow Redis answers what
+    /// it has in its own memory alone, and a kill then loses that, as docs/guarantees.md says.
+    ///
+    /// # Errors
+    /// That Redis does not answer, or that its disk does not keep up for a long time.
+    #[allow(dead_code, reason = "the bench of throughput kills nobody")]
+    pub(crate) async fn let_redis_write(&self) -> Result<(), String> {
+        if self.fsync == Fsync::Always {
+            return Ok(());
+        }
+        let problem = |error: redis::RedisError| format!("before Redis is killed: {error}");
+        let mut connection = self.redis().await.map_err(problem)?;
+        let mut pause = redis::cmd("CLIENT");
+        pause.arg("PAUSE").arg(COMMAND_TIMEOUT.as_millis() as u64).arg("WRITE");
+        pause.query_async::<()>(&mut connection).await.map_err(problem)?;
+        let until = tokio::time::Instant::now() + COMMAND_TIMEOUT;
+        while tokio::time::Instant::now() < until {
+            let mut info = redis::cmd("INFO");
+            let info: String = info
+                .arg("persistence")
+                .query_async(&mut connection)
+                .await
+                .map_err(problem)?;
+            let is_none = |name: &str| info.lines().any(|line| line.trim_end() == format!("{name}:0"));
+            if is_none("aof_buffer_length") && is_none("aof_pending_bio_fsync") {
+                return Ok(());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        Err(format!("Redis has not written its file within {COMMAND_TIMEOUT:?}"))
+    }
+
     /// A connection that goes past the proxy.
     pub(crate) async fn redis(&self) -> redis::RedisResult<redis::aio::MultiplexedConnection> {
         redis::Client::open(self.redis_url(self.redis_port))?

@@ -23,7 +23,7 @@ async fn series(ctx: WorkflowContext, (steps, mut text): (u8, String)) -> Result
     Ok(text)
 }
 
-async fn backend(scene: &Scene) -> std::result::Result<Backend, String> {
+pub(crate) async fn backend(scene: &Scene) -> std::result::Result<Backend, String> {
     let namespace = leveret::Namespace::new(&scene.namespace).map_err(|error| error.to_string())?;
     let rabbit = RabbitMqConfig::new(scene.amqp.as_str(), namespace.clone());
     let backend = Backend::servers(rabbit, RedisConfig::new(scene.redis.as_str(), namespace)).await;

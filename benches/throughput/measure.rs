@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use deadpool_redis::redis;
+use leveret::Client;
 
+use crate::leveret_side;
 use crate::options::Options;
 use crate::process::{Process, Ran, Round, Scene};
 use crate::report::{Cost, Measured, Report};
@@ -120,6 +122,17 @@ pub(crate) async fn run(options: &Options) -> Result<(), String> {
     measured
 }
 
+/// Audits the namespace again and again; what it finds that is amiss is a failure.
+async fn audit_on(client: &Client) -> String {
+    loop {
+        match client.audit().await {
+            Ok(report) if report.findings.is_empty() => {}
+            Ok(report) => return format!("the audit finds that something is amiss: {report:#?}"),
+            Err(error) => return format!("audit: {error}"),
+        }
+    }
+}
+
 async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Result<(), String> {
     let scene = Scene {
         amqp: servers.amqp_url(servers.broker_port),
@@ -132,6 +145,10 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
     let roles = ["leveret-client", "leveret-caller", "leveret-target"];
     let mut leveret = Side::start("leveret", &roles, &scene).await?;
     let bench = Bench { servers, directory };
+    let auditor = match options.audit {
+        true => Some(Client::new(leveret_side::backend(&scene).await?)),
+        false => None,
+    };
     let mut report = Report::new(options);
     let rounds = async {
         for side in [&mut floor, &mut leveret] {
@@ -147,6 +164,13 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
                 for side in [&mut floor, &mut leveret] {
                     let measured = bench.round(side, round).await?;
                     report.add(side.name, *in_flight, measured);
+                }
+                if let Some(auditor) = &auditor {
+                    let measured = tokio::select! {
+                        measured = bench.round(&mut leveret, round) => measured?,
+                        problem = audit_on(auditor) => return Err(problem),
+                    };
+                    report.add("audited", *in_flight, measured);
                 }
             }
             report.tell(*in_flight);

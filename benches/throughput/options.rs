@@ -11,6 +11,7 @@ cargo bench --bench throughput -- [OPTIONS]
   --rounds N           rounds of each, floor and Leveret in turns (5)
   --count N            workflows a round; by default some seconds' worth
   --fsync POLICY       Redis's appendfsync: everysec (default) or always
+  --audit              rounds of Leveret while the namespace is audited over and over, too
   --json FILE          also writes all rounds to FILE
   --short              a few workflows: fails on lost ones alone";
 
@@ -38,6 +39,7 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) count: Option<usize>,
     pub(crate) fsync: Fsync,
+    pub(crate) audit: bool,
     pub(crate) json: Option<PathBuf>,
 }
 
@@ -57,6 +59,7 @@ impl Options {
             rounds: 5,
             count: None,
             fsync: Fsync::Everysec,
+            audit: false,
             json: None,
         };
         while let Some(word) = words.next() {
@@ -78,11 +81,13 @@ impl Options {
                         other => return Err(format!("--fsync is {other:?}: everysec or always")),
                     }
                 }
+                "--audit" => options.audit = true,
                 "--json" => options.json = Some(value()?.into()),
                 "--short" | "--test" => {
                     options.in_flight = vec![1, 32];
                     options.rounds = 1;
                     options.count = Some(100);
+                    options.audit = true;
                 }
                 // Cargo says so to every bench.
                 "--bench" => {}

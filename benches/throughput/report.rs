@@ -107,8 +107,11 @@ impl Report {
     /// Prints what so many in flight came to.
     pub(crate) fn tell(&self, in_flight: usize) {
         let mut rates = Vec::new();
-        for side in ["floor", "leveret"] {
+        for side in ["floor", "leveret", "audited"] {
             let rounds = self.of(side, in_flight);
+            if rounds.is_empty() {
+                continue;
+            }
             let of = |value: fn(&Measured) -> f64| median(rounds.iter().map(|round| value(round)));
             let rate = of(|round| round.rate);
             let all = rounds.iter().map(|round| round.rate);
@@ -128,11 +131,18 @@ impl Report {
             );
             rates.push((rate, of(|round| round.p50_micros as f64)));
         }
-        if let [floor, leveret] = rates[..] {
+        if let [floor, leveret, ..] = rates[..] {
             println!(
                 "           ratio    {:>8.2} of the floor's rate, {:.2} of its p50",
                 leveret.0 / floor.0,
                 leveret.1 / floor.1
+            );
+        }
+        if let [_, leveret, audited] = rates[..] {
+            println!(
+                "           audited  {:>8.2} of the rate without, {:.2} of its p50",
+                audited.0 / leveret.0,
+                audited.1 / leveret.1
             );
         }
     }

@@ -4,6 +4,7 @@ use super::Engine;
 use super::ending::EarlyEnd;
 use super::start::child_request;
 use crate::backend::{Queue, Record, Result};
+use crate::fault::{Defect, planted};
 use crate::model::{InstanceRef, Status, Timestamp};
 use crate::replay::history::HistoryEvent;
 use crate::wire::{Command, CommandItem, Item, TaskRef};
@@ -107,7 +108,8 @@ impl Engine {
             run: None,
             parent: Some(task),
         };
-        if self.command(item.clone()).await? != Commanded::Absent {
+        let is_absent = self.command(item.clone()).await? == Commanded::Absent;
+        if !is_absent || planted(Defect::EarlyTerminateIsLost) {
             return Ok(());
         }
         // It may be on its way: a receipt with the parent's call refuses it when it comes. If it came meanwhile, it is there to be commanded.

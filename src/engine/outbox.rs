@@ -81,9 +81,9 @@ impl Outbox {
     /// If the broker refuses it for good, or the process stops: the item may or may not have arrived. Transient for a wake or a probe whose queue takes
     /// nothing: they are of no use later.
     pub(crate) async fn send(&self, queue: Queue, item: Item) -> Result<()> {
-        match self.0.stuck.way(&queue, self.0.backend.clock().now()) {
+        match self.way(&queue) {
             Way::Free if self.0.travels_with_others(&item) => {}
-            _ => return self.send_alone(queue, item).await,
+            way => return self.send_by(way, queue, item).await,
         }
         let (sender, receiver) = oneshot::channel();
         let is_first = {
@@ -102,7 +102,11 @@ impl Outbox {
 
     /// The same; it shares no message.
     pub(crate) async fn send_alone(&self, queue: Queue, item: Item) -> Result<()> {
-        match self.0.stuck.way(&queue, self.0.backend.clock().now()) {
+        self.send_by(self.way(&queue), queue, item).await
+    }
+
+    async fn send_by(&self, way: Way, queue: Queue, item: Item) -> Result<()> {
+        match way {
             Way::Closed => self.0.park(&queue, vec![item]).await.pop().unwrap_or(Ok(())),
             Way::Free | Way::Tries => self.0.publish_or_park(&queue, item).await,
         }
@@ -110,7 +114,11 @@ impl Outbox {
 
     /// True if an item may be sent to the queue with [`try_once`](Self::try_once): it is well, or is to be tried again and whoever asks is the one to try.
     pub(crate) fn may_try(&self, queue: &Queue) -> bool {
-        self.0.stuck.way(queue, self.0.backend.clock().now()) != Way::Closed
+        self.way(queue) != Way::Closed
+    }
+
+    fn way(&self, queue: &Queue) -> Way {
+        self.0.stuck.way(queue, self.0.backend.clock().now())
     }
 
     /// Tries whether the queue takes an item that has an entry in a due-set. False if it does not.

@@ -20,3 +20,4 @@ mod runner;
 #[path = "../samples/mod.rs"]
 mod samples;
 mod tree;
+mod workers;

@@ -32,9 +32,27 @@ pub(crate) fn play(target: &str, check: impl Fn(&mut Rng) -> Fate + Sync) {
     play_lots(target, || (), |(), rng| check(rng));
 }
 
+/// The same for seeds that make so many inputs each.
+pub(crate) fn play_worlds(target: &str, inputs_each: u64, check: impl Fn(&mut Rng) -> Fate + Sync) {
+    play_seeds(target, inputs().div_ceil(inputs_each), || (), |(), rng| check(rng));
+}
+
 /// The same for inputs that share something, which is made anew for each lot.
 pub(crate) fn play_lots<S>(
     target: &str,
+    share: impl Fn() -> S + Sync,
+    check: impl Fn(&mut S, &mut Rng) -> Fate + Sync,
+) {
+    play_seeds(target, inputs(), share, check);
+}
+
+fn inputs() -> u64 {
+    number("LEVERET_FUZZ_INPUTS").unwrap_or(INPUTS)
+}
+
+fn play_seeds<S>(
+    target: &str,
+    seeds: u64,
     share: impl Fn() -> S + Sync,
     check: impl Fn(&mut S, &mut Rng) -> Fate + Sync,
 ) {
@@ -42,21 +60,21 @@ pub(crate) fn play_lots<S>(
         check(&mut share(), &mut Rng::with_seed(seed));
         return;
     }
-    let inputs = number("LEVERET_FUZZ_INPUTS").unwrap_or(INPUTS);
     let first = number("LEVERET_FUZZ_FIRST_SEED").unwrap_or(1);
     let (next, taken, began) = (AtomicU64::new(0), AtomicU64::new(0), Instant::now());
     let wrong = Mutex::new(None);
+    let lot_size = LOT.min(seeds.div_ceil(10));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 loop {
-                    let lot = next.fetch_add(LOT, Ordering::Relaxed);
-                    if lot >= inputs || wrong.lock().unwrap().is_some() {
+                    let lot = next.fetch_add(lot_size, Ordering::Relaxed);
+                    if lot >= seeds || wrong.lock().unwrap().is_some() {
                         return;
                     }
                     let mut shared = share();
-                    for seed in (lot..inputs.min(lot + LOT)).map(|input| first + input) {
+                    for seed in (lot..seeds.min(lot + lot_size)).map(|number| first + number) {
                         let mut rng = Rng::with_seed(seed);
                         match catch_unwind(AssertUnwindSafe(|| check(&mut shared, &mut rng))) {
                             Ok(Fate::Taken) => drop(taken.fetch_add(1, Ordering::Relaxed)),
@@ -67,13 +85,10 @@ pub(crate) fn play_lots<S>(
                             }
                         }
                     }
-                    let tenth = inputs / 10;
-                    if inputs > INPUTS && lot / tenth != (lot + LOT) / tenth {
-                        println!(
-                            "{target}: {} of {inputs}, {:.0} s",
-                            lot + LOT,
-                            began.elapsed().as_secs_f32()
-                        );
+                    let (tenth, done) = (seeds.div_ceil(10), lot + lot_size);
+                    if seeds > INPUTS && lot / tenth != done / tenth {
+                        let spent = began.elapsed().as_secs_f32();
+                        println!("{target}: {done} of {seeds}, {spent:.0} s");
                     }
                 }
             });
@@ -86,11 +101,11 @@ pub(crate) fn play_lots<S>(
     }
     let taken = taken.into_inner();
     println!(
-        "{target}: {inputs} inputs, {taken} taken, {:.1} s",
+        "{target}: {seeds} seeds, {taken} taken, {:.1} s",
         began.elapsed().as_secs_f32()
     );
     assert!(
-        taken > 0 && taken < inputs,
-        "{target}: some are taken and some refused: {taken} of {inputs}"
+        taken > 0 && taken < seeds,
+        "{target}: some are taken and some refused: {taken} of {seeds}"
     );
 }

@@ -4,15 +4,18 @@ use std::future::IntoFuture;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use leveret::Client;
 use leveret::client::Error;
 use leveret::testing::Process;
+use leveret::{Client, Status};
 
 use crate::code::{self, RUN};
 use crate::invariants::at_once;
 use crate::model::Ended;
-use crate::plan::{APPS, Command, GOES_ON, Life, Raised, Root, Seen, event_value};
+use crate::plan::{APPS, Command, GOES_ON, HeldUp, Life, Raised, Root, Seen, event_value};
 use crate::scenario::Play;
+
+/// The ID of the instance that is held up.
+pub(crate) const HELD_UP: &str = "held-up";
 
 /// How one life of a root went.
 pub(crate) struct Lived {
@@ -86,6 +89,9 @@ impl Play<'_> {
                     Err(Error::NotFound { .. } | Error::RunGone { .. }) if self.script.retention.is_some() => {
                         return Err(None);
                     }
+                    Err(Error::NotFound { .. } | Error::RunGone { .. }) if root.is_purged_at_any_time() => {
+                        return Ok(Ended::Unknown);
+                    }
                     Err(error) if error.retryable() == leveret::backend::Retryable::Permanent => {
                         return Err(Some(format!("its result: {error}")));
                     }
@@ -97,8 +103,7 @@ impl Play<'_> {
         let ended = match ended {
             Ok(ended) => ended,
             Err(Some(problem)) => return Err(problem),
-            Err(None) if was_terminated => Ended::Terminated,
-            // Nobody can say how it ended; the journal still speaks.
+            Err(None) if was_terminated || root.is_purged_at_any_time() => Ended::Unknown,
             Err(None) => return Err("its outcome was not kept for as long as promised".into()),
         };
         if life.is_purged {
@@ -120,8 +125,10 @@ impl Play<'_> {
             let left = self
                 .watcher
                 .descendants(&self.world, &code::instance(&root.app, &root.id));
-            // Those of a life that was replaced are nobody's children.
-            let is_whole = self.script.retention.is_none() && root.lives[..number].iter().all(|life| life.is_purged);
+            // Those of a life that was replaced, and of an earlier execution, are nobody's children.
+            let is_whole = self.script.retention.is_none()
+                && root.lives[..number].iter().all(|life| life.is_purged)
+                && !root.lives[..=number].iter().any(|life| life.plan.repeats_children());
             if let Some(left) = left.first().filter(|_| is_whole) {
                 return Err(format!("it was purged, and its child {left} is there"));
             }
@@ -129,34 +136,49 @@ impl Play<'_> {
         Ok(Lived { ended, was_terminated })
     }
 
-    /// Starts the instance that waits for what does not come, if there is one.
+    /// Starts the instance that is held up, if there is one.
     pub(crate) async fn hold_up(&self) -> Option<leveret::Run<Vec<Seen>>> {
-        let plan = self.script.held_up.as_ref()?;
+        let cause = self.script.held_up?;
         let client = self.client();
         let start = || {
-            let start = client.start_named::<Vec<Seen>>(APPS[0], RUN, plan.clone().begin());
-            start.id("held-up").request_id("held-up").into_future()
+            let start = client.start_named::<Vec<Seen>>(APPS[0], RUN, cause.plan().begin());
+            start.id(HELD_UP).request_id(HELD_UP).into_future()
         };
-        Some(insist(start).await.expect("nobody else has this ID"))
+        let run = insist(start).await.expect("nobody else has this ID");
+        if cause == HeldUp::Suspended {
+            let suspended = insist(|| run.handle().suspend("until the end").into_future()).await;
+            suspended.expect("it is active");
+        }
+        Some(run)
     }
 
     /// I6: all others are over, and it still waits, while its other branch has gone on. Nobody needs it any more.
     pub(crate) async fn let_go(&self, held_up: Option<leveret::Run<Vec<Seen>>>) -> Result<(), String> {
-        let Some(run) = held_up else { return Ok(()) };
-        let has_gone_on = async {
-            while self.journal.calls(GOES_ON, 0) == 0 {
+        let (Some(run), Some(cause)) = (held_up, self.script.held_up) else {
+            return Ok(());
+        };
+        let waits_as = match cause {
+            HeldUp::NoApp => Status::Running,
+            HeldUp::Stalled => Status::Stalled,
+            HeldUp::Suspended => Status::Suspended,
+        };
+        let is_so = || {
+            let record = at_once(self.world.servers().store().record(&code::instance(APPS[0], HELD_UP)));
+            let has_gone_on = cause != HeldUp::NoApp || self.journal.calls(GOES_ON, 0) > 0;
+            has_gone_on && record.is_some_and(|record| record.status == waits_as)
+        };
+        let until_it_is = async {
+            while !is_so() {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         };
-        if tokio::time::timeout(Duration::from_secs(600), has_gone_on)
+        if tokio::time::timeout(Duration::from_secs(600), until_it_is)
             .await
             .is_err()
         {
-            return Err("I6: a call waits for its app, and the one beside it was not made".into());
-        }
-        let record = at_once(self.world.servers().store().record(&code::instance(APPS[0], "held-up")));
-        if record.is_none_or(|record| record.status != leveret::Status::Running) {
-            return Err("I6: what waits for an app that is not there is over".into());
+            return Err(format!(
+                "I6: what is held up by {cause:?} is not {waits_as}, or nothing goes on beside it"
+            ));
         }
         insist(|| run.handle().terminate("enough").into_future())
             .await
@@ -179,21 +201,24 @@ impl Play<'_> {
         }
     }
 
-    /// True if a terminate was sent.
+    /// True if a terminate was sent to the root.
     async fn command(&self, root: &Root, life: &Life, run: &leveret::Run<Vec<Seen>>) -> bool {
         let client = self.client();
-        let instance = client.handle(code::instance(&root.app, &root.id)).of_run(run.run_id());
+        let its_own = client.handle(code::instance(&root.app, &root.id)).of_run(run.run_id());
         let (mut before, mut was_terminated) = (0, false);
-        for (at, command) in &life.commands {
-            tokio::time::sleep(Duration::from_millis(at - before)).await;
-            before = *at;
-            // One that is over already cannot be told anything.
-            let _ = match command {
-                Command::Suspend => insist(|| instance.suspend("a while").into_future()).await,
-                Command::Resume => insist(|| instance.resume("enough").into_future()).await,
-                Command::Terminate => insist(|| instance.terminate("enough").into_future()).await,
+        for told in &life.commands {
+            tokio::time::sleep(Duration::from_millis(told.at - before)).await;
+            before = told.at;
+            let child = told.child.as_ref();
+            let instance = child.map_or(its_own.clone(), |(app, id)| client.handle(code::instance(app, id)));
+            // One that is over already, or not there yet, cannot be told anything; one that is active is not purged.
+            let _ = match told.command {
+                Command::Suspend => insist(|| instance.suspend("a while").into_future()).await.map(drop),
+                Command::Resume => insist(|| instance.resume("enough").into_future()).await.map(drop),
+                Command::Terminate => insist(|| instance.terminate("enough").into_future()).await.map(drop),
+                Command::Purge => insist(|| instance.purge().into_future()).await.map(drop),
             };
-            was_terminated |= *command == Command::Terminate;
+            was_terminated |= told.command == Command::Terminate && child.is_none();
         }
         was_terminated
     }

@@ -13,7 +13,7 @@ use leveret::{
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::plan::{CallPlan, ChildPlan, Plan, Round, Seen, Step, event_name, result_of};
+use crate::plan::{APPS, CallPlan, ChildPlan, Plan, Round, Seen, Step, event_name, result_of};
 
 pub(crate) const RUN: &str = "run";
 pub(crate) const WORK: &str = "work";
@@ -212,6 +212,12 @@ async fn run_step(ctx: &WorkflowContext, step: &Step, round: u32) -> Result<Seen
             ctx.set_custom_status(number)?;
             Seen::Nothing
         }
+        Step::Unsteady { key } if ctx.is_replaying() => {
+            ctx.set_custom_status(key)?;
+            ctx.timer(Duration::ZERO).await?;
+            Seen::Nothing
+        }
+        Step::Unsteady { key } => value(call(ctx, &CallPlan::plain(APPS[1], key), round).await),
         Step::Patched => {
             let _ = ctx.patched("a patch");
             Seen::Value(u64::from(ctx.random() < 2.0))

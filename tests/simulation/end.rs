@@ -8,7 +8,7 @@ use leveret::backend::{DueKind, Queue, QueueDepth};
 use crate::clients::Lived;
 use crate::code;
 use crate::invariants::at_once;
-use crate::model::{self, Before, Ended};
+use crate::model::{self, Ended, Given};
 use crate::plan::{APPS, Life};
 use crate::scenario::Play;
 
@@ -82,12 +82,19 @@ impl Play<'_> {
     }
 
     pub(crate) fn judge(&self, number: usize, life: &Life, lived: &Lived) -> Result<(), String> {
-        if !(lived.was_terminated && lived.ended == Ended::Terminated) {
-            let before = Before {
-                run: number > 0,
-                plan: false,
+        let is_known = match lived.ended {
+            Ended::Unknown => false,
+            Ended::Terminated => !lived.was_terminated,
+            _ => true,
+        };
+        if is_known {
+            let given = Given {
+                follows_run: number > 0,
+                follows_plan: false,
+                ended: &self.script.ended_children(),
+                is_calm: self.script.is_calm,
             };
-            model::check(&life.plan, &lived.ended, before)?;
+            model::check(&life.plan, &lived.ended, given)?;
         }
         let mut calls = Vec::new();
         model::calls_of(&life.plan, 1, &mut calls);

@@ -11,11 +11,16 @@ use leveret::replay::Execution;
 use leveret::replay::history::{HistoryEvent, Turn};
 use leveret::testing::{Observed, World};
 use leveret::wire::{Bundle, Command, CompletionItem, Item, Outcome, TaskItem, TaskRef};
-use leveret::{AppId, ExecutionId, InstanceRef, Limits, MessageId, Payload, RunId, Sequence, Timestamp};
+use leveret::{
+    AppId, ExecutionId, Failure, InstanceRef, Limits, MessageId, Payload, RunId, Sequence, Status, Timestamp,
+};
 
+use crate::clients::HELD_UP;
 use crate::code::PlanCode;
 use crate::memory::Memory;
-use crate::plan::APPS;
+use crate::model::{self, Ended, Given};
+use crate::plan::{APPS, Round};
+use crate::script::Script;
 
 /// Watches a world. The first thing that is wrong stays.
 #[derive(Clone, Default)]
@@ -42,10 +47,18 @@ struct State {
     starts: BTreeMap<ExecutionId, u64>,
     /// Which runs were active when an event was sent.
     sent_to: BTreeMap<MessageId, BTreeSet<Option<RunId>>>,
+    /// Copies of an item, by its digest, that are in queues.
+    in_queues: BTreeMap<u64, u32>,
     /// When each timer is due.
     due: BTreeMap<(ExecutionId, Sequence), Timestamp>,
     /// Requests that have created an instance.
     requests: BTreeSet<(InstanceRef, MessageId)>,
+    /// Children that a client is told to end.
+    ended_children: BTreeSet<String>,
+    /// Nothing goes wrong in this world.
+    is_calm: bool,
+    /// Somebody says of an app that is there that it is not. Its task is sent again then, beside a body that may run.
+    denies_apps: bool,
     memory: Memory,
     turns: u64,
     /// Steps, and a digest of them all.
@@ -60,8 +73,11 @@ struct History {
 }
 
 impl Watcher {
-    pub(crate) fn watch(&self, world: &World) {
+    pub(crate) fn watch(&self, world: &World, script: &Script) {
         let state = self.0.clone();
+        self.lock().ended_children = script.ended_children();
+        self.lock().is_calm = script.is_calm;
+        self.lock().denies_apps = !script.is_calm && !script.has_long_bodies();
         world.observe(move |world, observed| {
             let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
             if state.wrong.is_none()
@@ -145,9 +161,11 @@ impl State {
                     }
                     self.known.insert(create.instance.clone());
                     match create.origin.parent.as_ref().filter(|parent| !parent.detached) {
-                        Some(parent) => self
-                            .parents
-                            .insert(create.instance.clone(), parent.task.instance.clone()),
+                        Some(parent) => {
+                            is_wanted(world, &create.instance, &parent.task)?;
+                            self.parents
+                                .insert(create.instance.clone(), parent.task.instance.clone())
+                        }
                         None => self.parents.remove(&create.instance),
                     };
                 }
@@ -175,8 +193,11 @@ impl State {
             }
             Observed::Published { body, .. } => {
                 for item in items(body) {
-                    if let Item::Task(task) = &item {
-                        forge(world, task);
+                    *self.in_queues.entry(digest(&item)).or_default() += 1;
+                    if let Item::Task(task) = &item
+                        && !self.is_calm
+                    {
+                        forge(world, task, self.denies_apps);
                     }
                     if let Item::Task(task) = &item
                         && !self
@@ -207,13 +228,19 @@ impl State {
                 }
                 Ok(())
             }
-            // Of these some wait in the due-set now.
-            Observed::Acknowledged {
-                queue: Queue::Unrouted, ..
-            } => Ok(()),
-            Observed::Acknowledged { body, .. } => {
+            Observed::Acknowledged { queue, body } => {
                 let items = items(body);
-                items.iter().try_for_each(|item| self.is_dealt_with(world, item))
+                // Of the unrouted some wait in the due-set now.
+                let is_judged = !matches!(queue, Queue::Unrouted);
+                for item in &items {
+                    let copies = self.in_queues.entry(digest(item)).or_default();
+                    *copies = copies.saturating_sub(1);
+                    // What was sent on to where it belongs is judged there.
+                    if is_judged && *copies == 0 {
+                        self.is_dealt_with(world, item)?;
+                    }
+                }
+                Ok(())
             }
             _ => Ok(()),
         }
@@ -260,7 +287,13 @@ impl State {
             let turn = Turn::decode(turn).map_err(|problem| format!("I1: {instance}: {problem}"))?;
             self.counts_once(instance, &record, &turn)?;
             self.is_in_time(world, instance, &record, &turn)?;
+            self.is_as_planned(instance, &turns, turn.events.last())?;
             let is_last = |event: &HistoryEvent| matches!(event, HistoryEvent::ContinuedAsNew { .. });
+            // The code of what was held up may not fit.
+            let is_replayed = instance.id.as_str() != HELD_UP;
+            if !is_replayed {
+                continue;
+            }
             if record.status.is_terminal() || turn.events.iter().any(is_last) {
                 replays(instance, &record, &turns)?;
             }
@@ -274,6 +307,41 @@ impl State {
             },
         );
         Ok(())
+    }
+
+    /// An instance that is over has come to what the model says, children that nobody waits for included.
+    fn is_as_planned(
+        &self,
+        instance: &InstanceRef,
+        turns: &[Bytes],
+        last: Option<&HistoryEvent>,
+    ) -> Result<(), String> {
+        let ended = match last {
+            Some(HistoryEvent::ExecutionCompleted { output }) => Ended::Completed(decoded(instance, output)?),
+            // Its start was refused before its app had a worker.
+            Some(HistoryEvent::ExecutionFailed { failure })
+                if failure.is("AppNotFound") && turns.len() == 1 && !self.is_calm =>
+            {
+                return Ok(());
+            }
+            Some(HistoryEvent::ExecutionFailed { failure }) => Ended::Failed(failure.kind.clone()),
+            _ => return Ok(()),
+        };
+        let turns = turns.iter().filter_map(|turn| Turn::decode(turn).ok());
+        // Before it there may be a suspend and a resume.
+        let input = turns.flat_map(|turn| turn.events).find_map(|event| match event {
+            HistoryEvent::ExecutionStarted { input, .. } => Some(input),
+            _ => None,
+        });
+        let input = input.ok_or_else(|| format!("I1: {instance} is over and has never started"))?;
+        let Round { plan, .. } = decoded(instance, &input)?;
+        let given = Given {
+            follows_run: true,
+            follows_plan: true,
+            ended: &self.ended_children,
+            is_calm: self.is_calm,
+        };
+        model::check(&plan, &ended, given).map_err(|wrong| format!("{instance}: {wrong}"))
     }
 
     fn counts_once(&mut self, instance: &InstanceRef, record: &Record, turn: &Turn) -> Result<(), String> {
@@ -429,7 +497,7 @@ impl State {
                     record.version > 0 && (record.marks.contains(&Mark::Start) || last_sent == Some(&record.version))
                 };
                 if let Some(record) = live(&start.instance, Some(start.execution))
-                    && record.status == leveret::Status::Pending
+                    && record.status == Status::Pending
                     && !is_resumed(&record)
                 {
                     return Err(format!(
@@ -455,6 +523,25 @@ impl State {
             _ => {}
         }
         Ok(())
+    }
+}
+
+fn decoded<T: serde::de::DeserializeOwned>(instance: &InstanceRef, payload: &Payload) -> Result<T, String> {
+    payload.decode().map_err(|failure| format!("{instance}: {failure}"))
+}
+
+/// A parent that was terminated, and has had every effect of that, starts no child any more.
+fn is_wanted(world: &World, child: &InstanceRef, call: &TaskRef) -> Result<(), String> {
+    match at_once(world.servers().store().record(&call.instance)) {
+        Some(parent)
+            if parent.execution == call.execution && parent.status == Status::Terminated && parent.marks.is_empty() =>
+        {
+            Err(format!(
+                "{child} was created, and its parent {} is terminated",
+                call.instance
+            ))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -499,17 +586,20 @@ fn is_of_the_same_parent(create: &Create, occupant: &Record) -> Result<(), Strin
     }
 }
 
-/// Now and then an app that was not asked answers a task, with all that the task says of itself.
-fn forge(world: &World, task: &TaskItem) {
+/// Now and then an app that was not asked answers a task, with all that the task says of itself, or says that the task's app is not there. That only
+/// counts for a call with a policy, which the model knows.
+fn forge(world: &World, task: &TaskItem, denies_apps: bool) {
     let forger = APPS.iter().find(|app| **app != task.app.as_str());
-    if !task.scheduled_at.as_millis().is_multiple_of(5) {
-        return;
-    }
+    let outcome = match task.scheduled_at.as_millis() % 15 {
+        0 | 5 => Outcome::Completed(Payload::encode(&FORGED).expect("a number")),
+        10 if denies_apps => Outcome::Failed(Failure::new("AppNotFound", "somebody says so")),
+        _ => return,
+    };
     let item = CompletionItem {
         task: task.caller.clone(),
         task_execution_id: Some(task.task_execution_id),
         from: AppId::new(forger.expect("there are several")).expect("an app of ours"),
-        outcome: Outcome::Completed(Payload::encode(&FORGED).expect("a number")),
+        outcome,
         progressed: false,
         ran: None,
     };
@@ -528,6 +618,14 @@ const FORGED: u64 = u64::MAX;
 
 fn items(body: &[u8]) -> Vec<Item> {
     Bundle::decode(body).map_or_else(|_| Vec::new(), |bundle| bundle.items)
+}
+
+fn digest(item: &Item) -> u64 {
+    let mut digest = std::hash::DefaultHasher::new();
+    rmp_serde::to_vec(item)
+        .expect("an item can be written")
+        .hash(&mut digest);
+    digest.finish()
 }
 
 fn settles(event: &HistoryEvent) -> Option<Sequence> {

@@ -3,6 +3,7 @@
 //! What that may cost is a start that was answered in the lag, and turns, which are made once more. Nothing loops and nothing is doubled beyond that; and
 //! what waits for a message that was acknowledged by a turn that is gone is found by an audit, and goes on.
 
+use std::collections::BTreeSet;
 use std::future::IntoFuture;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use leveret::{Client, Run, Settings, Worker};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::code::{self, Journal, NEW_WORK, RUN, WORK};
-use crate::model::{self, Before, Ended};
+use crate::model::{self, Ended, Given};
 use crate::plan::{APPS, Generator, Plan, Seen};
 use crate::search::{each, number};
 
@@ -111,11 +112,13 @@ async fn play(script: &Script, world: World) -> Result<Cost, String> {
         let is_in_tail = answered >= Duration::from_millis(script.replicated_at);
         match outcome(&run).await? {
             Some(ended) => {
-                let before = Before {
-                    run: false,
-                    plan: false,
+                let given = Given {
+                    follows_run: false,
+                    follows_plan: false,
+                    ended: &BTreeSet::new(),
+                    is_calm: false,
                 };
-                model::check(plan, &ended, before).map_err(|wrong| format!("{}: {wrong}", run.id()))?;
+                model::check(plan, &ended, given).map_err(|wrong| format!("{}: {wrong}", run.id()))?;
             }
             None if is_in_tail => cost.starts += 1,
             None => return Err(format!("{} was replicated, and is gone", run.id())),

@@ -103,7 +103,7 @@ fn a_seed_replays() {
 }
 
 /// Defects, and a seed that is known to find each. Code and scripts change, and then another seed may have to.
-const FOUND_BY: [(Defect, u64); 22] = [
+const FOUND_BY: [(Defect, u64); 23] = [
     (Defect::LostReplyIsConflict, 12),
     (Defect::TimerIsNoEffect, 30),
     (Defect::MarkedTurnIsRetired, 7),
@@ -113,6 +113,7 @@ const FOUND_BY: [(Defect, u64); 22] = [
     (Defect::GuardIsTheVersion, 457),
     (Defect::SecondAttemptIsDuplicate, 155),
     (Defect::EarlyEventIsLost, 1),
+    (Defect::EarlyTerminateIsLost, 1),
     (Defect::SeenIsForgotten, 15),
     (Defect::AcknowledgedFirst, 1),
     (Defect::PublishedFirst, 1),

@@ -42,6 +42,10 @@ pub(crate) enum Step {
     },
     Status(u64),
     Patched,
+    /// Something else when it is replayed: code that is no workflow's.
+    Unsteady {
+        key: String,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -76,11 +80,7 @@ impl ChildPlan {
         Self {
             app: app.into(),
             id,
-            plan: Plan {
-                steps: vec![Step::Status(1)],
-                rounds: 0,
-                fails: false,
-            },
+            plan: Plan::of(vec![Step::Status(1)]),
             attempts: 1,
         }
     }
@@ -108,13 +108,10 @@ pub(crate) struct Round {
     pub(crate) seen: Vec<Seen>,
 }
 
-/// What goes on beside a call that waits.
-pub(crate) const GOES_ON: &str = "goes on";
-
-impl Plan {
-    /// A call to an app that does not exist, and one beside it that goes on.
-    pub(crate) fn held_up() -> Self {
-        let call = |app: &str, key: &str| CallPlan {
+impl CallPlan {
+    /// A call without options, whose body works at once.
+    pub(crate) fn plain(app: &str, key: &str) -> Self {
+        Self {
             app: app.into(),
             key: key.into(),
             value: 1,
@@ -124,9 +121,57 @@ impl Plan {
             timeout: None,
             schedule_to_start: None,
             is_new: false,
+        }
+    }
+
+    /// How long all its attempts take at most, in milliseconds, or for ever.
+    pub(crate) fn takes(&self) -> u64 {
+        if self.app == NO_APP {
+            return u64::MAX / 2;
+        }
+        // With the waits between them, none of which is longer than a second.
+        u64::from(self.attempts) * self.millis + u64::from(self.attempts - 1) * 1_000
+    }
+}
+
+/// Why an instance waits until everything else is over.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum HeldUp {
+    /// It calls an app that does not exist; a call beside that one goes on.
+    NoApp,
+    /// Its code does not fit its history.
+    Stalled,
+    /// Somebody has suspended it.
+    Suspended,
+}
+
+/// What goes on beside a call that waits.
+pub(crate) const GOES_ON: &str = "goes on";
+
+impl HeldUp {
+    pub(crate) fn plan(self) -> Plan {
+        let steps = match self {
+            Self::NoApp => vec![Step::All(vec![
+                CallPlan::plain(NO_APP, "waits"),
+                CallPlan::plain(APPS[1], GOES_ON),
+            ])],
+            // Sooner or later one of them is replayed.
+            Self::Stalled => (0..1000)
+                .flat_map(|number| {
+                    let key = format!("unsteady-{number}");
+                    [Step::Unsteady { key }, Step::Timer { millis: 2_000 }]
+                })
+                .collect(),
+            Self::Suspended => vec![Step::Timer { millis: 3_600_000 }],
         };
+        Plan::of(steps)
+    }
+}
+
+impl Plan {
+    pub(crate) fn of(steps: Vec<Step>) -> Self {
         Self {
-            steps: vec![Step::All(vec![call(NO_APP, "waits"), call(APPS[1], GOES_ON)])],
+            steps,
             rounds: 0,
             fails: false,
         }
@@ -149,10 +194,29 @@ impl Plan {
             .retain(|step| !matches!(step, Step::Event { .. } | Step::Raise { .. }));
         for step in &mut self.steps {
             if let Step::Child(child) | Step::Detached(child) = step {
-                child.plan = std::mem::replace(&mut child.plan, Plan::held_up()).without_events();
+                child.plan = std::mem::replace(&mut child.plan, Plan::of(Vec::new())).without_events();
             }
         }
         self
+    }
+
+    /// The children, and theirs, whose IDs are chosen.
+    fn named_children(&self, found: &mut Vec<(String, String)>) {
+        for step in &self.steps {
+            if let Step::Child(child) | Step::Detached(child) = step {
+                found.extend(child.id.iter().map(|id| (child.app.clone(), id.clone())));
+                child.plan.named_children(found);
+            }
+        }
+    }
+
+    /// True if children are started in more than one round.
+    pub(crate) fn repeats_children(&self) -> bool {
+        let mut children = self.steps.iter().filter_map(|step| match step {
+            Step::Child(child) | Step::Detached(child) => Some(child),
+            _ => None,
+        });
+        children.any(|child| self.rounds > 0 || child.plan.repeats_children())
     }
 
     /// True if it, or a child of it, waits for an event.
@@ -203,8 +267,8 @@ pub(crate) struct Life {
     pub(crate) is_abandoned_once: bool,
     /// Events to be raised, on itself or on its children, each at a time counted from the start; some come before it.
     pub(crate) raises: Vec<Raised>,
-    /// Commands, at times counted from the start.
-    pub(crate) commands: Vec<(u64, Command)>,
+    /// Commands to itself or to children of its, in the order of their times, which count from the start.
+    pub(crate) commands: Vec<Told>,
     /// True if it is purged when it is over.
     pub(crate) is_purged: bool,
 }
@@ -219,11 +283,30 @@ pub(crate) struct Raised {
     pub(crate) times: u32,
 }
 
+/// A command, and who gets it.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    pub(crate) at: u64,
+    /// The child's app and ID, or nothing for the root itself.
+    pub(crate) child: Option<(String, String)>,
+    pub(crate) command: Command,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Command {
     Suspend,
     Resume,
     Terminate,
+    /// Refused while it is active.
+    Purge,
+}
+
+impl Root {
+    /// True if a client may purge it before it has asked what it came to.
+    pub(crate) fn is_purged_at_any_time(&self) -> bool {
+        let mut told = self.lives.iter().flat_map(|life| &life.commands);
+        told.any(|told| told.child.is_none() && told.command == Command::Purge)
+    }
 }
 
 /// Draws roots from a seed.
@@ -245,16 +328,13 @@ impl Generator<'_> {
     fn life(&mut self, app: &str, id: &str) -> Life {
         let mut raises = Vec::new();
         let plan = self.plan(app, Some(id), 2, &mut raises);
-        let mut commands = Vec::new();
-        if self.one_in(5) {
-            let at = self.rng.u64(..8_000);
-            commands.push((at, Command::Suspend));
-            commands.push((at + self.rng.u64(..6_000), Command::Resume));
+        let mut commands = self.commands(None, 5);
+        let mut children = Vec::new();
+        plan.named_children(&mut children);
+        for child in children {
+            commands.extend(self.commands(Some(child), 8));
         }
-        if self.one_in(5) {
-            commands.push((self.rng.u64(..10_000), Command::Terminate));
-        }
-        commands.sort_by_key(|(at, _)| *at);
+        commands.sort_by_key(|told| told.at);
         Life {
             plan,
             at: self.rng.u64(..3_000),
@@ -263,6 +343,28 @@ impl Generator<'_> {
             commands,
             is_purged: self.one_in(3),
         }
+    }
+
+    /// Commands to one instance: of each kind one in so many.
+    fn commands(&mut self, child: Option<(String, String)>, one_in: u32) -> Vec<Told> {
+        let mut commands = Vec::new();
+        if self.one_in(one_in) {
+            let at = self.rng.u64(..8_000);
+            commands.push((at, Command::Suspend));
+            commands.push((at + self.rng.u64(..6_000), Command::Resume));
+        }
+        if self.one_in(one_in) {
+            commands.push((self.rng.u64(..10_000), Command::Terminate));
+        }
+        if self.one_in(one_in) {
+            commands.push((self.rng.u64(..15_000), Command::Purge));
+        }
+        let told = |(at, command)| Told {
+            at,
+            child: child.clone(),
+            command,
+        };
+        commands.into_iter().map(told).collect()
     }
 
     /// A plan for an instance; only one whose ID is known can wait for events from outside.
@@ -292,8 +394,8 @@ impl Generator<'_> {
                 let calls = (0..2 + self.rng.usize(..4)).map(|_| self.call()).collect();
                 Step::All(calls)
             }
-            8..=9 if depth > 0 && rounds == 0 => Step::Child(self.child(depth, raises)),
-            10 if depth > 0 && rounds == 0 => Step::Detached(self.child(depth, raises)),
+            8..=9 if depth > 0 => Step::Child(self.child(rounds, depth, raises)),
+            10 if depth > 0 => Step::Detached(self.child(rounds, depth, raises)),
             11..=12 => Step::Timer {
                 millis: self.rng.u64(..5_000),
             },
@@ -348,11 +450,16 @@ impl Generator<'_> {
         }
     }
 
-    fn child(&mut self, depth: u32, raises: &mut Vec<Raised>) -> ChildPlan {
+    /// A child of a parent that has so many more rounds.
+    fn child(&mut self, rounds: u32, depth: u32, raises: &mut Vec<Raised>) -> ChildPlan {
         let app = self.app();
         let id = self.one_in(2).then(|| format!("child-{}", self.key()));
-        let plan = self.plan(&app, id.as_deref(), depth - 1, raises);
-        // An event that the first attempt has taken is not there for the second.
+        // An event that the first round's child, or its first attempt, has taken is not there for the second.
+        let plan = if rounds == 0 {
+            self.plan(&app, id.as_deref(), depth - 1, raises)
+        } else {
+            self.plan(&app, None, depth - 1, &mut Vec::new()).without_events()
+        };
         let is_repeatable = !plan.waits_for_events();
         ChildPlan {
             attempts: if is_repeatable && self.one_in(4) { 2 } else { 1 },

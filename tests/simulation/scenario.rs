@@ -54,7 +54,7 @@ impl<'a> Play<'a> {
 
     async fn run(self) -> Result<u64, String> {
         self.watcher.with_memory(|memory| memory.allow(self.script));
-        self.watcher.watch(&self.world);
+        self.watcher.watch(&self.world, self.script);
         self.world.set_faults(self.script.faults.clone());
         let roots = join_all(self.script.roots.iter().map(|root| self.drive(root)));
         let mut fleet = Fleet::new(&self);

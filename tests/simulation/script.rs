@@ -1,11 +1,12 @@
 //! Everything that is drawn from a seed: roots, a fleet of workers, and what happens to them. Data, so that it can be made smaller.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use leveret::testing::Faults;
 use leveret::{Limits, Retention, Settings};
 
-use crate::plan::{APPS, ChildPlan, Generator, Plan, Root, Step};
+use crate::plan::{APPS, ChildPlan, Command, Generator, HeldUp, Root, Step};
 
 /// Everything that is drawn from a seed. What goes wrong in the network is drawn while it is played.
 #[derive(Clone, Debug)]
@@ -15,8 +16,8 @@ pub(crate) struct Script {
     /// What happens to the fleet, in milliseconds from the beginning.
     pub(crate) chaos: Vec<(u64, Chaos)>,
     pub(crate) faults: Faults,
-    /// An instance that waits for an app that does not exist until everything else is over.
-    pub(crate) held_up: Option<Plan>,
+    /// Why one instance waits until everything else is over.
+    pub(crate) held_up: Option<HeldUp>,
     /// How long finished instances are kept, in milliseconds.
     pub(crate) retention: Option<u64>,
     /// Workers of an app.
@@ -31,6 +32,8 @@ pub(crate) struct Script {
     pub(crate) prefetch: u16,
     /// Most items of a message.
     pub(crate) bundle_items: usize,
+    /// True if nothing goes wrong, so that the model knows more of what has to come.
+    pub(crate) is_calm: bool,
 }
 
 /// Something that happens to one worker of an app, or to the broker.
@@ -84,6 +87,9 @@ pub(crate) enum Chaos {
 /// When everything is healed, in milliseconds.
 pub(crate) const HEALED: u64 = 25_000;
 
+/// A delivery timeout that bodies outlast, in milliseconds.
+const SHORT_HOLD: u64 = 4_000;
+
 impl Script {
     pub(crate) fn draw(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
@@ -106,8 +112,14 @@ impl Script {
                 ..some_of(Faults::bad_day(), &mut rng)
             },
         };
-        let held_up = (rng.u32(..4) == 0).then(Plan::held_up);
         let cache = if rng.bool() { 1 << 20 } else { 0 };
+        let held_up = match rng.u32(..8) {
+            0..=1 => Some(HeldUp::NoApp),
+            // What is kept live is not replayed.
+            2 if cache == 0 => Some(HeldUp::Stalled),
+            3 => Some(HeldUp::Suspended),
+            _ => None,
+        };
         // Often so short that a child is gone before its parent is looked at again.
         let longest = if rng.bool() { 2_000 } else { 20_000 };
         let retention = (rng.u32(..3) == 0).then(|| rng.u64(..longest));
@@ -116,6 +128,7 @@ impl Script {
             0 => return Self::of_long_bodies(seed, roots, &mut rng),
             1 => return Self::of_short_lives(seed, roots, &mut rng),
             2 => return Self::of_timers(seed, roots, &mut rng),
+            3 => return Self::of_a_calm_day(seed, roots, held_up),
             _ => {}
         }
         Self {
@@ -131,6 +144,7 @@ impl Script {
             delivery_timeout: 1_800_000,
             prefetch: [2, 8, 256][(seed % 3) as usize],
             bundle_items: [2, 128][(seed % 2) as usize],
+            is_calm: false,
         }
     }
 
@@ -159,9 +173,10 @@ impl Script {
             replicas: 2,
             has_old_build: false,
             cache: 1 << 20,
-            delivery_timeout: 4_000,
+            delivery_timeout: SHORT_HOLD,
             prefetch: 256,
             bundle_items: 128,
+            is_calm: false,
         }
     }
 
@@ -196,6 +211,7 @@ impl Script {
             delivery_timeout: 1_800_000,
             prefetch: 256,
             bundle_items: 128,
+            is_calm: false,
         }
     }
 
@@ -210,6 +226,47 @@ impl Script {
             }
         }
         script
+    }
+
+    /// Nothing goes wrong, nobody is told anything but to end, and all workers are up before the first workflow starts.
+    fn of_a_calm_day(seed: u64, mut roots: Vec<Root>, held_up: Option<HeldUp>) -> Self {
+        for root in &mut roots {
+            root.lives[0].at += 5_000;
+            for life in &mut root.lives {
+                let is_end = |command| matches!(command, Command::Terminate | Command::Purge);
+                life.commands.retain(|told| is_end(told.command));
+                life.is_abandoned_once = false;
+            }
+        }
+        Self {
+            seed,
+            roots,
+            chaos: Vec::new(),
+            faults: Faults::slow(Duration::from_millis(5)),
+            held_up,
+            retention: None,
+            replicas: 2,
+            has_old_build: false,
+            cache: if held_up == Some(HeldUp::Stalled) { 0 } else { 1 << 20 },
+            delivery_timeout: 1_800_000,
+            prefetch: 256,
+            bundle_items: 128,
+            is_calm: true,
+        }
+    }
+
+    /// True if bodies run for longer than their messages may be held, and under leases.
+    pub(crate) fn has_long_bodies(&self) -> bool {
+        self.delivery_timeout == SHORT_HOLD
+    }
+
+    /// The children that somebody is told to end.
+    pub(crate) fn ended_children(&self) -> BTreeSet<String> {
+        let lives = self.roots.iter().flat_map(|root| &root.lives);
+        let told = lives.flat_map(|life| &life.commands);
+        told.filter(|told| told.command == Command::Terminate)
+            .filter_map(|told| Some(told.child.as_ref()?.1.clone()))
+            .collect()
     }
 
     pub(crate) fn settings(&self) -> Settings {

@@ -2,7 +2,7 @@
 
 use leveret::testing::Faults;
 
-use crate::plan::{Command, Plan, Step};
+use crate::plan::{Command, Life, Plan, Step, Told};
 use crate::script::Script;
 
 /// The smallest script that was found, and what is wrong with it. `fails` says what is wrong with a script, if anything is.
@@ -79,17 +79,11 @@ fn smaller(script: &Script) -> Vec<Script> {
                     remove_step(&mut script.roots[number].lives[life_number].plan, &mut step.clone());
                 });
             }
-            if life.commands.iter().any(|(_, command)| *command == Command::Terminate) {
-                try_with(&|script| {
-                    let commands = &mut script.roots[number].lives[life_number].commands;
-                    commands.retain(|(_, command)| *command != Command::Terminate);
-                });
-            }
-            if life.commands.iter().any(|(_, command)| *command != Command::Terminate) {
-                try_with(&|script| {
-                    let commands = &mut script.roots[number].lives[life_number].commands;
-                    commands.retain(|(_, command)| *command == Command::Terminate);
-                });
+            for told in 0..life.commands.len() {
+                // A suspend without its resume would wait for ever.
+                if life.commands[told].command != Command::Resume {
+                    try_with(&|script| remove_command(&mut script.roots[number].lives[life_number], told));
+                }
             }
             if life.is_purged {
                 try_with(&|script| script.roots[number].lives[life_number].is_purged = false);
@@ -144,6 +138,17 @@ fn steps(plan: &Plan) -> usize {
         _ => 1,
     });
     each.sum()
+}
+
+/// Removes a command, and with a suspend the resume that follows.
+fn remove_command(life: &mut Life, number: usize) {
+    let removed = life.commands.remove(number);
+    let is_its_end = |told: &Told| told.command == Command::Resume && told.child == removed.child;
+    if removed.command == Command::Suspend
+        && let Some(resume) = life.commands.iter().position(is_its_end)
+    {
+        life.commands.remove(resume);
+    }
 }
 
 /// Removes the step of that number, counted as [`steps`] does. Events that are raised for it wait for nobody then, which harms nobody.

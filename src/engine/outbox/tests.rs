@@ -391,16 +391,21 @@ async fn a_queue_that_is_slow_and_goes_on_is_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_of_no_use_later_is_not_parked() {
-    let (_broker, outbox) = beside_a_stuck_queue(true);
+    let (broker, outbox) = beside_a_stuck_queue(true);
     let wake = Item::Wake(crate::wire::WakeItem {
         instance: task_ref(0).instance,
     });
-    let error = outbox.send(lane("payments"), wake).await.unwrap_err();
+    let error = outbox.send(lane("payments"), wake.clone()).await.unwrap_err();
     assert!(
         !error.is_permanent() && error.to_string().contains("takes no messages"),
         "{error}"
     );
     assert!(parked(&outbox).await.is_empty());
+    // It tries the queue nevertheless: a lane that nobody sends anything else to is found well by its probes.
+    *broker.stuck.lock().unwrap() = None;
+    tokio::time::sleep(LEFT_ALONE).await;
+    outbox.send(lane("payments"), wake).await.unwrap();
+    assert_eq!(broker.items(), [("payments".to_owned(), 1)]);
 }
 
 #[tokio::test(start_paused = true)]
