@@ -63,6 +63,8 @@ pub enum Defect {
     EarlyEventIsLost,
     /// A terminate that comes before the start of the child that it is for is lost.
     EarlyTerminateIsLost,
+    /// A start is dropped before the turn that it begins is committed, and the record may have changed since it was sent.
+    StartIsDroppedFirst,
     /// Continue-as-new forgets the IDs of the events that it has seen.
     SeenIsForgotten,
     /// Messages are acknowledged before what they cause is published.
@@ -124,7 +126,7 @@ mod planting {
 impl Defect {
     /// All of them.
     #[cfg(feature = "testing")]
-    pub const ALL: [Defect; 23] = [
+    pub const ALL: [Defect; 24] = [
         Defect::LostReplyIsConflict,
         Defect::TimerIsNoEffect,
         Defect::MarkedTurnIsRetired,
@@ -135,6 +137,7 @@ impl Defect {
         Defect::SecondAttemptIsDuplicate,
         Defect::EarlyEventIsLost,
         Defect::EarlyTerminateIsLost,
+        Defect::StartIsDroppedFirst,
         Defect::SeenIsForgotten,
         Defect::AcknowledgedFirst,
         Defect::PublishedFirst,

@@ -302,6 +302,9 @@ impl<'a> Activation<'a> {
             return Ok(refused);
         }
         // The start stays among the items until the turn is committed: if it is not, the state that is read then may still need one.
+        if planted(Defect::StartIsDroppedFirst) {
+            self.items.retain(|item| !matches!(item, Item::Start(_)));
+        }
         self.turn(state, Some(Opening::First)).await
     }
 

@@ -25,7 +25,7 @@ type Place = (usize, usize);
 pub(crate) struct Fleet<'a> {
     play: &'a Play<'a>,
     slots: BTreeMap<Place, Slot>,
-    /// When the dead come back, in milliseconds.
+    /// When the dead come back, and those that are late come, in milliseconds.
     back: Vec<(u64, Place)>,
     /// The servers fail over until then, in milliseconds.
     failing_until: u64,
@@ -56,6 +56,10 @@ impl<'a> Fleet<'a> {
         let script = self.play.script;
         for app in 0..APPS.len() {
             for replica in 0..script.replicas {
+                if let Some((_, at)) = script.late_app.filter(|(late, _)| *late == app) {
+                    self.back.push((at, (app, replica)));
+                    continue;
+                }
                 let is_old = script.has_old_build && replica == 0;
                 self.hire((app, replica), is_old).await;
             }

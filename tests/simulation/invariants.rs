@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use leveret::backend::{Commit, Committed, Create, Created, Mark, Message, Origin, Queue, Record};
+use leveret::backend::{Commit, Committed, Create, Created, DueKind, Mark, Message, Origin, Queue, Record};
 use leveret::replay::Execution;
 use leveret::replay::history::{HistoryEvent, Turn};
 use leveret::testing::{Observed, World};
@@ -53,6 +53,10 @@ struct State {
     due: BTreeMap<(ExecutionId, Sequence), Timestamp>,
     /// Requests that have created an instance.
     requests: BTreeSet<(InstanceRef, MessageId)>,
+    /// Children that an end has to reach: those of the execution that was terminated.
+    to_end: BTreeMap<InstanceRef, (ExecutionId, Vec<InstanceRef>)>,
+    /// Instances that a terminate was sent to.
+    told_to_end: BTreeSet<InstanceRef>,
     /// Children that a client is told to end.
     ended_children: BTreeSet<String>,
     /// Nothing goes wrong in this world.
@@ -213,6 +217,9 @@ impl State {
                         let call = (completion.task.execution, completion.task.sequence);
                         self.answered.entry(call).or_default().insert(completion.from.clone());
                     }
+                    if is_terminate(&item) {
+                        self.told_to_end.extend(item.instance().cloned());
+                    }
                     if let Item::Start(start) = &item
                         && let Some(record) = at_once(world.servers().store().record(&start.instance))
                     {
@@ -288,6 +295,10 @@ impl State {
             self.counts_once(instance, &record, &turn)?;
             self.is_in_time(world, instance, &record, &turn)?;
             self.is_as_planned(instance, &turns, turn.events.last())?;
+            if let Some(HistoryEvent::ExecutionTerminated { children, .. }) = turn.events.last() {
+                let children = children.iter().map(|child| child.instance.clone()).collect();
+                self.to_end.insert(instance.clone(), (record.execution, children));
+            }
             let is_last = |event: &HistoryEvent| matches!(event, HistoryEvent::ContinuedAsNew { .. });
             // The code of what was held up may not fit.
             let is_replayed = instance.id.as_str() != HELD_UP;
@@ -419,6 +430,13 @@ impl State {
         {
             return Err(format!("I2: {instance} was deleted with marks {:?}", before.marks));
         }
+        if record.as_ref().is_none_or(|record| record.marks.is_empty())
+            && let Some((execution, children)) = self.to_end.remove(instance)
+        {
+            for child in children {
+                self.is_reached(world, instance, execution, &child)?;
+            }
+        }
         match record {
             Some(record) if !record.status.is_terminal() || !record.marks.is_empty() => {
                 self.unsettled.insert(instance.clone(), record);
@@ -426,6 +444,40 @@ impl State {
             _ => drop(self.unsettled.remove(instance)),
         }
         Ok(())
+    }
+
+    /// I2: the end of a parent has reached its child, however late that came to be.
+    fn is_reached(
+        &self,
+        world: &World,
+        parent: &InstanceRef,
+        execution: ExecutionId,
+        child: &InstanceRef,
+    ) -> Result<(), String> {
+        let store = world.servers().store();
+        let is_its = |record: &Record| {
+            let link = record.origin.parent.as_ref();
+            link.is_some_and(|link| link.task.instance == *parent && link.task.execution == execution)
+        };
+        let record = at_once(store.record(child)).filter(is_its);
+        let is_active = record.is_some_and(|record| !record.status.is_terminal());
+        if !is_active || self.told_to_end.contains(child) {
+            return Ok(());
+        }
+        let inbox = at_once(store.load(child, 0, usize::MAX)).map_or_else(Vec::new, |loaded| loaded.inbox);
+        let is_kept = inbox
+            .iter()
+            .any(|kept| rmp_serde::from_slice(kept).is_ok_and(|item| is_terminate(&item)));
+        // In the due-set, where it waits for a queue that takes nothing: of that we know no more than the name.
+        let name = child.id.as_str().as_bytes();
+        let parked = at_once(store.due_entries(&parent.app, DueKind::Parked, usize::MAX));
+        let is_parked = parked
+            .iter()
+            .any(|entry| entry.payload.windows(name.len()).any(|part| part == name));
+        if is_kept || is_parked {
+            return Ok(());
+        }
+        Err(format!("I2: {parent} was terminated, and its child {child} goes on"))
     }
 
     /// I4: whoever is not over, or has something to be made yet, is looked at again.
@@ -506,7 +558,7 @@ impl State {
                     ));
                 }
             }
-            Item::Command(command) if matches!(command.command, Command::Terminate { .. }) => {
+            Item::Command(command) if is_terminate(item) => {
                 let is_meant = |record: &Record| {
                     command.run.is_none_or(|run| run == record.run)
                         && command.parent.as_ref().is_none_or(|call| record.is_child_of(call))
@@ -626,6 +678,10 @@ fn digest(item: &Item) -> u64 {
         .expect("an item can be written")
         .hash(&mut digest);
     digest.finish()
+}
+
+fn is_terminate(item: &Item) -> bool {
+    matches!(item, Item::Command(command) if matches!(command.command, Command::Terminate { .. }))
 }
 
 fn settles(event: &HistoryEvent) -> Option<Sequence> {

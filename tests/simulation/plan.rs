@@ -349,9 +349,11 @@ impl Generator<'_> {
     fn commands(&mut self, child: Option<(String, String)>, one_in: u32) -> Vec<Told> {
         let mut commands = Vec::new();
         if self.one_in(one_in) {
-            let at = self.rng.u64(..8_000);
+            // Often before its first turn.
+            let [within, after] = if self.one_in(3) { [300, 300] } else { [8_000, 6_000] };
+            let at = self.rng.u64(..within);
             commands.push((at, Command::Suspend));
-            commands.push((at + self.rng.u64(..6_000), Command::Resume));
+            commands.push((at + self.rng.u64(..after), Command::Resume));
         }
         if self.one_in(one_in) {
             commands.push((self.rng.u64(..10_000), Command::Terminate));

@@ -22,6 +22,8 @@ pub(crate) struct Script {
     pub(crate) retention: Option<u64>,
     /// Workers of an app.
     pub(crate) replicas: usize,
+    /// An app whose first workers come so late, in milliseconds.
+    pub(crate) late_app: Option<(usize, u64)>,
     /// True if workers of an older build, without the new activity, are there at first.
     pub(crate) has_old_build: bool,
     /// Bytes of live workflows that a worker keeps.
@@ -131,6 +133,7 @@ impl Script {
             3 => return Self::of_a_calm_day(seed, roots, held_up),
             _ => {}
         }
+        let late_app = (rng.u32(..5) == 0).then(|| (rng.usize(..APPS.len()), 2_000 + rng.u64(..12_000)));
         Self {
             seed,
             roots,
@@ -139,6 +142,7 @@ impl Script {
             held_up,
             retention,
             replicas,
+            late_app,
             has_old_build,
             cache,
             delivery_timeout: 1_800_000,
@@ -171,6 +175,7 @@ impl Script {
             held_up: None,
             retention: None,
             replicas: 2,
+            late_app: None,
             has_old_build: false,
             cache: 1 << 20,
             delivery_timeout: SHORT_HOLD,
@@ -206,6 +211,7 @@ impl Script {
             held_up: None,
             retention: Some(rng.u64(..500)),
             replicas: 1,
+            late_app: None,
             has_old_build: false,
             cache: 1 << 20,
             delivery_timeout: 1_800_000,
@@ -246,6 +252,7 @@ impl Script {
             held_up,
             retention: None,
             replicas: 2,
+            late_app: None,
             has_old_build: false,
             cache: if held_up == Some(HeldUp::Stalled) { 0 } else { 1 << 20 },
             delivery_timeout: 1_800_000,

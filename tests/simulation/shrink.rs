@@ -105,6 +105,9 @@ fn smaller(script: &Script) -> Vec<Script> {
     if script.retention.is_some() {
         try_with(&|script| script.retention = None);
     }
+    if script.late_app.is_some() {
+        try_with(&|script| script.late_app = None);
+    }
     if script.has_old_build {
         try_with(&|script| script.has_old_build = false);
     }
