@@ -66,7 +66,8 @@ pub(crate) fn spoil(rng: &mut Rng, (encoded, tree): &(Vec<u8>, Tree)) -> (Vec<u8
 
 /// A refusal of something that is whole says where the fault is; the outermost value is no field.
 pub(crate) fn names_a_field(problem: &str) -> bool {
-    problem.contains("field `") || problem.contains("expected struct") || problem.contains("wire version")
+    let outermost = ["expected struct", "wire version", "array had incorrect length"];
+    problem.contains("field `") || outermost.iter().any(|part| problem.contains(part))
 }
 
 fn payloads(item: &Item) -> Vec<&Payload> {

@@ -15,8 +15,9 @@ use leveret::{Client, Run, Settings, Worker};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::code::{self, Journal, NEW_WORK, RUN, WORK};
+use crate::generator::Generator;
 use crate::model::{self, Ended, Given};
-use crate::plan::{APPS, Generator, Plan, Seen};
+use crate::plan::{APPS, Plan, Seen};
 use crate::search::{each, number};
 
 /// A script: some workflows, and when the store is replicated and fails over, in milliseconds.

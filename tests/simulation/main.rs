@@ -9,6 +9,7 @@ mod clients;
 mod code;
 mod end;
 mod fleet;
+mod generator;
 mod invariants;
 mod lost_tail;
 mod memory;

@@ -6,7 +6,8 @@ use std::time::Duration;
 use leveret::testing::Faults;
 use leveret::{Limits, Retention, Settings};
 
-use crate::plan::{APPS, ChildPlan, Command, Generator, HeldUp, Root, Step};
+use crate::generator::Generator;
+use crate::plan::{APPS, ChildPlan, Command, HeldUp, Root, Step};
 
 /// Everything that is drawn from a seed. What goes wrong in the network is drawn while it is played.
 #[derive(Clone, Debug)]
