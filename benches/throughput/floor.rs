@@ -46,7 +46,7 @@ return 1";
 #[derive(Serialize, Deserialize)]
 struct Item {
     workflow: String,
-    step: u8,
+    step: u32,
     payload: String,
 }
 
@@ -212,6 +212,7 @@ pub(crate) async fn driver(scene: Scene) -> Result<(), String> {
 }
 
 async fn run(station: &mut Station, redis: &MultiplexedConnection, scene: &Scene, round: Round) -> Result<Ran, String> {
+    let steps = scene.workload.floor_steps(scene.steps);
     let progress = &RefCell::new(Progress::default());
     let start = || {
         let mut progress = progress.borrow_mut();
@@ -237,10 +238,10 @@ async fn run(station: &mut Station, redis: &MultiplexedConnection, scene: &Scene
     let turn = |channel: Channel, items: Vec<Item>| {
         let mut redis = redis.clone();
         async move {
-            commit(&mut redis, &items, scene.steps).await?;
+            commit(&mut redis, &items, steps).await?;
             let mut next = Vec::with_capacity(items.len());
             for item in items {
-                if item.step < scene.steps {
+                if item.step < steps {
                     let step = item.step + 1;
                     next.push((QUEUE_B, Item { step, ..item }));
                     continue;
@@ -266,7 +267,7 @@ async fn run(station: &mut Station, redis: &MultiplexedConnection, scene: &Scene
 }
 
 /// One commit a turn, all of them in one pipeline.
-async fn commit(redis: &mut MultiplexedConnection, items: &[Item], steps: u8) -> Result<(), String> {
+async fn commit(redis: &mut MultiplexedConnection, items: &[Item], steps: u32) -> Result<(), String> {
     let script = redis::Script::new(COMMIT);
     let mut pipeline = redis::pipe();
     for item in items {

@@ -1,25 +1,60 @@
-//! The same series by Leveret: a worker of the app that hosts the workflow, one of the app that owns the activity, and a client.
+//! The same by Leveret: a worker of the app that hosts the workflow, one of the app that owns the activity, and a client.
 
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use leveret::backend::{Backend, RabbitMqConfig, RedisConfig};
-use leveret::{Activity, ActivityContext, Client, Result, Settings, Worker, Workflow, WorkflowContext};
+use leveret::{Activity, ActivityContext, Client, Result, Settings, Worker, Workflow, WorkflowContext, all};
 
 use crate::process::{Ran, Requests, Round, Scene};
+use crate::workload::Workload;
 
+/// What a workflow does, with how many activities, and the text that they pass on.
+type Input = (Workload, u32, String);
+
+const MAIN: Workflow<Input, String> = Workflow::new("main", "main");
 const STEP: Activity<String, String> = Activity::new("steps", "step");
-const SERIES: Workflow<(u8, String), String> = Workflow::new("series", "series");
+const MIDDLE: Workflow<String, String> = Workflow::new("steps", "middle");
+const LEAF: Workflow<String, String> = Workflow::new("main", "leaf");
+/// Apps that have the activity as well, the caller's own among them.
+const HOPS: [&str; 5] = ["main", "steps", "hop-1", "hop-2", "hop-3"];
 
 async fn step(_: ActivityContext, text: String) -> Result<String> {
     Ok(text)
 }
 
-async fn series(ctx: WorkflowContext, (steps, mut text): (u8, String)) -> Result<String> {
-    for _ in 0..steps {
-        text = ctx.call(STEP, text).await?;
+async fn main(ctx: WorkflowContext, (workload, steps, mut text): Input) -> Result<String> {
+    match workload {
+        Workload::Series => {
+            for _ in 0..steps {
+                text = ctx.call(STEP, text).await?;
+            }
+        }
+        Workload::Local => {
+            for _ in 0..steps {
+                text = ctx.call(STEP, text).app_id("main").await?;
+            }
+        }
+        Workload::Parallel => {
+            let results = all((0..steps).map(|_| ctx.call(STEP, text.clone()))).await;
+            results.into_iter().collect::<Result<Vec<_>>>()?;
+        }
+        Workload::Children => text = ctx.child(MIDDLE, text).await?,
+        Workload::Hops => {
+            for app in HOPS {
+                text = ctx.call(STEP, text).app_id(app).await?;
+            }
+        }
     }
+    Ok(text)
+}
+
+async fn middle(ctx: WorkflowContext, text: String) -> Result<String> {
+    ctx.child(LEAF, text).await
+}
+
+async fn leaf(_: WorkflowContext, text: String) -> Result<String> {
     Ok(text)
 }
 
@@ -38,24 +73,46 @@ fn settings() -> Settings {
     }
 }
 
-async fn work(worker: Worker) -> std::result::Result<(), String> {
-    let running = worker
-        .settings(settings())
-        .start()
-        .await
-        .map_err(|error| error.to_string())?;
-    running.wait_for_lane().await;
+/// A process with so many workers, until the bench is gone.
+async fn work(workers: Vec<Worker>) -> std::result::Result<(), String> {
+    let mut running = Vec::new();
+    for worker in workers {
+        let worker = worker.settings(settings()).start().await;
+        running.push(worker.map_err(|error| error.to_string())?);
+    }
+    for worker in &running {
+        worker.wait_for_lane().await;
+    }
     Requests::new().end().await;
-    running.stop().await;
+    for worker in running {
+        worker.stop().await;
+    }
     Ok(())
 }
 
+/// The app's activity of that name.
+fn step_of(app: &'static str) -> Activity<String, String> {
+    Activity::new(app, STEP.name())
+}
+
 pub(crate) async fn caller(scene: Scene) -> std::result::Result<(), String> {
-    work(Worker::new("series", backend(&scene).await?).workflow(SERIES, series)).await
+    let worker = Worker::new("main", backend(&scene).await?)
+        .workflow(MAIN, main)
+        .workflow(LEAF, leaf)
+        .activity(step_of("main"), step);
+    work(vec![worker]).await
 }
 
 pub(crate) async fn target(scene: Scene) -> std::result::Result<(), String> {
-    work(Worker::new("steps", backend(&scene).await?).activity(STEP, step)).await
+    let backend = backend(&scene).await?;
+    let steps = Worker::new("steps", backend.clone())
+        .workflow(MIDDLE, middle)
+        .activity(STEP, step);
+    let hops = HOPS.into_iter().filter(|app| app.starts_with("hop-"));
+    let hops = hops.map(|app| Worker::new(app, backend.clone()).activity(step_of(app), step));
+    // They are of no use to the others, and would read their queues.
+    let hops = hops.filter(|_| scene.workload == Workload::Hops);
+    work(std::iter::once(steps).chain(hops).collect()).await
 }
 
 pub(crate) async fn client(scene: Scene) -> std::result::Result<(), String> {
@@ -72,7 +129,7 @@ async fn run(client: &Client, scene: &Scene, round: Round) -> std::result::Resul
     let text = "x".repeat(scene.payload);
     let one = || async {
         let began = Instant::now();
-        let run = client.start(SERIES, (scene.steps, text.clone())).await?;
+        let run = client.start(MAIN, (scene.workload, scene.steps, text.clone())).await?;
         let output = run.result().within(Duration::from_secs(120)).await?;
         let is_right = output == text;
         std::result::Result::<_, leveret::client::Error>::Ok((began.elapsed(), is_right))

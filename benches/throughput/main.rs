@@ -16,6 +16,7 @@ mod options;
 mod process;
 mod report;
 mod usage;
+mod workload;
 
 /// The private servers, as chaos starts them.
 #[allow(dead_code)]

@@ -138,6 +138,7 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
         amqp: servers.amqp_url(servers.broker_port),
         redis: servers.redis_url(servers.redis_port),
         namespace: "bench".into(),
+        workload: options.workload,
         steps: options.steps,
         payload: options.payload,
     };
@@ -152,22 +153,26 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
     let mut report = Report::new(options);
     let rounds = async {
         for side in [&mut floor, &mut leveret] {
-            bench.round(side, WARM_UP).await?;
+            let calls = options.workload.calls(options.steps) as usize;
+            let count = (WARM_UP.count * 3 / calls).max(1);
+            bench.round(side, Round { count, ..WARM_UP }).await?;
         }
         for in_flight in &options.in_flight {
-            let round = Round {
+            let of = |calls| Round {
                 in_flight: *in_flight,
-                count: options.count(*in_flight),
+                count: options.count(*in_flight, calls),
             };
+            let floors = of(options.workload.floor_steps(options.steps));
+            let ours = of(options.workload.calls(options.steps));
             for _ in 0..options.rounds {
                 // In turns: the machine drifts, and both drift with it.
-                for side in [&mut floor, &mut leveret] {
-                    let measured = bench.round(side, round).await?;
-                    report.add(side.name, *in_flight, measured);
-                }
+                let measured = bench.round(&mut floor, floors).await?;
+                report.add("floor", *in_flight, measured);
+                let measured = bench.round(&mut leveret, ours).await?;
+                report.add("leveret", *in_flight, measured);
                 if let Some(auditor) = &auditor {
                     let measured = tokio::select! {
-                        measured = bench.round(&mut leveret, round) => measured?,
+                        measured = bench.round(&mut leveret, ours) => measured?,
                         problem = audit_on(auditor) => return Err(problem),
                     };
                     report.add("audited", *in_flight, measured);

@@ -2,11 +2,16 @@
 
 use std::path::PathBuf;
 
+use crate::workload::Workload;
+
 pub(crate) const HELP: &str = "\
 cargo bench --bench throughput -- [OPTIONS]
 
   --in-flight N,N,..   workflows in flight (1,64,512)
-  --steps N            remote activities of a workflow, one after the other (3)
+  --workload NAME      series (default): activities of another app, one after the other; local: of its own app; parallel: all at once;
+                       children: a child on another app that has a child; hops: one activity on each of five apps.
+                       The floor's workflow is a series of three, or of --steps beside a series
+  --steps N            activities of a workflow (3)
   --payload BYTES      what each carries (100)
   --rounds N           rounds of each, floor and Leveret in turns (5)
   --count N            workflows a round; by default some seconds' worth
@@ -34,7 +39,8 @@ impl Fsync {
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
     pub(crate) in_flight: Vec<usize>,
-    pub(crate) steps: u8,
+    pub(crate) workload: Workload,
+    pub(crate) steps: u32,
     pub(crate) payload: usize,
     pub(crate) rounds: usize,
     pub(crate) count: Option<usize>,
@@ -54,6 +60,7 @@ impl Options {
     pub(crate) fn read(mut words: impl Iterator<Item = String>) -> Result<Asked, String> {
         let mut options = Self {
             in_flight: vec![1, 64, 512],
+            workload: Workload::Series,
             steps: 3,
             payload: 100,
             rounds: 5,
@@ -70,7 +77,8 @@ impl Options {
                     let numbers = numbers.split(',').map(|text| number(&word, text, 1, 100_000));
                     options.in_flight = numbers.collect::<Result<_, _>>()?;
                 }
-                "--steps" => options.steps = number(&word, &value()?, 1, 100)? as u8,
+                "--workload" => options.workload = workload(&value()?)?,
+                "--steps" => options.steps = number(&word, &value()?, 1, 100_000)? as u32,
                 "--payload" => options.payload = number(&word, &value()?, 1, 8 << 20)?,
                 "--rounds" => options.rounds = number(&word, &value()?, 1, 1000)?,
                 "--count" => options.count = Some(number(&word, &value()?, 1, 10_000_000)?),
@@ -98,14 +106,24 @@ impl Options {
         Ok(Asked::Run(options))
     }
 
-    /// Workflows of one round.
-    pub(crate) fn count(&self, in_flight: usize) -> usize {
-        self.count.unwrap_or(match in_flight {
+    /// Workflows of one round, each with so many calls.
+    pub(crate) fn count(&self, in_flight: usize, calls: u32) -> usize {
+        let usual = match in_flight {
             1 => 300,
             few if few < 256 => 4_000,
             _ => 12_000.max(in_flight * 4),
-        })
+        };
+        // As many calls as that has with three each.
+        self.count.unwrap_or((usual * 3 / calls as usize).max(in_flight))
     }
+}
+
+fn workload(name: &str) -> Result<Workload, String> {
+    let named = Workload::ALL.into_iter().find(|workload| workload.name() == name);
+    named.ok_or_else(|| {
+        let known: Vec<_> = Workload::ALL.into_iter().map(Workload::name).collect();
+        format!("--workload is {name:?}: one of {}", known.join(", "))
+    })
 }
 
 fn number(option: &str, text: &str, least: usize, most: usize) -> Result<usize, String> {

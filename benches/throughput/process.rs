@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
+use crate::workload::Workload;
 use crate::{floor, leveret_side};
 
 /// Which part the process plays. Its presence makes the program one of them.
@@ -22,7 +23,8 @@ pub(crate) struct Scene {
     pub(crate) amqp: String,
     pub(crate) redis: String,
     pub(crate) namespace: String,
-    pub(crate) steps: u8,
+    pub(crate) workload: Workload,
+    pub(crate) steps: u32,
     pub(crate) payload: usize,
 }
 

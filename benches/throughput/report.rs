@@ -55,7 +55,9 @@ struct Row {
 /// All rounds.
 #[derive(Serialize)]
 pub(crate) struct Report {
-    steps: u8,
+    workload: &'static str,
+    /// Calls of a workflow: the floor's, and Leveret's.
+    calls: [u32; 2],
     payload_bytes: usize,
     fsync: &'static str,
     queues: &'static str,
@@ -72,7 +74,11 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 impl Report {
     pub(crate) fn new(options: &Options) -> Self {
         let report = Self {
-            steps: options.steps,
+            workload: options.workload.name(),
+            calls: [
+                options.workload.floor_steps(options.steps),
+                options.workload.calls(options.steps),
+            ],
             payload_bytes: options.payload,
             fsync: options.fsync.name(),
             queues: "quorum",
@@ -80,8 +86,15 @@ impl Report {
             rows: Vec::new(),
         };
         println!(
-            "series of {} remote activities, {} B each; {} queues, appendfsync {}; {} cores for all; {} rounds in turns",
-            report.steps, report.payload_bytes, report.queues, report.fsync, report.cores, options.rounds
+            "floor: series of {} remote activities; leveret: {}, {} calls; {} B each; {} queues, appendfsync {}; {} cores for all; {} rounds in turns",
+            report.calls[0],
+            report.workload,
+            report.calls[1],
+            report.payload_bytes,
+            report.queues,
+            report.fsync,
+            report.cores,
+            options.rounds
         );
         println!(
             "in flight  side     workflows/s (min-max)    p50 / p99 ms      cores: broker  redis  driver  others   redis calls  messages"
@@ -133,8 +146,8 @@ impl Report {
         }
         if let [floor, leveret, ..] = rates[..] {
             println!(
-                "           ratio    {:>8.2} of the floor's rate, {:.2} of its p50",
-                leveret.0 / floor.0,
+                "           ratio    {:>8.2} of the floor's calls a second, {:.2} of its p50",
+                leveret.0 * f64::from(self.calls[1]) / (floor.0 * f64::from(self.calls[0])),
                 leveret.1 / floor.1
             );
         }

@@ -332,7 +332,7 @@ fn items(body: &[u8]) -> Vec<Item> {
 
 fn digest(item: &Item) -> u64 {
     let mut digest = std::hash::DefaultHasher::new();
-    rmp_serde::to_vec(item)
+    rmp_serde::to_vec_named(item)
         .expect("an item can be written")
         .hash(&mut digest);
     digest.finish()

@@ -1,0 +1,47 @@
+//! What a workflow does.
+
+use serde::{Deserialize, Serialize};
+
+/// What each of Leveret's workflows does. The floor's is a series in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Workload {
+    /// Activities of another app, one after the other.
+    Series,
+    /// The same, of its own app.
+    Local,
+    /// Activities of another app, all at once.
+    Parallel,
+    /// A child on another app, which has a child on the first one.
+    Children,
+    /// An activity on each of five apps, one after the other.
+    Hops,
+}
+
+impl Workload {
+    pub(crate) const ALL: [Self; 5] = [Self::Series, Self::Local, Self::Parallel, Self::Children, Self::Hops];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Series => "series",
+            Self::Local => "local",
+            Self::Parallel => "parallel",
+            Self::Children => "children",
+            Self::Hops => "hops",
+        }
+    }
+
+    /// Calls of a workflow: activities, or children.
+    pub(crate) fn calls(self, steps: u32) -> u32 {
+        match self {
+            Self::Series | Self::Local | Self::Parallel => steps,
+            Self::Children => 2,
+            Self::Hops => 5,
+        }
+    }
+
+    /// Steps of the floor's workflow beside it.
+    pub(crate) fn floor_steps(self, steps: u32) -> u32 {
+        if self == Self::Series { steps } else { 3 }
+    }
+}
