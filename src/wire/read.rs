@@ -19,11 +19,32 @@ pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     })
 }
 
-/// An error text repeats the value that is wrong, however long it is; this is for people, logs and headers.
+/// An error text repeats the value that is wrong, however long it is, and then says what would be right; this is for people, logs and headers.
 pub(super) fn shortened(problem: String) -> String {
-    const LONGEST: usize = 500;
-    match problem.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &problem[..end]),
-        None => problem,
+    /// Characters of the beginning and of the end.
+    const KEPT: [usize; 2] = [350, 150];
+    let starts: Vec<_> = problem.char_indices().map(|(start, _)| start).collect();
+    if starts.len() <= KEPT[0] + KEPT[1] {
+        return problem;
+    }
+    let (head, tail) = (starts[KEPT[0]], starts[starts.len() - KEPT[1]]);
+    format!("{}…{}", &problem[..head], &problem[tail..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_of_a_long_value_says_what_would_be_right() {
+        let long = rmp_serde::to_vec_named(&"é".repeat(5_000)).unwrap();
+        let problem = read::<Vec<u8>>(&long).unwrap_err();
+        assert!(
+            problem.starts_with("invalid type: string \"éé") && problem.ends_with("éé\", expected a sequence"),
+            "{problem}"
+        );
+        assert_eq!(problem.chars().count(), 501);
+        let short = read::<Vec<u8>>(&rmp_serde::to_vec_named("x").unwrap()).unwrap_err();
+        assert_eq!(short, "invalid type: string \"x\", expected a sequence");
     }
 }
