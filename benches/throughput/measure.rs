@@ -167,9 +167,9 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
             for _ in 0..options.rounds {
                 // In turns: the machine drifts, and both drift with it.
                 let measured = bench.round(&mut floor, floors).await?;
-                report.add("floor", *in_flight, measured);
+                report.add(floor.name, *in_flight, measured);
                 let measured = bench.round(&mut leveret, ours).await?;
-                report.add("leveret", *in_flight, measured);
+                report.add(leveret.name, *in_flight, measured);
                 if let Some(auditor) = &auditor {
                     let measured = tokio::select! {
                         measured = bench.round(&mut leveret, ours) => measured?,

@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 /// Reads a value; trailing bytes are passed over.
 ///
 /// # Errors
-/// Where the fault is, and what it is: ``field `items[0].task.attempt`: invalid type: string "x", expected u32``.
+/// Where the fault is, and what it is: ``field `items[0].task.attempt`: invalid type: string "x", expected u32``, or `the outermost value: ...`.
 pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     rmp_serde::from_slice(bytes).map_err(|error| {
         // Only what fails is read with its path kept, which takes longer.
@@ -14,7 +14,7 @@ pub(crate) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
             Err(placed) if placed.path().iter().next().is_some() => {
                 format!("field `{}`: {}", placed.path(), placed.inner())
             }
-            _ => error.to_string(),
+            _ => format!("the outermost value: {error}"),
         })
     })
 }
@@ -40,11 +40,15 @@ mod tests {
         let long = rmp_serde::to_vec_named(&"é".repeat(5_000)).unwrap();
         let problem = read::<Vec<u8>>(&long).unwrap_err();
         assert!(
-            problem.starts_with("invalid type: string \"éé") && problem.ends_with("éé\", expected a sequence"),
+            problem.starts_with("the outermost value: invalid type: string \"éé")
+                && problem.ends_with("éé\", expected a sequence"),
             "{problem}"
         );
         assert_eq!(problem.chars().count(), 501);
         let short = read::<Vec<u8>>(&rmp_serde::to_vec_named("x").unwrap()).unwrap_err();
-        assert_eq!(short, "invalid type: string \"x\", expected a sequence");
+        assert_eq!(
+            short,
+            "the outermost value: invalid type: string \"x\", expected a sequence"
+        );
     }
 }

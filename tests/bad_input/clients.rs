@@ -1,11 +1,12 @@
 //! What a client's caller may pass: IDs, names, labels, times, filters, page tokens, reasons.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use fastrand::Rng;
 use leveret::backend::Backend;
 use leveret::client::{CommandState, Error, Filter, PageToken, Raised};
-use leveret::{AppId, Client, Instance, Namespace, OnConflict, Status, Timestamp};
+use leveret::{AppId, Client, Instance, InstanceRef, Namespace, OnConflict, Status, Timestamp};
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 
@@ -15,6 +16,8 @@ use super::runner::{Fate, play_lots};
 struct World {
     client: Client,
     runtime: Runtime,
+    /// The workflow that each instance was last seen to run.
+    seen: HashMap<InstanceRef, String>,
 }
 
 fn world() -> World {
@@ -25,6 +28,7 @@ fn world() -> World {
     World {
         client: Client::new(backend),
         runtime,
+        seen: HashMap::new(),
     }
 }
 
@@ -48,10 +52,10 @@ fn refused(error: &Error) -> Fate {
 #[test]
 fn clients() {
     play_lots("clients", world, |world, rng| {
-        let World { client, runtime } = world;
+        let World { client, runtime, seen } = world;
         runtime.block_on(async {
             match rng.u8(0..4) {
-                0 | 1 => start(client, rng).await,
+                0 | 1 => start(client, seen, rng).await,
                 2 => list(client, rng).await,
                 _ => steer(client, rng).await,
             }
@@ -73,7 +77,7 @@ fn id(rng: &mut Rng) -> String {
     name(rng, &format!("order-{number}"))
 }
 
-async fn start(client: &Client, rng: &mut Rng) -> Result<Fate, Error> {
+async fn start(client: &Client, seen: &mut HashMap<InstanceRef, String>, rng: &mut Rng) -> Result<Fate, Error> {
     let (app, workflow) = (name(rng, "orders"), name(rng, "checkout"));
     let mut start = client.start_named::<()>(&app, &workflow, json!({ "n": rng.u32(..) }));
     let chosen = rng.bool().then(|| id(rng));
@@ -106,9 +110,10 @@ async fn start(client: &Client, rng: &mut Rng) -> Result<Fate, Error> {
     let info = run.get().await?;
     assert!(chosen.is_none_or(|id| id == run.id()));
     assert_eq!(info.summary.instance.app.as_str(), app);
-    // Whoever has the ID, or was started by the request, may run another workflow.
-    let may_be_another = policy == UseExisting || has_request;
-    assert!(may_be_another || info.summary.workflow == workflow, "{info:?}");
+    // Whoever had the ID, or was started by the request, may run another workflow.
+    let before = seen.insert(info.summary.instance.clone(), info.summary.workflow.clone());
+    let is_existing = (policy == UseExisting || has_request) && before.as_ref() == Some(&info.summary.workflow);
+    assert!(is_existing || info.summary.workflow == workflow, "{info:?}");
     serde_json::to_value(&info).expect("what is shown has a JSON form");
     let mut filter = Filter::app(&app)
         .name(&info.summary.workflow)
