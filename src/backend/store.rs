@@ -253,7 +253,8 @@ pub trait Store: Send + Sync {
     // --- index
 
     /// Notes that the instance exists and what its status is, as read from its record. A hint: readers check it against the record. A record that was
-    /// read earlier ([`Record::updated_at`]) does not undo a later one's note.
+    /// read earlier ([`Record::updated_at`]) does not undo a later one's note. A note that comes after its instance is gone stays until the next
+    /// [`list`](Self::list) that comes upon it, at most.
     ///
     /// # Errors
     /// As [`Store`] says.

@@ -308,8 +308,8 @@ async fn what_a_full_redis_cannot_do_all_at_once_may_be_tried_again() {
     let keys = [due_key(DueKind::Check, "a")];
     let mut beside = Beside::open(&server.url()).await;
     let _: () = beside.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
+    store.unindex(&instance).await.unwrap();
     let refused = [
-        store.unindex(&instance).await,
         store.unschedule(app, &keys).await,
         store.leave(app, leveret::WorkerId::generate()).await,
         store.adopt_app(app, 1).await.map(drop),
@@ -320,7 +320,7 @@ async fn what_a_full_redis_cannot_do_all_at_once_may_be_tried_again() {
         assert!(error.to_string().contains("maxmemory"), "{error}");
     }
     let _: () = beside.ask(&["CONFIG", "SET", "maxmemory", "0"]).await;
-    store.unindex(&instance).await.unwrap();
+    store.unschedule(app, &keys).await.unwrap();
 }
 
 #[tokio::test]

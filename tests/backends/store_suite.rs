@@ -104,6 +104,7 @@ macro_rules! store_suite {
             a_list_is_ordered_by_creation_and_ends,
             paging_neither_skips_nor_repeats_within_one_millisecond,
             paging_goes_on_when_the_last_one_seen_is_gone,
+            a_note_that_comes_after_its_instance_is_gone_does_not_stay,
             a_list_is_filtered_by_status_and_time,
             the_record_counts_and_not_the_note,
             an_older_note_does_not_undo_a_newer_one,

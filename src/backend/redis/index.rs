@@ -12,7 +12,7 @@ use super::keys::{Keys, instance_id};
 use super::link::Links;
 use super::record;
 use super::reply::Reply;
-use super::script;
+use super::script::{self, Call, Script};
 use super::store::RedisStore;
 use super::token::Position;
 use crate::backend::{IndexFilter, IndexPage, Record, Result};
@@ -79,13 +79,28 @@ pub(super) struct Note {
     status: Status,
 }
 
+/// A member of the index, as it was when it was read.
+struct Entry {
+    instance: InstanceRef,
+    /// When the instance that it names was created, in milliseconds.
+    created: u64,
+}
+
+/// All keys of an app's index, in the order of the scripts.
+fn all_sets(keys: &Keys, app: &AppId) -> Vec<String> {
+    let names = [CREATED, NOTED].into_iter().chain(GROUPS.map(|(name, _)| name));
+    names.map(|name| keys.index(app, name)).collect()
+}
+
+fn on_all_sets(script: &'static Script, keys: &Keys, app: &AppId) -> Call {
+    let sets = all_sets(keys, app);
+    script.on(&sets.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
 /// Notes instances of one app, in their order.
 pub(super) async fn note(links: &Links, keys: &Keys, app: &AppId, notes: &[Note]) -> Result<()> {
-    let names = [CREATED, NOTED].into_iter().chain(GROUPS.map(|(name, _)| name));
-    let sets: Vec<String> = names.map(|name| keys.index(app, name)).collect();
-    let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
     for batch in notes.chunks(NOTED_AT_ONCE) {
-        let call = batch.iter().fold(script::INDEX.on(&sets), |call, note| {
+        let call = batch.iter().fold(on_all_sets(&script::INDEX, keys, app), |call, note| {
             let call = call
                 .arg(note.id.as_str())
                 .arg(note.created_at.as_millis())
@@ -111,15 +126,21 @@ impl RedisStore {
     }
 
     pub(super) async fn forget_instance(&self, instance: &InstanceRef) -> Result<()> {
-        let id = instance.id.as_str();
-        let mut all = pipe();
-        all.atomic();
-        all.zrem(self.keys.index(&instance.app, CREATED), id);
-        all.hdel(self.keys.index(&instance.app, NOTED), id);
-        for (name, _) in GROUPS {
-            all.zrem(self.keys.index(&instance.app, name), id);
+        let call = on_all_sets(&script::UNINDEX, &self.keys, &instance.app);
+        call.arg(instance.id.as_str()).arg("").send(&self.links).await?;
+        Ok(())
+    }
+
+    /// Removes entries whose instance has no record: a record is there before it is noted, so their notes came after the instance was deleted, from a
+    /// process that died there or that the network had held up. An ID that is in use again is noted with another time of creation, and stays.
+    async fn forget_gone(&self, app: &AppId, gone: &[Entry]) -> Result<()> {
+        if gone.is_empty() {
+            return Ok(());
         }
-        self.links.send_all("`unindex`", &all).await?;
+        let call = gone.iter().fold(on_all_sets(&script::UNINDEX, &self.keys, app), |call, entry| {
+            call.arg(entry.instance.id.as_str()).arg(entry.created)
+        });
+        call.send(&self.links).await?;
         Ok(())
     }
 
@@ -155,7 +176,10 @@ impl RedisStore {
                 break;
             }
             if let Some(id) = instance_id(&position.id) {
-                found.push(InstanceRef::new(filter.app.clone(), id));
+                found.push(Entry {
+                    instance: InstanceRef::new(filter.app.clone(), id),
+                    created: position.created,
+                });
             }
             last = Some(position);
         }
@@ -191,24 +215,29 @@ impl RedisStore {
         Ok(page)
     }
 
-    /// Reads the records, and leaves out what is gone or does not match. One that cannot be read is left out too, with a warning: it must not hide
-    /// the others.
-    async fn check(&self, filter: &IndexFilter, found: Vec<InstanceRef>) -> Result<Vec<(InstanceRef, Record)>> {
+    /// Reads the records, and leaves out what does not match. What is gone is left out as well, and forgotten. One that cannot be read is left out too,
+    /// with a warning: it must not hide the others.
+    async fn check(&self, filter: &IndexFilter, found: Vec<Entry>) -> Result<Vec<(InstanceRef, Record)>> {
         if found.is_empty() {
             return Ok(Vec::new());
         }
         let mut reads = pipe();
-        for instance in &found {
-            reads.hgetall(self.keys.instance(instance).meta());
+        for entry in &found {
+            reads.hgetall(self.keys.instance(&entry.instance).meta());
         }
         let replies = self.links.send_all("`list`", &reads).await?;
-        let mut matching = Vec::with_capacity(found.len());
-        for (instance, reply) in found.into_iter().zip(replies) {
-            match record::read(&instance, Reply::new("HGETALL", reply)) {
-                Ok(Some(record)) if matches(filter, &record) => matching.push((instance, record)),
-                Ok(_) => {}
+        let (mut matching, mut gone) = (Vec::with_capacity(found.len()), Vec::new());
+        for (entry, reply) in found.into_iter().zip(replies) {
+            let instance = &entry.instance;
+            match record::read(instance, Reply::new("HGETALL", reply)) {
+                Ok(Some(record)) if matches(filter, &record) => matching.push((entry.instance, record)),
+                Ok(Some(_)) => {}
+                Ok(None) => gone.push(entry),
                 Err(error) => tracing::warn!(%instance, %error, "left out of a list"),
             }
+        }
+        if let Err(error) = self.forget_gone(&filter.app, &gone).await {
+            tracing::warn!(app = %filter.app, %error, "entries of the index whose instances are gone stay until the next list");
         }
         Ok(matching)
     }

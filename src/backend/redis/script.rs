@@ -46,6 +46,7 @@ scripts! {
     SETTLE_DUE = "settle_due";
     STRAY = "stray";
     TURNS = "turns";
+    UNINDEX = "unindex";
     WORKERS = "workers";
 }
 

@@ -118,6 +118,42 @@ pub(crate) async fn paging_goes_on_when_the_last_one_seen_is_gone(store: Fresh) 
     }
 }
 
+/// The network may hold a note up, and its writer may die before it looks again.
+pub(crate) async fn a_note_that_comes_after_its_instance_is_gone_does_not_stay(store: Fresh) {
+    let gone = indexed(&store, "a", 7).await;
+    indexed(&store, "b", 7).await;
+    let late = record(&store, &gone).await;
+    let over = end(&store, &gone).await;
+    store.delete(&gone, over.execution, KEEP).await.unwrap();
+    store.unindex(&gone).await.unwrap();
+    store.index(&gone, &late).await.unwrap();
+
+    assert_eq!(page_through(&store, &everything(), 10).await, ["b"]);
+    assert!(stale(&store).await.is_empty(), "a list leaves no such note behind");
+
+    // Where the ID is in use again, the list that looks is not mistaken in the one that is there.
+    store.index(&gone, &late).await.unwrap();
+    indexed(&store, "a", 8).await;
+    store.index(&gone, &late).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(page_through(&store, &everything(), 10).await, ["b", "a"]);
+    }
+    assert!(stale(&store).await.is_empty());
+}
+
+/// What the index has without a record.
+async fn stale(store: &Fresh) -> Vec<InstanceRef> {
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.survey(after.as_deref(), 100).await.unwrap();
+        found.extend(page.indexed);
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return found,
+        }
+    }
+}
+
 pub(crate) async fn a_list_is_filtered_by_status_and_time(store: Fresh) {
     for (n, status) in Status::ALL.into_iter().enumerate() {
         let instance = indexed(&store, status.as_str(), 100 + n as u64).await;

@@ -99,12 +99,13 @@ pub(crate) async fn a_survey_shows_every_active_instance_and_what_has_no_record(
         ..item(&instance("to come"), "early")
     };
     store.deliver(&early).await.unwrap();
+    // Somebody dies in the middle of a purge.
     let ghost = instance("ghost");
     store.adopt_app(&ghost.app, 2).await.unwrap();
-    store
-        .index(&ghost, &record(&store, &instance("a")).await)
-        .await
-        .unwrap();
+    let noted = running(&store, &ghost).await;
+    store.index(&ghost, &noted).await.unwrap();
+    let over = end(&store, &ghost).await;
+    store.delete(&ghost, over.execution, KEEP).await.unwrap();
     let (mut active, mut indexed, mut after, mut pages) = (BTreeSet::new(), BTreeSet::new(), None::<String>, 0);
     loop {
         let page = store.survey(after.as_deref(), 2).await.unwrap();

@@ -20,7 +20,7 @@ struct Place {
 }
 
 /// See [`Store::index`](crate::backend::Store::index). Only the time of creation is kept of the record, with the time by which one note is older
-/// than another.
+/// than another. An instance that is gone is not noted.
 pub(super) fn put(
     to: &mut Transaction<'_>,
     namespace: &Namespace,
@@ -28,6 +28,9 @@ pub(super) fn put(
     created_at: Timestamp,
     noted_at: Timestamp,
 ) -> Result<()> {
+    if !records::is_there(to, namespace, instance)? {
+        return Ok(());
+    }
     match get_as::<Place>(to, &place_key(namespace, instance))? {
         Some(place) if place.created_at == created_at || place.noted_at > noted_at => return Ok(()),
         Some(place) => to.delete(entry_key(namespace, instance, place.created_at)),
