@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use leveret::ActivityContext;
@@ -13,9 +13,14 @@ const EXTENSION: &str = "effects";
 /// A process's file.
 pub(crate) struct Journal(Mutex<File>);
 
+/// The file of that process. It is there once the process has begun.
+pub(crate) fn path(directory: &Path, process: &str) -> PathBuf {
+    directory.join(process).with_extension(EXTENSION)
+}
+
 impl Journal {
     pub(crate) fn create(directory: &Path, process: &str) -> std::io::Result<Self> {
-        let path = directory.join(process).with_extension(EXTENSION);
+        let path = path(directory, process);
         Ok(Self(Mutex::new(
             File::options().create_new(true).append(true).open(path)?,
         )))

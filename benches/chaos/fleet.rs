@@ -1,7 +1,8 @@
 //! The worker processes: two of each app, started, killed, frozen and replaced.
 
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -9,7 +10,9 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::apps::APPS;
-use crate::worker;
+use crate::{effects, worker};
+
+const SIGTERM: i32 = 15;
 
 /// Processes of each app.
 pub(crate) const REPLICAS: usize = 2;
@@ -43,6 +46,8 @@ pub(crate) struct Place {
 
 struct Process {
     name: String,
+    /// Its file of effects.
+    journal: PathBuf,
     child: Child,
     /// It ends when this does. Held beside the child, which closes it as soon as somebody waits for its end.
     _stdin: Option<ChildStdin>,
@@ -97,7 +102,12 @@ impl Fleet {
             .spawn(&name, place)
             .map_err(|error| format!("worker {name} does not start: {error}"))?;
         let _stdin = child.stdin.take();
-        place.process = Some(Process { name, child, _stdin });
+        place.process = Some(Process {
+            journal: effects::path(&self.surroundings.directory, &name),
+            name,
+            child,
+            _stdin,
+        });
         Ok(())
     }
 
@@ -202,7 +212,9 @@ impl Place {
         self.signal("-TERM").await;
         let mut process = self.process.take()?;
         match tokio::time::timeout(STOP_LIMIT, process.child.wait()).await {
-            Ok(Ok(status)) if ExitStatus::success(&status) => None,
+            Ok(Ok(status)) if status.success() => None,
+            // It had not come so far as to listen for signals.
+            Ok(Ok(status)) if status.signal() == Some(SIGTERM) && !process.journal.exists() => None,
             Ok(Ok(status)) => Some(format!("worker {} did not stop in order: {status}", process.name)),
             Ok(Err(error)) => Some(format!("worker {} cannot be waited for: {error}", process.name)),
             Err(_) => {

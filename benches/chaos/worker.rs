@@ -64,13 +64,16 @@ async fn work() -> Result<(), String> {
     let (app, build) = (read(APP)?, read(BUILD)?);
     let app = APPS.into_iter().find(|known| *known == app).ok_or("no such app")?;
     let build = build.parse().map_err(|error| format!("{BUILD}: {error}"))?;
+    // A process that is told to stop while it still waits for its servers stops. It listens for that before its file of effects shows that it has begun.
+    let mut shutdown = std::pin::pin!(leveret::shutdown_signal());
+    if futures_util::future::poll_immediate(&mut shutdown).await.is_some() {
+        return Ok(());
+    }
     let journal = Journal::create(&PathBuf::from(read(DIRECTORY)?), &read(PROCESS)?);
     let journal = Arc::new(journal.map_err(|error| format!("no file for effects: {error}"))?);
     let namespace = read(NAMESPACE)?
         .parse()
         .map_err(|error| format!("{NAMESPACE}: {error}"))?;
-    // A process that is told to stop while it still waits for its servers stops.
-    let mut shutdown = std::pin::pin!(leveret::shutdown_signal());
     let (amqp, redis) = (read(AMQP)?, read(REDIS)?);
     let backend = tokio::select! {
         backend = open(&amqp, &redis, &namespace) => backend.map_err(|error| error.to_string())?,

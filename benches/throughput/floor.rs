@@ -212,7 +212,7 @@ pub(crate) async fn driver(scene: Scene) -> Result<(), String> {
 }
 
 async fn run(station: &mut Station, redis: &MultiplexedConnection, scene: &Scene, round: Round) -> Result<Ran, String> {
-    let steps = scene.workload.floor_steps(scene.steps);
+    let steps = scene.workload.floor_steps(round.steps);
     let progress = &RefCell::new(Progress::default());
     let start = || {
         let mut progress = progress.borrow_mut();

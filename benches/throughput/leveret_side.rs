@@ -1,13 +1,13 @@
 //! The same by Leveret: a worker of the app that hosts the workflow, one of the app that owns the activity, and a client.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use leveret::backend::{Backend, RabbitMqConfig, RedisConfig};
-use leveret::{Activity, ActivityContext, Client, Result, Settings, Worker, Workflow, WorkflowContext, all};
+use leveret::{Activity, ActivityContext, Client, Event, Result, Settings, Worker, Workflow, WorkflowContext, all};
 
-use crate::process::{Ran, Requests, Round, Scene};
+use crate::process::{LONGEST_ROUND, Part, Ran, Requests, Round, Scene};
 use crate::workload::Workload;
 
 /// What a workflow does, with how many activities, and the text that they pass on.
@@ -17,6 +17,8 @@ const MAIN: Workflow<Input, String> = Workflow::new("main", "main");
 const STEP: Activity<String, String> = Activity::new("steps", "step");
 const MIDDLE: Workflow<String, String> = Workflow::new("steps", "middle");
 const LEAF: Workflow<String, String> = Workflow::new("main", "leaf");
+/// What wakes those who wait.
+const WAKE: Event<String> = Event::new("wake");
 /// Apps that have the activity as well, the caller's own among them.
 const HOPS: [&str; 5] = ["main", "steps", "hop-1", "hop-2", "hop-3"];
 
@@ -26,7 +28,7 @@ async fn step(_: ActivityContext, text: String) -> Result<String> {
 
 async fn main(ctx: WorkflowContext, (workload, steps, mut text): Input) -> Result<String> {
     match workload {
-        Workload::Series => {
+        Workload::Series | Workload::Loop => {
             for _ in 0..steps {
                 text = ctx.call(STEP, text).await?;
             }
@@ -46,6 +48,7 @@ async fn main(ctx: WorkflowContext, (workload, steps, mut text): Input) -> Resul
                 text = ctx.call(STEP, text).app_id(app).await?;
             }
         }
+        Workload::Events | Workload::Sleepers => text = ctx.event(WAKE).await?,
     }
     Ok(text)
 }
@@ -127,19 +130,34 @@ pub(crate) async fn client(scene: Scene) -> std::result::Result<(), String> {
 /// Keeps so many workflows in flight until the count is reached; fails if one is lost or wrong.
 async fn run(client: &Client, scene: &Scene, round: Round) -> std::result::Result<Ran, String> {
     let text = "x".repeat(scene.payload);
-    let one = || async {
-        let began = Instant::now();
-        let run = client.start(MAIN, (scene.workload, scene.steps, text.clone())).await?;
-        let output = run.result().within(Duration::from_secs(120)).await?;
-        let is_right = output == text;
-        std::result::Result::<_, leveret::client::Error>::Ok((began.elapsed(), is_right))
+    let one = |number: usize| {
+        let input = (scene.workload, round.steps, text.clone());
+        let text = &text;
+        async move {
+            let began = Instant::now();
+            let is_right = match round.part {
+                Part::Whole => {
+                    let run = client.start(MAIN, input).await?;
+                    if scene.workload == Workload::Events {
+                        run.raise(WAKE, text.clone()).await?;
+                    }
+                    run.result().within(LONGEST_ROUND).await? == *text
+                }
+                Part::Start => client.start(MAIN, input).id(sleeper(number)).await.map(|_| true)?,
+                Part::Wake => {
+                    let asleep = client.instance("main", sleeper(number))?;
+                    asleep.raise(WAKE, text.clone()).await.map(|_| true)?
+                }
+            };
+            std::result::Result::<_, leveret::client::Error>::Ok((began.elapsed(), is_right))
+        }
     };
     let began = Instant::now();
     let mut running = FuturesUnordered::new();
     let (mut micros, mut started) = (Vec::with_capacity(round.count), 0);
     while micros.len() < round.count {
         while started < round.count && running.len() < round.in_flight {
-            running.push(one());
+            running.push(one(started));
             started += 1;
         }
         match running.next().await {
@@ -153,4 +171,8 @@ async fn run(client: &Client, scene: &Scene, round: Round) -> std::result::Resul
         seconds: began.elapsed().as_secs_f64(),
         micros,
     })
+}
+
+fn sleeper(number: usize) -> String {
+    format!("sleeper-{number}")
 }

@@ -13,9 +13,11 @@ mod floor;
 mod leveret_side;
 mod measure;
 mod options;
+mod picture;
 mod process;
 mod report;
 mod usage;
+mod whole_load;
 mod workload;
 
 /// The private servers, as chaos starts them.

@@ -7,25 +7,29 @@ use leveret::Client;
 
 use crate::leveret_side;
 use crate::options::Options;
-use crate::process::{Process, Ran, Round, Scene};
+use crate::process::{Part, Process, Ran, Round, Scene};
 use crate::report::{Cost, Measured, Report};
 use crate::servers::Servers;
 use crate::usage::{cpu_seconds, noted};
+use crate::whole_load;
+use crate::workload::Workload;
 
 /// Workflows before the first round: connections are open then, scripts known, activities known to be short.
-const WARM_UP: Round = Round {
+pub(crate) const WARM_UP: Round = Round {
     in_flight: 32,
     count: 200,
+    steps: 3,
+    part: Part::Whole,
 };
 
 /// The processes of one side: the first one drives.
-struct Side {
-    name: &'static str,
-    processes: Vec<Process>,
+pub(crate) struct Side {
+    pub(crate) name: &'static str,
+    pub(crate) processes: Vec<Process>,
 }
 
 impl Side {
-    async fn start(name: &'static str, roles: &[&'static str], scene: &Scene) -> Result<Self, String> {
+    pub(crate) async fn start(name: &'static str, roles: &[&'static str], scene: &Scene) -> Result<Self, String> {
         let mut processes = Vec::new();
         for role in roles {
             processes.push(Process::start(role, scene).await?);
@@ -33,7 +37,7 @@ impl Side {
         Ok(Self { name, processes })
     }
 
-    async fn stop(self) {
+    pub(crate) async fn stop(self) {
         for process in self.processes {
             process.stop().await;
         }
@@ -50,10 +54,13 @@ struct Meters {
     messages: u64,
 }
 
-struct Bench<'a> {
-    servers: &'a Servers,
+pub(crate) struct Bench<'a> {
+    pub(crate) servers: &'a Servers,
     directory: &'a Path,
 }
+
+/// The processes of Leveret's side: the client drives.
+pub(crate) const LEVERET: [&str; 3] = ["leveret-client", "leveret-caller", "leveret-target"];
 
 impl Bench<'_> {
     async fn read(&self, side: &Side) -> Result<Meters, String> {
@@ -72,7 +79,7 @@ impl Bench<'_> {
     }
 
     /// Commands that Redis has processed: what scripts call is not among them.
-    async fn commands(&self) -> Result<u64, String> {
+    pub(crate) async fn commands(&self) -> Result<u64, String> {
         let problem = |error: redis::RedisError| format!("INFO: {error}");
         let mut connection = self.servers.redis().await.map_err(problem)?;
         let mut info = redis::cmd("INFO");
@@ -139,13 +146,16 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
         redis: servers.redis_url(servers.redis_port),
         namespace: "bench".into(),
         workload: options.workload,
-        steps: options.steps,
         payload: options.payload,
     };
-    let mut floor = Side::start("floor", &["floor-driver", "floor-target"], &scene).await?;
-    let roles = ["leveret-client", "leveret-caller", "leveret-target"];
-    let mut leveret = Side::start("leveret", &roles, &scene).await?;
     let bench = Bench { servers, directory };
+    match options.workload {
+        Workload::Loop => return whole_load::a_long_loop(&bench, options, &scene).await,
+        Workload::Sleepers => return whole_load::sleepers(&bench, options, &scene).await,
+        _ => {}
+    }
+    let mut floor = Side::start("floor", &["floor-driver", "floor-target"], &scene).await?;
+    let mut leveret = Side::start("leveret", &LEVERET, &scene).await?;
     let auditor = match options.audit {
         true => Some(Client::new(leveret_side::backend(&scene).await?)),
         false => None,
@@ -154,13 +164,19 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
     let rounds = async {
         for side in [&mut floor, &mut leveret] {
             let calls = options.workload.calls(options.steps) as usize;
-            let count = (WARM_UP.count * 3 / calls).max(1);
-            bench.round(side, Round { count, ..WARM_UP }).await?;
+            let round = Round {
+                count: (WARM_UP.count * 3 / calls).max(1),
+                steps: options.steps,
+                ..WARM_UP
+            };
+            bench.round(side, round).await?;
         }
         for in_flight in &options.in_flight {
             let of = |calls| Round {
                 in_flight: *in_flight,
                 count: options.count(*in_flight, calls),
+                steps: options.steps,
+                part: Part::Whole,
             };
             let floors = of(options.workload.floor_steps(options.steps));
             let ours = of(options.workload.calls(options.steps));
@@ -186,6 +202,9 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
     floor.stop().await;
     leveret.stop().await;
     done?;
+    if let Some(path) = &options.svg {
+        report.draw(path)?;
+    }
     match &options.json {
         Some(path) => report.write(path),
         None => Ok(()),

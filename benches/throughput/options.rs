@@ -9,15 +9,18 @@ cargo bench --bench throughput -- [OPTIONS]
 
   --in-flight N,N,..   workflows in flight (1,64,512)
   --workload NAME      series (default): activities of another app, one after the other; local: of its own app; parallel: all at once;
-                       children: a child on another app that has a child; hops: one activity on each of five apps.
-                       The floor's workflow is a series of three, or of --steps beside a series
-  --steps N            activities of a workflow (3)
+                       children: a child on another app that has a child; hops: one activity on each of five apps; events: it waits for
+                       one, which the client raises. The floor's workflow is a series of three, or of --steps beside a series.
+                       Without the floor: loop: what a step costs in a series of --steps, beside one of 100; sleepers: --count of
+                       them wait for an event, what they take of memory, and how fast they start and, all woken at once, end
+  --steps N            activities of a workflow (3; of a loop 10000)
   --payload BYTES      what each carries (100)
   --rounds N           rounds of each, floor and Leveret in turns (5)
   --count N            workflows a round; by default some seconds' worth
   --fsync POLICY       Redis's appendfsync: everysec (default) or always
   --audit              rounds of Leveret while the namespace is audited over and over, too
   --json FILE          also writes all rounds to FILE
+  --svg FILE           also draws the rates by how many are in flight
   --short              a few workflows: fails on lost ones alone";
 
 /// How Redis syncs its append-only file.
@@ -47,6 +50,7 @@ pub(crate) struct Options {
     pub(crate) fsync: Fsync,
     pub(crate) audit: bool,
     pub(crate) json: Option<PathBuf>,
+    pub(crate) svg: Option<PathBuf>,
 }
 
 pub(crate) enum Asked {
@@ -68,7 +72,9 @@ impl Options {
             fsync: Fsync::Everysec,
             audit: false,
             json: None,
+            svg: None,
         };
+        let mut steps = None;
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} wants a value"));
             match word.as_str() {
@@ -78,7 +84,7 @@ impl Options {
                     options.in_flight = numbers.collect::<Result<_, _>>()?;
                 }
                 "--workload" => options.workload = workload(&value()?)?,
-                "--steps" => options.steps = number(&word, &value()?, 1, 100_000)? as u32,
+                "--steps" => steps = Some(number(&word, &value()?, 1, 100_000)? as u32),
                 "--payload" => options.payload = number(&word, &value()?, 1, 8 << 20)?,
                 "--rounds" => options.rounds = number(&word, &value()?, 1, 1000)?,
                 "--count" => options.count = Some(number(&word, &value()?, 1, 10_000_000)?),
@@ -91,6 +97,7 @@ impl Options {
                 }
                 "--audit" => options.audit = true,
                 "--json" => options.json = Some(value()?.into()),
+                "--svg" => options.svg = Some(value()?.into()),
                 "--short" | "--test" => {
                     options.in_flight = vec![1, 32];
                     options.rounds = 1;
@@ -103,6 +110,8 @@ impl Options {
                 other => return Err(format!("{other:?} is no option")),
             }
         }
+        let usual = if options.workload == Workload::Loop { 10_000 } else { 3 };
+        options.steps = steps.unwrap_or(usual);
         Ok(Asked::Run(options))
     }
 

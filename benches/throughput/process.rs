@@ -1,7 +1,7 @@
 //! The processes of the bench: this program again, told by its environment which part it plays.
 //!
-//! A driver reads `IN_FLIGHT COUNT` lines from its standard input, runs so many workflows, and answers with a line of JSON. The others do what they are
-//! asked for by messages. All of them end with their standard input.
+//! A driver reads rounds from its standard input, a line of JSON each, and answers with a line of JSON. The others do what they are asked for by messages.
+//! All of them end with their standard input.
 
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
@@ -24,15 +24,27 @@ pub(crate) struct Scene {
     pub(crate) redis: String,
     pub(crate) namespace: String,
     pub(crate) workload: Workload,
-    pub(crate) steps: u32,
     pub(crate) payload: usize,
 }
 
-/// What a driver is asked for.
-#[derive(Clone, Copy, Debug)]
+/// What a driver is asked for: one line of JSON.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Round {
     pub(crate) in_flight: usize,
     pub(crate) count: usize,
+    /// Activities of each workflow.
+    pub(crate) steps: u32,
+    pub(crate) part: Part,
+}
+
+/// Which part of the workflows' lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Part {
+    Whole,
+    /// They are started; what becomes of them is not waited for.
+    Start,
+    /// What they wait for is sent.
+    Wake,
 }
 
 /// What a round came to.
@@ -44,7 +56,7 @@ pub(crate) struct Ran {
 }
 
 /// How long a round may take.
-const LONGEST_ROUND: Duration = Duration::from_secs(600);
+pub(crate) const LONGEST_ROUND: Duration = Duration::from_secs(3600);
 
 /// Plays the part.
 pub(crate) fn play(role: &str) -> ExitCode {
@@ -91,11 +103,7 @@ impl Requests {
 
     pub(crate) async fn next(&mut self) -> Option<Round> {
         let line = self.0.next_line().await.ok().flatten()?;
-        let (in_flight, count) = line.split_once(' ')?;
-        Some(Round {
-            in_flight: in_flight.parse().ok()?,
-            count: count.parse().ok()?,
-        })
+        serde_json::from_str(&line).ok()
     }
 
     pub(crate) fn answer(&self, ran: &Result<Ran, String>) {
@@ -150,7 +158,8 @@ impl Process {
     }
 
     pub(crate) async fn run(&mut self, round: Round) -> Result<Ran, String> {
-        let line = format!("{} {}\n", round.in_flight, round.count);
+        let mut line = serde_json::to_string(&round).expect("numbers and text have a JSON form");
+        line.push('\n');
         let written = self.stdin.write_all(line.as_bytes()).await;
         written.map_err(|error| format!("{}: {error}", self.role))?;
         let answer = self.line(LONGEST_ROUND).await?;

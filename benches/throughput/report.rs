@@ -5,6 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::options::Options;
+use crate::picture::{Curve, draw};
 use crate::process::Ran;
 
 /// Processor time, in cores, and calls.
@@ -110,6 +111,35 @@ impl Report {
         });
     }
 
+    /// The rates as a picture.
+    pub(crate) fn draw(&self, path: &Path) -> Result<(), String> {
+        let curve = |name| {
+            let loads: std::collections::BTreeSet<usize> = self.rows.iter().map(|row| row.in_flight).collect();
+            let points = loads.into_iter().map(|load| (load, self.rates(name, load)));
+            let points = points.filter_map(|(load, rates)| Some((load, rates?)));
+            Curve {
+                name,
+                points: points.collect(),
+            }
+        };
+        let curves: Vec<Curve> = ["floor", "leveret", "audited"].into_iter().map(curve).collect();
+        let [floor, ours] = self.calls;
+        let title = format!(
+            "{}: {ours} calls a workflow (the floor: a series of {floor}), {} B, {} queues, appendfsync {}, {} cores",
+            self.workload, self.payload_bytes, self.queues, self.fsync, self.cores
+        );
+        let picture = draw(&title, &curves);
+        std::fs::write(path, picture).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    /// Median, least and most of the rounds.
+    fn rates(&self, side: &str, in_flight: usize) -> Option<[f64; 3]> {
+        let rates = || self.of(side, in_flight).into_iter().map(|round| round.rate);
+        let least = rates().min_by(f64::total_cmp)?;
+        let most = rates().max_by(f64::total_cmp)?;
+        Some([median(rates()), least, most])
+    }
+
     fn of(&self, side: &str, in_flight: usize) -> Vec<&Measured> {
         let rows = self.rows.iter();
         rows.filter(|row| row.side == side && row.in_flight == in_flight)
@@ -122,15 +152,10 @@ impl Report {
         let mut rates = Vec::new();
         for side in ["floor", "leveret", "audited"] {
             let rounds = self.of(side, in_flight);
-            if rounds.is_empty() {
-                continue;
-            }
             let of = |value: fn(&Measured) -> f64| median(rounds.iter().map(|round| value(round)));
-            let rate = of(|round| round.rate);
-            let all = rounds.iter().map(|round| round.rate);
-            let (least, most) = all.fold((f64::MAX, 0.0f64), |(least, most), rate| {
-                (least.min(rate), most.max(rate))
-            });
+            let Some([rate, least, most]) = self.rates(side, in_flight) else {
+                continue;
+            };
             println!(
                 "{in_flight:>9}  {side:<8} {rate:>8.0} ({least:.0}-{most:.0})  {:>10.1} / {:.1}  {:>18.2}  {:>5.2}  {:>6.2}  {:>6.2}  {:>12.1}  {:>8.1}",
                 of(|round| round.p50_micros as f64 / 1000.0),

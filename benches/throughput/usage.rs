@@ -20,6 +20,16 @@ pub(crate) fn cpu_seconds(process: u32) -> f64 {
     (ticks(11) + ticks(12)) / TICKS_A_SECOND
 }
 
+/// What a process holds in memory, and the most that it ever held, in bytes; 0 if it is gone.
+pub(crate) fn memory(process: u32) -> [u64; 2] {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    ["VmRSS:", "VmHWM:"].map(|name| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
+        let number = line.and_then(|rest| rest.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+        number.unwrap_or(0) * 1024
+    })
+}
+
 /// A process ID that the script of the servers wrote down.
 pub(crate) fn noted(directory: &Path, name: &str) -> Option<u32> {
     let env = std::fs::read_to_string(directory.join("servers/env")).ok()?;

@@ -16,10 +16,25 @@ pub(crate) enum Workload {
     Children,
     /// An activity on each of five apps, one after the other.
     Hops,
+    /// No call: it waits for an event, which the client raises.
+    Events,
+    /// A series in one workflow, so long that its history shows: how much more does a step cost then?
+    Loop,
+    /// No call: a great many wait for an event, and all of them get it at once.
+    Sleepers,
 }
 
 impl Workload {
-    pub(crate) const ALL: [Self; 5] = [Self::Series, Self::Local, Self::Parallel, Self::Children, Self::Hops];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Series,
+        Self::Local,
+        Self::Parallel,
+        Self::Children,
+        Self::Hops,
+        Self::Events,
+        Self::Loop,
+        Self::Sleepers,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -28,13 +43,17 @@ impl Workload {
             Self::Parallel => "parallel",
             Self::Children => "children",
             Self::Hops => "hops",
+            Self::Events => "events",
+            Self::Loop => "loop",
+            Self::Sleepers => "sleepers",
         }
     }
 
-    /// Calls of a workflow: activities, or children.
+    /// Calls of a workflow: activities, children, or events that it gets.
     pub(crate) fn calls(self, steps: u32) -> u32 {
         match self {
-            Self::Series | Self::Local | Self::Parallel => steps,
+            Self::Series | Self::Local | Self::Parallel | Self::Loop => steps,
+            Self::Events | Self::Sleepers => 1,
             Self::Children => 2,
             Self::Hops => 5,
         }

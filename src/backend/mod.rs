@@ -29,8 +29,8 @@ pub use rabbitmq::{RabbitMq, RabbitMqConfig};
 pub use redis::{RedisConfig, RedisStore};
 pub use store::{
     App, Claim, ClaimTerms, ClaimVerdict, Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver,
-    Delivered, DueEntry, DueKey, DueKind, DueOutcome, DuePage, Guard, Holding, IndexFilter, IndexPage, Loaded, Mark,
-    Origin, Progress, Record, Stall, Store, Stray, Survey, View, Watch, When, WorkerInfo,
+    Delivered, DueEntry, DueKey, DueKind, DueOutcome, DuePage, Ending, Guard, Holding, IndexFilter, IndexPage, Loaded,
+    Mark, Origin, Progress, Record, Stall, Store, Stray, Survey, View, Watch, When, WorkerInfo,
 };
 
 /// How many inputs tests of names and tokens draw: 256, or `LEVERET_FUZZ_INPUTS`.

@@ -12,7 +12,7 @@ pub use directory::{App, Holding, IndexFilter, IndexPage, WorkerInfo};
 pub use due::{DueEntry, DueKey, DueKind, DueOutcome, When};
 pub use record::{
     Claim, ClaimTerms, ClaimVerdict, Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver, Delivered,
-    Guard, Loaded, Mark, Origin, Progress, Record, Stall, View,
+    Ending, Guard, Loaded, Mark, Origin, Progress, Record, Stall, View,
 };
 
 pub use survey::{DuePage, Stray, Survey};
@@ -118,6 +118,12 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// As [`Store`] says.
     async fn delete(&self, instance: &InstanceRef, execution: ExecutionId, keep: Duration) -> Result<Deleted>;
+
+    /// What the instance's current run has come to so far; `None` if there is no record. Less to read than a whole [`record`](Self::record).
+    ///
+    /// # Errors
+    /// As [`Store`] says.
+    async fn ending(&self, instance: &InstanceRef) -> Result<Option<Ending>>;
 
     /// The outcome of a run that has been replaced or deleted, while it is still kept.
     ///

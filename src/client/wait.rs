@@ -86,18 +86,19 @@ async fn output(client: &Client, instance: &InstanceRef, mut run: Option<RunId>)
     let mut watch = engine.retrying("watch", || client.store().watch(instance)).await?;
     // Subscribed before the first look: what happens in between wakes us.
     loop {
-        let record = engine.retrying("record", || client.store().record(instance)).await?;
-        let sought = run.or_else(|| record.as_ref().map(|record| record.run));
+        let ending = engine.retrying("ending", || client.store().ending(instance)).await?;
+        let sought = run.or_else(|| ending.as_ref().map(|ending| ending.run));
         let Some(sought) = sought else {
             return Err(Error::NotFound {
                 instance: instance.clone(),
             });
         };
         run = Some(sought);
-        match record {
-            Some(record) if record.run == sought => {
-                if let (true, Some(outcome)) = (record.status.is_terminal(), record.outcome) {
-                    return ended(instance, outcome, record.status == Status::Terminated);
+        match ending {
+            Some(ending) if ending.run == sought => {
+                if let (true, Some(outcome)) = (ending.status.is_terminal(), ending.outcome) {
+                    engine.confirmed.forget_start(instance);
+                    return ended(instance, outcome, ending.status == Status::Terminated);
                 }
             }
             _ => {

@@ -88,6 +88,17 @@ impl Confirmed {
         self.lock().marks.remove(instance);
     }
 
+    /// Its first turn has cleared the mark of the start. (If its ID is in use again, that one's is left to its first turn and its check.)
+    pub(crate) fn forget_start(&self, instance: &InstanceRef) {
+        let mut state = self.lock();
+        if let Some(kept) = state.marks.get_mut(instance) {
+            kept.retain(|kept| kept.mark != Mark::Start);
+            if kept.is_empty() {
+                state.marks.remove(instance);
+            }
+        }
+    }
+
     /// From now on nothing is left to a later commit: the process is to stop.
     pub(crate) fn hurry(&self) {
         self.lock().is_urgent = true;
@@ -138,7 +149,7 @@ impl Engine {
                 until: now,
                 check,
             };
-            return self.clear_kept(instance, &kept).await;
+            return Box::pin(self.clear_kept(instance, &kept)).await;
         }
         let mut state = self.confirmed.lock();
         let (queue, until) = match (&check, mark) {

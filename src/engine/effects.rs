@@ -5,7 +5,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use tracing::{debug, warn};
 
 use super::due::{self, RetentionEntry};
@@ -205,44 +205,52 @@ pub(crate) fn claim_terms(limits: &TimeLimits, at: Timestamp) -> crate::backend:
 }
 
 impl Engine {
-    /// Makes effects, all at once; returns when all of them are durable.
+    /// Makes effects, those of the due-set that an answer may undo before all others; returns when all of them are durable. What cannot be made keeps
+    /// nothing else from being made.
     pub(crate) async fn make(&self, instance: &InstanceRef, record: &Record, effects: Vec<Effect>) -> Result<()> {
         let (mut scheduled, mut unscheduled, mut others) = (Vec::new(), Vec::new(), Vec::new());
         for effect in effects {
             match effect {
                 Effect::Schedule(entry) => scheduled.push(entry),
                 Effect::Unschedule(key) => unscheduled.push(key),
-                Effect::Retain(status) => {
-                    if let Some(keep) = self.retention.of(status) {
-                        let payload = due::encode(&RetentionEntry {
-                            instance: instance.clone(),
-                            execution: record.execution,
-                        });
-                        let due = record.ended_at.unwrap_or(record.updated_at) + keep;
-                        scheduled.push(DueEntry {
-                            key: retention_key(record.execution),
-                            due,
-                            payload,
-                        });
-                    }
-                }
                 other => others.push(other),
             }
         }
         if !scheduled.is_empty() {
-            self.retrying("schedule", || {
-                self.store().schedule(&instance.app, &scheduled, When::Set)
-            })
-            .await?;
+            self.schedule(instance, &scheduled).await?;
+            fault_point("effects-scheduled");
         }
-        fault_point("effects-scheduled");
-        if !unscheduled.is_empty() {
-            self.retrying("unschedule", || self.store().unschedule(&instance.app, &unscheduled))
-                .await?;
-        }
-        // What cannot be made keeps nothing else from being made.
-        let made = join_all(others.into_iter().map(|effect| self.make_one(instance, record, effect))).await;
-        made.into_iter().collect()
+        let unscheduling = async {
+            if !unscheduled.is_empty() {
+                let unschedule = || self.store().unschedule(&instance.app, &unscheduled);
+                self.retrying("unschedule", unschedule).await?;
+            }
+            Ok(())
+        };
+        let others = join_all(others.into_iter().map(|effect| self.make_one(instance, record, effect)));
+        let (unscheduled, made) = join(unscheduling, others).await;
+        made.into_iter().chain([unscheduled]).collect()
+    }
+
+    async fn schedule(&self, instance: &InstanceRef, entries: &[DueEntry]) -> Result<()> {
+        let schedule = || self.store().schedule(&instance.app, entries, When::Set);
+        self.retrying("schedule", schedule).await
+    }
+
+    /// Has the instance deleted when it was over for as long as those of its status are kept.
+    async fn retain(&self, instance: &InstanceRef, record: &Record, status: Status) -> Result<()> {
+        let Some(keep) = self.retention.of(status) else {
+            return Ok(());
+        };
+        let entry = DueEntry {
+            key: retention_key(record.execution),
+            due: record.ended_at.unwrap_or(record.updated_at) + keep,
+            payload: due::encode(&RetentionEntry {
+                instance: instance.clone(),
+                execution: record.execution,
+            }),
+        };
+        self.schedule(instance, &[entry]).await
     }
 
     /// Makes effects, as far as that can be done. `None`: some are left, because they cannot be made: a record is damaged, say. Their turn stays marked,
@@ -268,11 +276,12 @@ impl Engine {
         match effect {
             Effect::Send(queue, item) => self.outbox.send(queue, *item).await,
             Effect::Child(child) => Box::pin(self.make_child(*child)).await,
-            Effect::Raise(event) => self.raise(event).await.map(drop),
+            Effect::Raise(event) => Box::pin(self.raise(event)).await.map(drop),
             Effect::TerminateChild(child, task) => Box::pin(self.terminate_child(&child, task)).await,
             // Notes are ordered by the times that the store has given to the records.
             Effect::Index => self.retrying("index", || self.store().index(instance, record)).await,
-            Effect::Schedule(_) | Effect::Unschedule(_) | Effect::Retain(_) => Ok(()),
+            Effect::Retain(status) => self.retain(instance, record, status).await,
+            Effect::Schedule(_) | Effect::Unschedule(_) => Ok(()),
         }
     }
 

@@ -83,7 +83,8 @@ impl Outbox {
     pub(crate) async fn send(&self, queue: Queue, item: Item) -> Result<()> {
         match self.way(&queue) {
             Way::Free if self.0.travels_with_others(&item) => {}
-            way => return self.send_by(way, queue, item).await,
+            // Boxed, as what is rare is in every future of which there are many at a time: each takes as much room as its largest branch.
+            way => return Box::pin(self.send_by(way, queue, item)).await,
         }
         let (sender, receiver) = oneshot::channel();
         let is_first = {
@@ -147,13 +148,24 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// So many times that, if nothing tells whether it is the queue or the broker that stands still.
 const LONGEST_PATIENCE: u32 = 4;
 
+/// A destination whose messages have at least so many items is busy.
+const BUSY: usize = 16;
+/// What gathers for a busy destination goes out no sooner than this after the message before was confirmed: a message costs the broker as much with few
+/// items as with many.
+const LINGER: Duration = Duration::from_millis(5);
+
 /// Publishes what has gathered for a destination until nothing has.
 async fn flush(inner: Arc<Inner>, queue: Queue) {
+    let mut is_busy = false;
     loop {
+        if is_busy && inner.gathered(&queue) < inner.limits.bundle_items {
+            inner.backend.clock().sleep(LINGER).await;
+        }
         let batch = inner.gather(&queue);
         if batch.is_empty() {
             return;
         }
+        is_busy = batch.len() >= BUSY;
         let (items, senders): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let results = inner.publish(&queue, items).await;
         for (sender, result) in senders.into_iter().zip(results) {
@@ -177,6 +189,12 @@ impl Inner {
             Item::Task(task) => self.pace.is_short(task),
             _ => true,
         }
+    }
+
+    /// How many items wait for the destination's next message.
+    fn gathered(&self, queue: &Queue) -> usize {
+        let destinations = self.destinations.lock().unwrap_or_else(PoisonError::into_inner);
+        destinations.get(queue).map_or(0, Vec::len)
     }
 
     /// Takes the next bundle's items; forgets the destination if there are none.

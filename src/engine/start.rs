@@ -147,7 +147,9 @@ impl Engine {
         self.drive_start(instance, record).await?;
         fault_point("start-published");
         if record.version > 0 {
-            return self.clear_mark(instance, record.execution, Mark::Start).await.map(drop);
+            return Box::pin(self.clear_mark(instance, record.execution, Mark::Start))
+                .await
+                .map(drop);
         }
         self.has_confirmed(instance, record.execution, Mark::Start, None).await
     }

@@ -9,8 +9,8 @@ use super::process::State;
 use super::world::{Observed, Shared};
 use crate::backend::{
     App, Claim, ClaimVerdict, Commit, Committed, Create, Created, Deleted, Deliver, Delivered, DueEntry, DueKey,
-    DueKind, DueOutcome, DuePage, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store, Stray, Survey,
-    Watch, When, WorkerInfo,
+    DueKind, DueOutcome, DuePage, Ending, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store, Stray,
+    Survey, Watch, When, WorkerInfo,
 };
 use crate::model::{AppId, ExecutionId, InstanceRef, MessageId, RunId, RunToken, Sequence, Timestamp, WorkerId};
 use crate::wire::Outcome;
@@ -133,6 +133,10 @@ impl Store for SimulatedStore {
 
     async fn inbox(&self, instance: &InstanceRef, from: usize, most: usize) -> Result<Vec<Bytes>> {
         self.request("inbox", self.store().inbox(instance, from, most)).await
+    }
+
+    async fn ending(&self, instance: &InstanceRef) -> Result<Option<Ending>> {
+        self.request("ending", self.store().ending(instance)).await
     }
 
     async fn past_outcome(&self, instance: &InstanceRef, run: RunId) -> Result<Option<Outcome>> {

@@ -67,11 +67,15 @@ impl Bundle {
         struct Versioned {
             v: u32,
         }
-        let versioned: Versioned = read(body).map_err(DecodeError::Malformed)?;
-        if versioned.v > WIRE_VERSION {
-            return Err(DecodeError::Newer { found: versioned.v });
+        let readable = read::<Self>(body);
+        let version = match &readable {
+            Ok(bundle) => bundle.v,
+            Err(_) => read::<Versioned>(body).map_err(DecodeError::Malformed)?.v,
+        };
+        if version > WIRE_VERSION {
+            return Err(DecodeError::Newer { found: version });
         }
-        let bundle: Self = read(body).map_err(DecodeError::Malformed)?;
+        let bundle = readable.map_err(DecodeError::Malformed)?;
         if bundle.items.is_empty() {
             return Err(DecodeError::Empty);
         }

@@ -186,9 +186,9 @@ impl<'a> Activation<'a> {
         loop {
             let mut state = match live.take() {
                 Some(state) => state,
-                None => match self.read().await? {
+                None => match Box::pin(self.read()).await? {
                     Some(state) => state,
-                    None => return self.without_record().await,
+                    None => return Box::pin(self.without_record()).await,
                 },
             };
             self.go_on().await;
@@ -245,9 +245,9 @@ impl<'a> Activation<'a> {
                 Ok(Step::Done)
             }
             Status::Pending => self.pending(state).await,
-            _ if self.is_elsewhere(&state.record) => self.forward(&state.record).await,
+            _ if self.is_elsewhere(&state.record) => Box::pin(self.forward(&state.record)).await,
             Status::Running => self.running(state).await,
-            _ => self.held(state).await,
+            _ => Box::pin(self.held(state)).await,
         }
     }
 
@@ -256,7 +256,7 @@ impl<'a> Activation<'a> {
             && let Some((reason, recursive)) = self.awaited_end(&state.record, &state.inbox)
         {
             // The next execution may begin anew at once, and so might the one after: an end wins over that.
-            return self.terminate_held(state, reason, recursive).await;
+            return Box::pin(self.terminate_held(state, reason, recursive)).await;
         }
         if planted(Defect::NextExecutionIsForgotten)
             && state.renewal.is_none()
@@ -269,7 +269,7 @@ impl<'a> Activation<'a> {
             return Ok(refused);
         }
         if state.renewal.is_some() {
-            return self.renew(state).await;
+            return Box::pin(self.renew(state)).await;
         }
         self.turn(state, None).await
     }
@@ -291,7 +291,7 @@ impl<'a> Activation<'a> {
             }
             return self.all_to_inbox().await;
         }
-        let Some(lane) = self.runtime.lanes.pick() else {
+        let Some(lane) = self.runtime.lanes.pick(self.runtime.now()) else {
             return Err(crate::backend::Error::transient(
                 "no lane is held: another worker has to take the start",
             ));
@@ -320,7 +320,7 @@ impl<'a> Activation<'a> {
             .find_workflow(&state.record.origin.workflow)
             .cloned()
         else {
-            return self.homeless(state).await.map(Some);
+            return Box::pin(self.homeless(state)).await.map(Some);
         };
         if self.is_redelivered && self.token.is_none() {
             let tries = self.begin_try(state.record.execution).await?;
@@ -347,7 +347,7 @@ impl<'a> Activation<'a> {
         self.runtime.counters.replays.add();
         match state.replay(self.instance, code, &self.runtime.settings.limits) {
             Ok(()) => Ok(None),
-            Err(stuck) => self.stall(state, stuck).await.map(Some),
+            Err(stuck) => Box::pin(self.stall(state, stuck)).await.map(Some),
         }
     }
 

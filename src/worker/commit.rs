@@ -91,7 +91,7 @@ impl Activation<'_> {
                         .has_confirmed(self.instance, commit.execution(), mark, check)
                         .await?
                 }
-                false if is_settled => engine.forget_check(self.instance, &state.record).await?,
+                false if is_settled => Box::pin(engine.forget_check(self.instance, &state.record)).await?,
                 false => {}
             }
         }
@@ -176,7 +176,7 @@ impl Activation<'_> {
             lane: record.lane,
             view,
             outcome: ended.map(|(_, outcome)| outcome),
-            drop_input: true,
+            drop_input: record.input.is_some(),
             inbox_taken: draft.inbox_taken,
             inbox_kept: draft.inbox_kept.iter().map(encode).collect(),
             marks: turn_mark.into_iter().chain(run_mark).collect(),

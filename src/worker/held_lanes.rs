@@ -1,21 +1,31 @@
 //! The lanes that a worker believes to hold.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use crate::model::Lane;
+use crate::model::{Lane, Timestamp};
+
+/// New instances get one lane for so long, then the next: what comes for those that began together shares messages, which it can only in one queue.
+const ONE_LANE_FOR: Duration = Duration::from_millis(200);
 
 /// See the module.
 #[derive(Default)]
 pub(super) struct HeldLanes {
     held: Mutex<BTreeSet<Lane>>,
     changed: Notify,
-    next: AtomicUsize,
+    turn: Mutex<Turn>,
     /// Lanes to which a probe is on its way.
     probed: Mutex<BTreeSet<Lane>>,
+}
+
+/// Which of the lanes gets the new instances.
+#[derive(Default)]
+struct Turn {
+    number: usize,
+    until: Timestamp,
 }
 
 impl HeldLanes {
@@ -42,11 +52,18 @@ impl HeldLanes {
             .collect()
     }
 
-    /// A lane for a new instance: each in turn.
-    pub(super) fn pick(&self) -> Option<Lane> {
+    /// A lane for a new instance: each gets a while in turn.
+    pub(super) fn pick(&self, now: Timestamp) -> Option<Lane> {
+        let number = {
+            let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            if now >= turn.until {
+                turn.number = turn.number.wrapping_add(1);
+                turn.until = now + ONE_LANE_FOR;
+            }
+            turn.number
+        };
         let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
-        held.iter().nth(turn % held.len().max(1)).copied()
+        held.iter().nth(number % held.len().max(1)).copied()
     }
 
     /// Returns when the number of held lanes is one that the predicate accepts.
@@ -74,5 +91,30 @@ impl HeldLanes {
 
     fn probed(&self) -> MutexGuard<'_, BTreeSet<Lane>> {
         self.probed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instances_that_begin_together_get_one_lane_and_all_lanes_get_a_turn() {
+        let lanes = HeldLanes::default();
+        let at = Timestamp::from_millis;
+        assert_eq!(lanes.pick(at(0)), None);
+        for lane in 0..3 {
+            lanes.set(lane, true);
+        }
+        let mut picked = Vec::new();
+        for turn in 0..6 {
+            let begun = 1000 + turn * 1000;
+            let lane = lanes.pick(at(begun));
+            assert_eq!(lanes.pick(at(begun + 199)), lane, "one lane for a while");
+            picked.extend(lane);
+        }
+        assert_eq!(picked.iter().collect::<BTreeSet<_>>().len(), 3, "{picked:?}");
+        assert_eq!(picked[..3], picked[3..]);
+        assert_ne!(picked[0], picked[1]);
     }
 }

@@ -134,7 +134,7 @@ impl Run {
         let runtime = &self.runtime;
         let engine = &runtime.engine;
         let Some(code) = runtime.registry.find_activity(&self.task.name).cloned() else {
-            return self.pass_on(is_leased).await;
+            return Box::pin(self.pass_on(is_leased)).await;
         };
         let mut suspect = None;
         // Side by side, copies of a task that come again would each be counted as a death of the others. What the first came to, the next one finds.
@@ -156,7 +156,7 @@ impl Run {
                 .retrying("runs", || engine.store().runs(&runtime.app, &item))
                 .await?;
             if runs >= runtime.settings.limits.crashes {
-                return self.give_up(runs).await;
+                return Box::pin(self.give_up(runs)).await;
             }
             if runs > 0 {
                 suspect = self.wait_for_turn(&runtime.suspect, Some(LONGEST_SUSPICION)).await?;
@@ -341,7 +341,7 @@ impl Run {
         // Copies of it come with every connection that breaks while it is passed on, and would do so for ever.
         if self.is_redelivered && self.is_settled().await? {
             self.drop_for("already in history");
-            return Ok(());
+            return self.end_run().await;
         }
         let workers = engine
             .retrying("workers", || engine.store().workers(&runtime.app))

@@ -41,7 +41,7 @@ impl Activation<'_> {
         let commit = self.empty_commit(
             record,
             Status::Stalled,
-            record.lane.or_else(|| self.runtime.lanes.pick()),
+            record.lane.or_else(|| self.runtime.lanes.pick(self.runtime.now())),
             view,
         );
         if self.commit_empty(commit).await? {

@@ -84,10 +84,10 @@ impl Activation<'_> {
             must_commit: matches!(opening, Some(Opening::Unstall)),
         };
         if let Err(stuck) = self.draw_up(state, &mut execution, &mut draft, opening).await? {
-            return self.stall(state, stuck).await;
+            return Box::pin(self.stall(state, stuck)).await;
         }
         if draft.events.is_empty() && !draft.must_commit && draft.inbox_taken == draft.inbox_kept.len() {
-            return self.settle_without_commit(state, execution, draft).await;
+            return Box::pin(self.settle_without_commit(state, execution, draft)).await;
         }
         self.commit(state, execution, draft).await
     }
@@ -175,16 +175,13 @@ impl Activation<'_> {
         let intake = execution.examine(item);
         let event = match intake {
             Intake::Accept(event) => Some(event),
-            Intake::Deadline(sequence) => self.settle_deadline(draft, sequence, item).await?,
+            Intake::Deadline(sequence) => Box::pin(self.settle_deadline(draft, sequence, item)).await?,
             Intake::ChildDeadline {
                 sequence,
                 child,
                 limits,
                 since,
-            } => {
-                self.settle_child_deadline(draft, sequence, child, limits, since, item)
-                    .await?
-            }
+            } => Box::pin(self.settle_child_deadline(draft, sequence, child, limits, since, item)).await?,
             Intake::Seen => {
                 if !matches!(item, Item::Wake(_) | Item::Start(_) | Item::Probe(_)) {
                     draft.dropped.push("already in history");
@@ -200,7 +197,7 @@ impl Activation<'_> {
         let Some(event) = event else { return Ok(Ok(true)) };
         if let Item::Completion(completion) = item {
             if matches!(&completion.outcome, Outcome::Failed(failure) if failure.kind == kinds::APP_NOT_FOUND)
-                && self.resend(record, completion).await?
+                && Box::pin(self.resend(record, completion)).await?
             {
                 draft.dropped.push("app not found, but it is there");
                 return Ok(Ok(true));

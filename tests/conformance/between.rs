@@ -9,8 +9,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use leveret::backend::{
     App, Backend, Broker, Browse, Claim, ClaimVerdict, Clock, Commit, Committed, Consumer, Create, Created, Deleted,
-    Deliver, Delivered, DueEntry, DueKey, DueKind, DueOutcome, DuePage, Error, IndexFilter, IndexPage, Loaded, Mark,
-    Message, Progress, Queue, QueueDepth, Record, Result, Store, Stray, Survey, Watch, When, WorkerInfo,
+    Deliver, Delivered, DueEntry, DueKey, DueKind, DueOutcome, DuePage, Ending, Error, IndexFilter, IndexPage, Loaded,
+    Mark, Message, Progress, Queue, QueueDepth, Record, Result, Store, Stray, Survey, Watch, When, WorkerInfo,
 };
 use leveret::wire::Outcome;
 use leveret::{AppId, ExecutionId, InstanceRef, MessageId, RunId, RunToken, Sequence, Timestamp, WorkerId};
@@ -223,6 +223,7 @@ pass_on! {
     deliver(deliver: &Deliver) -> Delivered;
     refuse(instance: &InstanceRef, request: &MessageId, keep: Duration) -> bool, of instance;
     delete(instance: &InstanceRef, execution: ExecutionId, keep: Duration) -> Deleted, of instance;
+    ending(instance: &InstanceRef) -> Option<Ending>, of instance;
     past_outcome(instance: &InstanceRef, run: RunId) -> Option<Outcome>, of instance, unless has_forgotten;
     watch(instance: &InstanceRef) -> Box<dyn Watch>, of instance;
     claim(instance: &InstanceRef, execution: ExecutionId, sequence: Sequence) -> Claim, of instance;

@@ -12,6 +12,8 @@ impl RedisStore {
         let keys = self.keys.instance(&commit.instance);
         let guarded_by = commit.guard.commit.map(|id| id.to_string());
         let next = commit.next_execution.map(|id| id.to_string());
+        // Nobody is told of what goes on.
+        let told = commit.status.is_terminal().then_some(&commit.instance);
         let mut call = script::COMMIT
             .on(&[&keys.meta(), &keys.history(), &keys.inbox(), &keys.claims()])
             .arg(commit.guard.execution.to_string())
@@ -30,8 +32,8 @@ impl RedisStore {
             .arg(record::marks_text(&commit.cleared))
             .arg(record::marks_text(&commit.marks))
             .arg(commit.inbox_taken)
-            .arg(self.keys.channel(&commit.instance))
-            .arg(commit.instance.id.as_str())
+            .arg(told.map(|instance| self.keys.channel(instance)).unwrap_or_default())
+            .arg(told.map_or("", |instance| instance.id.as_str()))
             .arg(commit.inbox_kept.len())
             .arg(commit.claims_opened.len())
             .arg(commit.claims_closed.len());

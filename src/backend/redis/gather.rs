@@ -1,13 +1,16 @@
 //! Changes of an app's own sets, its due-set and its index, go out together.
 //!
-//! While some are on their way, others gather, and go out in one call for each set. Under load that saves most of what a call costs; when nothing is on
-//! its way a change goes out at once. Each change is idempotent, so that a call whose reply was lost is repeated by all whose changes it had.
+//! While a few rounds of them are on their way, others gather, and go out in one call for each set. Under load that saves most of what a call costs; when
+//! little is on its way a change goes out at once. Each change is idempotent, so that a call whose reply was lost is repeated by all whose changes it had.
+//! Rounds overtake each other: whoever needs an order between two changes waits for the first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::future::join_all;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -20,6 +23,9 @@ use crate::model::AppId;
 
 /// Requests that one round takes at most.
 const ROUND: usize = 512;
+
+/// Rounds that are on their way at most. A round takes as long as its slowest call; one at a time could not keep up with what a busy worker ends.
+const ROUNDS: usize = 4;
 
 /// One change, with the bytes of its member of a set.
 pub(super) enum Change {
@@ -72,13 +78,26 @@ impl Gatherer {
 }
 
 async fn make_all(keys: Keys, links: Arc<Links>, mut requests: mpsc::Receiver<Request>) {
-    let mut round = Vec::with_capacity(ROUND);
-    while requests.recv_many(&mut round, ROUND).await > 0 {
-        let mut apps: BTreeMap<AppId, AppChanges> = BTreeMap::new();
-        for request in round.drain(..) {
-            apps.entry(request.app.clone()).or_default().add(request);
+    let mut rounds = FuturesUnordered::new();
+    let mut gathered = Vec::with_capacity(ROUND);
+    loop {
+        tokio::select! {
+            biased;
+            Some(()) = rounds.next() => {}
+            count = requests.recv_many(&mut gathered, ROUND), if rounds.len() < ROUNDS => {
+                if count == 0 {
+                    return;
+                }
+                let mut apps: BTreeMap<AppId, AppChanges> = BTreeMap::new();
+                for request in gathered.drain(..) {
+                    apps.entry(request.app.clone()).or_default().add(request);
+                }
+                let (keys, links) = (&keys, &links);
+                rounds.push(async move {
+                    join_all(apps.into_iter().map(|(app, changes)| changes.make(app, keys, links))).await;
+                });
+            }
         }
-        join_all(apps.into_iter().map(|(app, changes)| changes.make(app, &keys, &links))).await;
     }
 }
 

@@ -27,7 +27,7 @@ const NOTED_AT_ONCE: usize = 200;
 /// All instances, by creation.
 pub(super) const CREATED: &str = "created";
 
-/// When each instance was noted: so that a late note of an earlier record does not undo a newer one.
+/// What was noted of each instance last, and when: so that a late note of an earlier record does not undo a newer one.
 const NOTED: &str = "noted";
 
 /// Whether a set holds the instances of a status.
@@ -97,21 +97,19 @@ fn on_all_sets(script: &'static Script, keys: &Keys, app: &AppId) -> Call {
     script.on(&sets.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
-/// Notes instances of one app, in their order.
+/// Notes instances of one app, in any order.
 pub(super) async fn note(links: &Links, keys: &Keys, app: &AppId, notes: &[Note]) -> Result<()> {
-    for batch in notes.chunks(NOTED_AT_ONCE) {
+    let calls = notes.chunks(NOTED_AT_ONCE).map(|batch| {
         let call = batch.iter().fold(on_all_sets(&script::INDEX, keys, app), |call, note| {
-            let call = call
-                .arg(note.id.as_str())
+            let in_groups = GROUPS.map(|(_, holds)| if holds(note.status) { "1" } else { "0" });
+            call.arg(note.id.as_str())
                 .arg(note.created_at.as_millis())
-                .arg(note.updated_at.as_millis());
-            GROUPS
-                .iter()
-                .fold(call, |call, (_, holds)| call.arg(u8::from(holds(note.status))))
+                .arg(note.updated_at.as_millis())
+                .arg(in_groups.concat())
         });
-        call.send(links).await?;
-    }
-    Ok(())
+        call.send(links)
+    });
+    try_join_all(calls).await.map(drop)
 }
 
 impl RedisStore {
@@ -137,9 +135,11 @@ impl RedisStore {
         if gone.is_empty() {
             return Ok(());
         }
-        let call = gone.iter().fold(on_all_sets(&script::UNINDEX, &self.keys, app), |call, entry| {
-            call.arg(entry.instance.id.as_str()).arg(entry.created)
-        });
+        let call = gone
+            .iter()
+            .fold(on_all_sets(&script::UNINDEX, &self.keys, app), |call, entry| {
+                call.arg(entry.instance.id.as_str()).arg(entry.created)
+            });
         call.send(&self.links).await?;
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::record;
 use super::reply::Reply;
 use super::script;
 use super::store::{RedisStore, millis};
-use crate::backend::{ConflictPolicy, Create, Created, Deleted, Error, Loaded, Record, Result, View};
+use crate::backend::{ConflictPolicy, Create, Created, Deleted, Ending, Error, Loaded, Record, Result, View};
 use crate::model::{ExecutionId, InstanceRef, MessageId, RunId, Timestamp};
 use crate::wire::Outcome;
 
@@ -185,6 +185,14 @@ impl RedisStore {
             "absent" => Ok(Deleted::Absent),
             other => Reply::strange("delete", other),
         }
+    }
+
+    pub(super) async fn read_ending(&self, instance: &InstanceRef) -> Result<Option<Ending>> {
+        let mut read = cmd("HMGET");
+        read.arg(self.keys.instance(instance).meta())
+            .arg(&record::ENDING_FIELDS);
+        let fields = self.links.send("HMGET", &read).await?;
+        record::read_ending(instance, Reply::new("HMGET", fields))
     }
 
     pub(super) async fn read_past_outcome(&self, instance: &InstanceRef, run: RunId) -> Result<Option<Outcome>> {

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::reply::Reply;
-use crate::backend::{Error, Mark, Record, Result};
+use crate::backend::{Ending, Error, Mark, Record, Result};
 use crate::model::{InstanceRef, Payload, Timestamp};
 
 /// As MessagePack.
@@ -71,6 +71,14 @@ impl Fields<'_> {
     }
 }
 
+/// Reads a field that has to be there.
+macro_rules! required {
+    ($fields:ident, $read:ident, $field:literal) => {{
+        let value = $fields.$read($field)?;
+        $fields.required($field, value)?
+    }};
+}
+
 /// What a record needs besides its input and its outcome, which may be large.
 pub(super) const SMALL_FIELDS: [&str; 11] = [
     "execution",
@@ -91,15 +99,37 @@ pub(super) fn read(instance: &InstanceRef, meta: Reply) -> Result<Option<Record>
     read_fields(instance, meta.pairs()?.into_iter().collect())
 }
 
+/// What an [`Ending`] needs.
+pub(super) const ENDING_FIELDS: [&str; 3] = ["run", "status", "outcome"];
+
 /// Reads [`SMALL_FIELDS`], as they were asked for.
 pub(super) fn read_small(instance: &InstanceRef, fields: Reply) -> Result<Option<Record>> {
+    read_fields(instance, named(&SMALL_FIELDS, fields)?)
+}
+
+/// Reads [`ENDING_FIELDS`], as they were asked for.
+pub(super) fn read_ending(instance: &InstanceRef, fields: Reply) -> Result<Option<Ending>> {
+    let of = named(&ENDING_FIELDS, fields)?;
+    if of.is_empty() {
+        return Ok(None);
+    }
+    let mut fields = Fields { instance, of };
+    Ok(Some(Ending {
+        run: required!(fields, text, "run"),
+        status: required!(fields, text, "status"),
+        outcome: fields.blob("outcome")?,
+    }))
+}
+
+/// The fields that are there, of those that were asked for by these names.
+fn named(names: &[&'static str], fields: Reply) -> Result<HashMap<Bytes, Bytes>> {
     let mut of = HashMap::new();
-    for (name, value) in SMALL_FIELDS.into_iter().zip(fields.items()?) {
+    for (name, value) in names.iter().zip(fields.items()?) {
         if let Some(value) = value.optional_bytes()? {
             of.insert(Bytes::from_static(name.as_bytes()), value);
         }
     }
-    read_fields(instance, of)
+    Ok(of)
 }
 
 fn read_fields(instance: &InstanceRef, of: HashMap<Bytes, Bytes>) -> Result<Option<Record>> {
@@ -107,12 +137,6 @@ fn read_fields(instance: &InstanceRef, of: HashMap<Bytes, Bytes>) -> Result<Opti
         return Ok(None);
     }
     let mut fields = Fields { instance, of };
-    macro_rules! required {
-        ($read:ident, $field:literal) => {{
-            let value = fields.$read($field)?;
-            fields.required($field, value)?
-        }};
-    }
     let mut marks = Vec::new();
     let stored: Option<String> = fields.text("marks")?;
     for mark in stored.iter().flat_map(|marks| marks.split(' ')) {
@@ -123,17 +147,17 @@ fn read_fields(instance: &InstanceRef, of: HashMap<Bytes, Bytes>) -> Result<Opti
     }
     marks.sort_unstable();
     Ok(Some(Record {
-        execution: required!(text, "execution"),
-        run: required!(text, "run"),
-        version: required!(text, "version"),
+        execution: required!(fields, text, "execution"),
+        run: required!(fields, text, "run"),
+        version: required!(fields, text, "version"),
         commit: fields.text("commit")?,
-        status: required!(text, "status"),
+        status: required!(fields, text, "status"),
         lane: fields.text("lane")?,
-        origin: required!(blob, "origin"),
+        origin: required!(fields, blob, "origin"),
         input: fields.bytes("input").map(Payload::from_trusted),
-        view: required!(blob, "view"),
+        view: required!(fields, blob, "view"),
         outcome: fields.blob("outcome")?,
-        updated_at: Timestamp::from_millis(required!(text, "updated")),
+        updated_at: Timestamp::from_millis(required!(fields, text, "updated")),
         ended_at: fields.text("ended")?.map(Timestamp::from_millis),
         marks,
     }))

@@ -16,8 +16,8 @@ use super::link::Links;
 use super::reply::Reply;
 use crate::backend::{
     App, Claim, ClaimVerdict, Commit, Committed, Create, Created, Deleted, Deliver, Delivered, DueEntry, DueKey,
-    DueKind, DueOutcome, DuePage, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store, Stray, Survey,
-    Watch, When, WorkerInfo,
+    DueKind, DueOutcome, DuePage, Ending, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store, Stray,
+    Survey, Watch, When, WorkerInfo,
 };
 use crate::model::{AppId, ExecutionId, InstanceRef, MessageId, RunId, RunToken, Sequence, Timestamp, WorkerId};
 use crate::wire::Outcome;
@@ -130,6 +130,10 @@ impl Store for RedisStore {
 
     async fn delete(&self, instance: &InstanceRef, execution: ExecutionId, keep: Duration) -> Result<Deleted> {
         self.delete_instance(instance, execution, keep).await
+    }
+
+    async fn ending(&self, instance: &InstanceRef) -> Result<Option<Ending>> {
+        self.read_ending(instance).await
     }
 
     async fn past_outcome(&self, instance: &InstanceRef, run: RunId) -> Result<Option<Outcome>> {

@@ -349,6 +349,17 @@ impl Loaded {
     pub const TURNS: usize = 1000;
 }
 
+/// What whoever waits for an instance's end has to know of its current run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ending {
+    /// The run.
+    pub run: RunId,
+    /// Its status.
+    pub status: Status,
+    /// What it came to, once it is over.
+    pub outcome: Option<Outcome>,
+}
+
 /// An item that looks for its instance.
 ///
 /// An item whose bytes are those of the last one in the inbox is a repeat, and is not added. One that is repeated later is added again: turns drop

@@ -36,6 +36,7 @@ pub(crate) async fn a_deleted_instance_leaves_its_receipt_and_outcome(store: Fre
     let over = end(&store, &instance).await;
     // Even a receipt that is not kept at all does not take the outcome with it: somebody may be about to read it.
     store.delete(&instance, over.execution, KEEP).await.unwrap();
+    assert_eq!(store.ending(&instance).await.unwrap(), None);
     assert_eq!(store.past_outcome(&instance, over.run).await.unwrap(), over.outcome);
     assert_eq!(store.past_outcome(&instance, RunId::generate()).await.unwrap(), None);
     let repeated = Created::Repeated {

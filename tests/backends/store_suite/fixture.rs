@@ -87,7 +87,14 @@ pub(crate) fn outcome() -> Outcome {
 
 pub(crate) async fn record(store: &Fresh, instance: &InstanceRef) -> Record {
     let record = store.record(instance).await.expect("the store answers");
-    record.expect("the instance has a record")
+    let record = record.expect("the instance has a record");
+    let ending = store.ending(instance).await.expect("the store answers");
+    let ending = ending.expect("the instance has a record");
+    assert_eq!(
+        (ending.run, ending.status, &ending.outcome),
+        (record.run, record.status, &record.outcome)
+    );
+    record
 }
 
 /// Creates the instance, and returns its record.

@@ -37,8 +37,8 @@ use super::kv::{Snapshot, Transaction};
 use super::open::Shared;
 use crate::backend::{
     App, Claim, ClaimVerdict, Clock, Commit, Committed, Create, Created, Deleted, Deliver, Delivered, DueEntry, DueKey,
-    DueKind, DueOutcome, DuePage, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store, Stray, Survey,
-    Watch, When, WorkerInfo,
+    DueKind, DueOutcome, DuePage, Ending, IndexFilter, IndexPage, Loaded, Mark, Progress, Record, Result, Store, Stray,
+    Survey, Watch, When, WorkerInfo,
 };
 use crate::model::{
     AppId, ExecutionId, InstanceRef, MessageId, Namespace, RunId, RunToken, Sequence, Timestamp, WorkerId,
@@ -190,6 +190,15 @@ impl Store for LocalStore {
         let deleted = self.write_then(operation, wake).await?;
         trash::empty_soon(self.engine(), &self.namespace);
         Ok(deleted)
+    }
+
+    async fn ending(&self, instance: &InstanceRef) -> Result<Option<Ending>> {
+        let record = self.read(|from, namespace, _| records::read(from, namespace, instance))?;
+        Ok(record.map(|record| Ending {
+            run: record.run,
+            status: record.status,
+            outcome: record.outcome,
+        }))
     }
 
     async fn past_outcome(&self, instance: &InstanceRef, run: RunId) -> Result<Option<Outcome>> {

@@ -1,0 +1,135 @@
+//! Loads that are one whole, and are not rounds beside the floor's: a long loop, and very many who wait.
+
+use std::time::{Duration, Instant};
+
+use deadpool_redis::redis;
+
+use crate::measure::{Bench, LEVERET, Side, WARM_UP};
+use crate::options::Options;
+use crate::process::{Part, Ran, Round, Scene};
+use crate::usage::memory;
+
+/// Steps of the series that a loop is compared with.
+const SHORT_LOOP: u32 = 100;
+/// Sleepers that are started side by side.
+const SIDE_BY_SIDE: usize = 512;
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
+/// What each process holds, and the most that it held.
+fn told_memory(side: &Side) -> String {
+    let told = side.processes.iter().zip(LEVERET).map(|(process, role)| {
+        let [now, most] = process.id().map_or([0; 2], memory);
+        format!("{role} {:.0} MiB (at most {:.0})", mib(now), mib(most))
+    });
+    told.collect::<Vec<_>>().join(", ")
+}
+
+/// What a step costs in a series of so many, beside one of a hundred, in turns.
+pub(crate) async fn a_long_loop(bench: &Bench<'_>, options: &Options, scene: &Scene) -> Result<(), String> {
+    let mut side = Side::start("leveret", &LEVERET, scene).await?;
+    let measured = loop_rounds(bench, options, &mut side).await;
+    side.stop().await;
+    measured
+}
+
+async fn loop_rounds(bench: &Bench<'_>, options: &Options, side: &mut Side) -> Result<(), String> {
+    let one = |steps, count| Round {
+        in_flight: 1,
+        count,
+        steps,
+        part: Part::Whole,
+    };
+    side.processes[0].run(WARM_UP).await?;
+    let mut ratios = Vec::new();
+    for _ in 0..options.rounds {
+        let mut micros = Vec::new();
+        // About a tenth of the long one's steps.
+        let few = (options.steps / SHORT_LOOP / 10).max(1) as usize;
+        for (steps, count) in [(SHORT_LOOP, few), (options.steps, 1), (SHORT_LOOP, few)] {
+            let calls = bench.commands().await?;
+            let ran = side.processes[0].run(one(steps, count)).await?;
+            let done = f64::from(steps) * count as f64;
+            let calls = (bench.commands().await? - calls) as f64 / done;
+            let each = ran.seconds * 1e6 / done;
+            println!("series of {steps:>6}: {each:>7.0} us a step, {calls:.1} Redis calls a step");
+            micros.push(each);
+        }
+        let ratio = micros[1] / ((micros[0] + micros[2]) / 2.0);
+        println!(
+            "a step of a series of {} costs {ratio:.2} of one of {SHORT_LOOP}; {}",
+            options.steps,
+            told_memory(side)
+        );
+        ratios.push(ratio);
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("median of {} rounds: {:.2}", ratios.len(), ratios[ratios.len() / 2]);
+    Ok(())
+}
+
+/// So many wait for an event, get it all at once, and end.
+pub(crate) async fn sleepers(bench: &Bench<'_>, options: &Options, scene: &Scene) -> Result<(), String> {
+    let mut side = Side::start("leveret", &LEVERET, scene).await?;
+    let measured = put_to_sleep_and_wake(bench, options, &mut side).await;
+    side.stop().await;
+    measured
+}
+
+async fn put_to_sleep_and_wake(bench: &Bench<'_>, options: &Options, side: &mut Side) -> Result<(), String> {
+    let count = options.count.unwrap_or(100_000);
+    let before = redis_memory(bench).await?;
+    for (part, done) in [(Part::Start, "started"), (Part::Wake, "woken")] {
+        let round = Round {
+            in_flight: SIDE_BY_SIDE,
+            count,
+            steps: 1,
+            part,
+        };
+        let began = Instant::now();
+        let asked: Ran = side.processes[0].run(round).await?;
+        let quiet = until_quiet(bench).await?;
+        let taken = quiet.duration_since(began).as_secs_f64();
+        println!(
+            "{count} {done}: asked for at {:.0}/s, all done at {:.0}/s; {}",
+            count as f64 / asked.seconds,
+            count as f64 / taken,
+            told_memory(side)
+        );
+        let each = (redis_memory(bench).await? as f64 - before as f64) / count as f64;
+        println!("Redis holds {each:.0} bytes for each of them");
+    }
+    Ok(())
+}
+
+async fn redis_memory(bench: &Bench<'_>) -> Result<u64, String> {
+    let problem = |error: redis::RedisError| format!("INFO: {error}");
+    let mut connection = bench.servers.redis().await.map_err(problem)?;
+    let mut info = redis::cmd("INFO");
+    let info: String = info.arg("memory").query_async(&mut connection).await.map_err(problem)?;
+    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+    used.and_then(|number| number.trim().parse().ok())
+        .ok_or_else(|| "INFO does not tell used_memory".into())
+}
+
+/// When the workers had nothing left to do: from then on Redis hears little more from them than that they live.
+async fn until_quiet(bench: &Bench<'_>) -> Result<Instant, String> {
+    const LOOKED_EVERY: Duration = Duration::from_millis(500);
+    const IN_A_ROW: u32 = 6;
+    /// Calls between two looks that workers with nothing to do may make.
+    const IDLE_CALLS: u64 = 100;
+    let (mut calls, mut since, mut quiet) = (bench.commands().await?, Instant::now(), 0);
+    while quiet < IN_A_ROW {
+        tokio::time::sleep(LOOKED_EVERY).await;
+        let now = bench.commands().await?;
+        if now - calls > IDLE_CALLS {
+            (since, quiet) = (Instant::now(), 0);
+        } else {
+            quiet += 1;
+        }
+        calls = now;
+    }
+    Ok(since)
+}
