@@ -44,7 +44,8 @@ redis.call('RPUSH', KEYS[2], ARGV[7])
 redis.call('HSET', KEYS[1], 'version', ARGV[6], 'commit', ARGV[4], 'status', ARGV[8], 'lane', ARGV[10], 'view', ARGV[11], 'marks', marks,
   'updated', updated)
 if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'execution', ARGV[5]) end
-if ARGV[9] == '1' then redis.call('HSET', KEYS[1], 'ended', updated, 'outcome', ARGV[12]) end
+if ARGV[9] == '1' then redis.call('HSET', KEYS[1], 'ended', updated) end
+if ARGV[12] ~= '' then redis.call('HSET', KEYS[1], 'outcome', ARGV[12]) end
 if ARGV[13] == '1' then redis.call('HDEL', KEYS[1], 'input') end
 
 local kept, opened, closed = tonumber(ARGV[19]), tonumber(ARGV[20]), tonumber(ARGV[21])
