@@ -67,6 +67,8 @@ fn may_stay(key: &str, lapses: bool) -> bool {
     let part = key.rsplit_once("}:").map_or("", |(_, part)| part);
     match part {
         "apps" | "seen" => true,
-        _ => lapses && (part == "inbox" || part == "tokens" || part.starts_with("receipt:") || part.starts_with("run:")),
+        _ => {
+            lapses && (part == "inbox" || part == "tokens" || part.starts_with("receipt:") || part.starts_with("run:"))
+        }
     }
 }
