@@ -60,15 +60,12 @@ pub(crate) async fn keys(servers: &Servers, namespace: &Namespace) -> redis::Red
     }
 }
 
-/// Receipts and past outcomes until they lapse, and events whose copy came when their instance was purged: they wait for another of that ID. Run tokens
-/// too: a process that was frozen may take up a task that others are done with by now, and be killed in it; nobody has that task any more. Which apps there
-/// are stays for ever.
+/// Receipts and past outcomes until they lapse, and events whose copy came when their instance was purged: they wait for another of that ID. Which apps
+/// there are stays for ever.
 fn may_stay(key: &str, lapses: bool) -> bool {
     let part = key.rsplit_once("}:").map_or("", |(_, part)| part);
     match part {
         "apps" | "seen" => true,
-        _ => {
-            lapses && (part == "inbox" || part == "tokens" || part.starts_with("receipt:") || part.starts_with("run:"))
-        }
+        _ => lapses && (part == "inbox" || part.starts_with("receipt:") || part.starts_with("run:")),
     }
 }

@@ -158,7 +158,7 @@ const LINGER: Duration = Duration::from_millis(5);
 async fn flush(inner: Arc<Inner>, queue: Queue) {
     let mut is_busy = false;
     loop {
-        if is_busy && inner.gathered(&queue) < inner.limits.bundle_items {
+        if is_busy && !inner.has_whole_message(&queue) {
             inner.backend.clock().sleep(LINGER).await;
         }
         let batch = inner.gather(&queue);
@@ -191,10 +191,25 @@ impl Inner {
         }
     }
 
-    /// How many items wait for the destination's next message.
-    fn gathered(&self, queue: &Queue) -> usize {
+    /// True if no more would go into the destination's next message, however long it waited.
+    fn has_whole_message(&self, queue: &Queue) -> bool {
         let destinations = self.destinations.lock().unwrap_or_else(PoisonError::into_inner);
-        destinations.get(queue).map_or(0, Vec::len)
+        destinations.get(queue).is_some_and(|waiting| {
+            let fitting = self.fitting(waiting);
+            fitting < waiting.len() || fitting == self.limits.bundle_items
+        })
+    }
+
+    /// How many of the first items fit into one message.
+    fn fitting(&self, waiting: &Waiting) -> usize {
+        let mut bytes = 0;
+        let fitting = waiting.iter().take(self.limits.bundle_items).take_while(|(item, _)| {
+            // One that fills a message by itself travels alone.
+            let is_first = bytes == 0;
+            bytes += weight(item);
+            is_first || bytes <= self.limits.bundle_bytes
+        });
+        fitting.count()
     }
 
     /// Takes the next bundle's items; forgets the destination if there are none.
@@ -205,14 +220,7 @@ impl Inner {
         };
         // Whoever has given up waiting sends it again, or has left it to others: a queue that takes nothing must not gather it for ever.
         waiting.retain(|(_, sender)| !sender.is_closed());
-        let mut bytes = 0;
-        let fitting = waiting.iter().take(self.limits.bundle_items).take_while(|(item, _)| {
-            // One that fills a message by itself travels alone.
-            let is_first = bytes == 0;
-            bytes += weight(item);
-            is_first || bytes <= self.limits.bundle_bytes
-        });
-        let count = fitting.count();
+        let count = self.fitting(waiting);
         if count == 0 {
             destinations.remove(queue);
             return Waiting::new();

@@ -56,7 +56,8 @@ impl HeldLanes {
     pub(super) fn pick(&self, now: Timestamp) -> Option<Lane> {
         let number = {
             let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-            if now >= turn.until {
+            // A clock that was set back must not give one lane all that begins until it has caught up.
+            if now >= turn.until || turn.until.since(now) > ONE_LANE_FOR * 2 {
                 turn.number = turn.number.wrapping_add(1);
                 turn.until = now + ONE_LANE_FOR;
             }
@@ -116,5 +117,10 @@ mod tests {
         assert_eq!(picked.iter().collect::<BTreeSet<_>>().len(), 3, "{picked:?}");
         assert_eq!(picked[..3], picked[3..]);
         assert_ne!(picked[0], picked[1]);
+        assert_eq!(
+            lanes.pick(at(1)),
+            Some(picked[0]),
+            "the clock was set back: the next turn"
+        );
     }
 }

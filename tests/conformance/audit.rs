@@ -21,7 +21,7 @@ use leveret::replay::history::HistoryEvent;
 use leveret::wire::Item;
 use leveret::{Client, RunningWorker, Settings, Status, Worker, Workflow, WorkflowContext};
 
-use crate::between::{Call, with_store_behind};
+use crate::between::{Call, with_answers_seen, with_store_behind};
 use crate::harness::*;
 use crate::programs::*;
 

@@ -205,9 +205,14 @@ pub(crate) async fn a_long_activity_whose_worker_is_killed_is_taken_over(h: &imp
     let stage = Stage::new(h).await;
     let runs = Tally::new();
     let payments = || {
+        // Its lease must not lapse while it is renewed, however busy the machine.
+        let settings = Settings {
+            delivery_timeout: millis(1_200),
+            ..settings()
+        };
         stage
             .worker("payments")
-            .settings(short_deliveries())
+            .settings(settings)
             .activity(WORK, stuck_once(&runs))
     };
     let _orders = up(stage.worker("orders").workflow(MAIN, call_to_the_end)).await;
@@ -217,8 +222,7 @@ pub(crate) async fn a_long_activity_whose_worker_is_killed_is_taken_over(h: &imp
     drop(first);
     let _second = up(payments()).await;
     assert_eq!(done(&run).await, "7");
-    // At least: on a busy machine a lease may lapse that is renewed too late.
-    assert!(runs.get() >= 2, "{} runs", runs.get());
+    assert_eq!(runs.get(), 2);
 }
 
 pub(crate) async fn a_running_activity_learns_that_its_caller_is_gone(h: &impl Harness) {

@@ -86,14 +86,10 @@ struct Entry {
     created: u64,
 }
 
-/// All keys of an app's index, in the order of the scripts.
-fn all_sets(keys: &Keys, app: &AppId) -> Vec<String> {
-    let names = [CREATED, NOTED].into_iter().chain(GROUPS.map(|(name, _)| name));
-    names.map(|name| keys.index(app, name)).collect()
-}
-
+/// A call of a script that takes all keys of an app's index.
 fn on_all_sets(script: &'static Script, keys: &Keys, app: &AppId) -> Call {
-    let sets = all_sets(keys, app);
+    let names = [CREATED, NOTED].into_iter().chain(GROUPS.map(|(name, _)| name));
+    let sets: Vec<String> = names.map(|name| keys.index(app, name)).collect();
     script.on(&sets.iter().map(String::as_str).collect::<Vec<_>>())
 }
 

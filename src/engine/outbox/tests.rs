@@ -232,12 +232,19 @@ async fn a_busy_destination_gets_its_messages_a_little_apart_and_a_quiet_one_at_
     let full = join_all((200..248).map(send)).await;
     assert!(full.into_iter().all(|sent| sent.is_ok()));
     assert_eq!(began.elapsed(), Duration::ZERO);
+    // Nor does one that is whole by its bytes: after a busy one, two of which one alone fits.
+    let big = |sequence| outbox.send(lane("orders"), answer(sequence, 700_000));
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let began = tokio::time::Instant::now();
+    let (busy, large) = tokio::join!(join_all((400..424).map(send)), join_all((500..503).map(big)));
+    assert!(busy.into_iter().chain(large).all(|sent| sent.is_ok()));
+    assert_eq!(began.elapsed(), Duration::ZERO);
     tokio::time::sleep(Duration::from_millis(50)).await;
     let began = tokio::time::Instant::now();
     send(300).await.unwrap();
     assert_eq!(began.elapsed(), Duration::ZERO);
     let sizes: Vec<usize> = slow.items().into_iter().map(|(_, items)| items).collect();
-    assert_eq!(sizes, [20, 4, 24, 24, 1]);
+    assert_eq!(sizes, [20, 4, 24, 24, 24, 1, 1, 1, 1]);
 }
 
 #[tokio::test]
