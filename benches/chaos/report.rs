@@ -26,6 +26,8 @@ pub(crate) struct Report {
     /// Calls of which one has ended.
     pub(crate) calls: usize,
     pub(crate) poison: usize,
+    /// Run tokens that nobody takes away; they lapse within a day.
+    pub(crate) run_tokens: usize,
     /// Confirmed, and gone.
     pub(crate) lost: Vec<String>,
     /// Confirmed, and not over.
@@ -73,6 +75,10 @@ impl Report {
         println!(
             "| messages that nobody can read, put in and found among the dead | {} |",
             self.poison
+        );
+        println!(
+            "| run tokens of killed tries, left to lapse within a day | {} |",
+            self.run_tokens
         );
         println!("| **lost** | {} |", self.lost.len());
         println!("| **stuck** | {} |", self.stuck.len());
@@ -128,6 +134,7 @@ impl Report {
             "workflows": { "started": self.started, "finished": self.finished, "purged": self.purged, "by_shape": shapes },
             "activities": { "calls": self.calls, "bodies": self.bodies },
             "poison": self.poison,
+            "run_tokens": self.run_tokens,
             "lost": self.lost,
             "stuck": self.stuck,
             "doubled": self.doubled,

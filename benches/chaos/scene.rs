@@ -258,12 +258,14 @@ async fn run(options: &Options, directory: &Path, servers: Arc<Servers>) -> Resu
         Ok(_) => {}
         Err(problem) => wrong.push(format!("not everything can be purged: {problem}")),
     }
+    wrong.extend(remains::unswept(&observing).await);
     wrong.extend(fleet.stop().await);
     wrong.extend(inspect::messages_left(&observing).await);
-    match remains::keys(&servers, &namespace).await {
-        Ok(keys) => wrong.extend(keys.into_iter().map(|key| format!("key {key} is left"))),
-        Err(error) => wrong.push(format!("the keys cannot be read: {error}")),
-    }
+    let keys = remains::keys(&servers, &namespace).await.unwrap_or_else(|error| {
+        wrong.push(format!("the keys cannot be read: {error}"));
+        remains::Keys::default()
+    });
+    wrong.extend(keys.left.into_iter().map(|key| format!("key {key} is left")));
     faults.broker.stop().await;
     faults.redis.stop().await;
 
@@ -286,6 +288,7 @@ async fn run(options: &Options, directory: &Path, servers: Arc<Servers>) -> Resu
         bodies: effects.begun,
         calls: effects.calls.len(),
         poison: poison.count(),
+        run_tokens: keys.run_tokens,
         lost,
         stuck,
         doubled,

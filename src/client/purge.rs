@@ -7,7 +7,6 @@ use futures_util::future::BoxFuture;
 use super::tree::{Node, Walk};
 use super::{Client, Error, Filter, Instance};
 use crate::backend::{Deleted, Record, Retryable};
-use crate::engine::{check_key, retention_key};
 use crate::fault::{Defect, planted};
 use crate::model::{InstanceRef, RunId, Status};
 
@@ -226,11 +225,9 @@ async fn delete(client: &Client, node: &Node, manner: Manner) -> Result<u64, Err
         match deleted {
             Deleted::Deleted | Deleted::Absent => {
                 // A crash here: an index entry without a record, which lists leave out; entries in the due-set, which remove themselves.
-                client.reach(client.engine().unindex(instance)).await?;
-                let keys = [check_key(instance, &node.request), retention_key(node.execution)];
-                client
-                    .ask("unschedule", || store.unschedule(&instance.app, &keys))
-                    .await?;
+                let engine = client.engine();
+                let tidy = engine.tidy_after_purge(instance, node.execution, &node.request, node.ended_at);
+                client.reach(tidy).await?;
                 return Ok(u64::from(deleted == Deleted::Deleted));
             }
             Deleted::Marked | Deleted::Active => {

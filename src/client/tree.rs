@@ -3,7 +3,7 @@
 use super::history::{ChildCall, PAGE, turns_after};
 use super::{Client, Error};
 use crate::backend::Record;
-use crate::model::{ExecutionId, InstanceRef, MessageId};
+use crate::model::{ExecutionId, InstanceRef, MessageId, Timestamp};
 use crate::wire::TaskRef;
 
 /// A finished instance, as far as its deletion needs to know it.
@@ -13,6 +13,7 @@ pub(super) struct Node {
     pub(super) execution: ExecutionId,
     /// The request that created it, by which its check entry is named.
     pub(super) request: MessageId,
+    pub(super) ended_at: Timestamp,
     /// The call that created it, if it is a child.
     pub(super) parent: Option<TaskRef>,
     /// Turns in its history.
@@ -33,6 +34,7 @@ impl Node {
             instance,
             execution: record.execution,
             request: record.origin.request.clone(),
+            ended_at: record.ended_at.unwrap_or(record.updated_at),
             parent: record.origin.parent.as_ref().map(|parent| parent.task.clone()),
             version: record.version,
         })

@@ -1,12 +1,18 @@
 //! Deleting a finished instance: what is marked is driven first; index, check and retention entries go with the record.
 
+use std::time::Duration;
+
 use tracing::warn;
 
+use super::due::retention_entry;
 use super::{Engine, check_key, retention_key};
-use crate::backend::{Deleted, Mark, Result};
+use crate::backend::{Deleted, Mark, Result, When};
 use crate::fault::{Defect, planted};
-use crate::model::{ExecutionId, InstanceRef};
+use crate::model::{ExecutionId, InstanceRef, MessageId, Timestamp};
 use crate::wire::TaskRef;
+
+/// What a slow or dying worker has under way for the end of an instance has reached the store by then.
+const STRAGGLERS_WITHIN: Duration = Duration::from_secs(30);
 
 impl Engine {
     /// Deletes the instance if it is over, in this execution, with all its effects made.
@@ -14,6 +20,8 @@ impl Engine {
         let keep = self.limits.dedup_window;
         loop {
             let Some(record) = self.retrying("record", || self.store().record(instance)).await? else {
+                // Purged. Whoever made the effects of its end beside the purge may have noted it afterwards.
+                self.unindex(instance).await?;
                 return Ok(Deleted::Absent);
             };
             if record.execution != execution {
@@ -43,6 +51,27 @@ impl Engine {
                 }
             }
         }
+    }
+
+    /// Removes what lies about a finished instance that somebody has purged, whose request and end these are. An instance that has ended only just may
+    /// have its end noted by a worker still: its retention entry comes a little later and sweeps up, instead of being removed and written again.
+    pub(crate) async fn tidy_after_purge(
+        &self,
+        instance: &InstanceRef,
+        execution: ExecutionId,
+        request: &MessageId,
+        ended: Timestamp,
+    ) -> Result<()> {
+        let (now, mut keys) = (self.now().await?, vec![check_key(instance, request)]);
+        if now.since(ended) < STRAGGLERS_WITHIN {
+            let sweep = retention_entry(instance, execution, now + STRAGGLERS_WITHIN);
+            self.schedule(instance, &[sweep], When::Sooner).await?;
+        } else {
+            keys.push(retention_key(execution));
+        }
+        self.retrying("unschedule", || self.store().unschedule(&instance.app, &keys))
+            .await?;
+        self.unindex(instance).await
     }
 
     /// Forgets an instance that is gone, unless its ID is in use again.

@@ -152,6 +152,18 @@ pub(crate) fn retention_key(execution: ExecutionId) -> DueKey {
     }
 }
 
+/// The entry that has the execution deleted, if it is still the instance's.
+pub(crate) fn retention_entry(instance: &InstanceRef, execution: ExecutionId, due: Timestamp) -> DueEntry {
+    DueEntry {
+        key: retention_key(execution),
+        due,
+        payload: encode(&RetentionEntry {
+            instance: instance.clone(),
+            execution,
+        }),
+    }
+}
+
 /// What a retention entry holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RetentionEntry {

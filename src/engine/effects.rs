@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 use tracing::{debug, warn};
 
-use super::due::{self, RetentionEntry};
-use super::{Engine, NewInstance, ended_by, persist, retention_key, timer_key};
+use super::due::{self, retention_entry};
+use super::{Engine, NewInstance, ended_by, persist, timer_key};
 use crate::backend::{Created, Deliver, Delivered, DueEntry, DueKey, Queue, Record, Result, When};
 use crate::fault::{Defect, fault_point, planted};
 use crate::model::{ExecutionId, Failure, InstanceRef, Lane, Payload, RunId, Sequence, Status, Timestamp, kinds};
@@ -217,7 +217,7 @@ impl Engine {
             }
         }
         if !scheduled.is_empty() {
-            self.schedule(instance, &scheduled).await?;
+            self.schedule(instance, &scheduled, When::Set).await?;
             fault_point("effects-scheduled");
         }
         let unscheduling = async {
@@ -232,25 +232,19 @@ impl Engine {
         made.into_iter().chain([unscheduled]).collect()
     }
 
-    async fn schedule(&self, instance: &InstanceRef, entries: &[DueEntry]) -> Result<()> {
-        let schedule = || self.store().schedule(&instance.app, entries, When::Set);
+    pub(crate) async fn schedule(&self, instance: &InstanceRef, entries: &[DueEntry], when: When) -> Result<()> {
+        let schedule = || self.store().schedule(&instance.app, entries, when);
         self.retrying("schedule", schedule).await
     }
 
-    /// Has the instance deleted when it was over for as long as those of its status are kept.
+    /// Has the instance deleted when it was over for as long as those of its status are kept. A purge meanwhile has brought that forward, and is not undone.
     async fn retain(&self, instance: &InstanceRef, record: &Record, status: Status) -> Result<()> {
         let Some(keep) = self.retention.of(status) else {
             return Ok(());
         };
-        let entry = DueEntry {
-            key: retention_key(record.execution),
-            due: record.ended_at.unwrap_or(record.updated_at) + keep,
-            payload: due::encode(&RetentionEntry {
-                instance: instance.clone(),
-                execution: record.execution,
-            }),
-        };
-        self.schedule(instance, &[entry]).await
+        let due = record.ended_at.unwrap_or(record.updated_at) + keep;
+        let entry = retention_entry(instance, record.execution, due);
+        self.schedule(instance, &[entry], When::Sooner).await
     }
 
     /// Makes effects, as far as that can be done. `None`: some are left, because they cannot be made: a record is damaged, say. Their turn stays marked,

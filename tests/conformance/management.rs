@@ -1,5 +1,8 @@
 //! What people see: status, waiting, progress, lists, histories, apps and workers; scenario 30.
 
+use std::time::Duration;
+
+use leveret::backend::{DueKind, When};
 use leveret::client::{Filter, WaitingOn};
 use leveret::replay::history::HistoryEvent;
 use leveret::{ActivityContext, Payload, Result, Status, Worker, Workflow, WorkflowContext};
@@ -18,7 +21,7 @@ pub(crate) async fn an_instance_shows_all_that_it_waits_for(h: &impl Harness) {
         .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
             let activity = ctx.call(WORK, n).start();
             let child = ctx.child(CHILD, n).id("kid").start();
-            let timer = ctx.timer(std::time::Duration::from_secs(3600)).start();
+            let timer = ctx.timer(Duration::from_secs(3600)).start();
             ctx.event(GO).await?;
             drop((activity, child, timer));
             ok(n)
@@ -89,7 +92,7 @@ pub(crate) async fn the_next_attempt_is_shown(h: &impl Harness) {
         .worker("orders")
         .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
             ctx.call(WORK, n)
-                .retry(leveret::Retry::times(3).first(std::time::Duration::from_secs(3600)))
+                .retry(leveret::Retry::times(3).first(Duration::from_secs(3600)))
                 .await
         }))
     .await;
@@ -214,7 +217,7 @@ pub(crate) async fn the_root_tells_the_whole_story(h: &impl Harness) {
     );
 }
 
-pub(crate) async fn an_instance_that_is_purged_while_its_end_is_noted_leaves_no_note(h: &impl Harness) {
+pub(crate) async fn an_instance_that_is_purged_while_its_end_is_noted_leaves_nothing_behind(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let (noting, purged, forgotten) = (Gate::new(), Gate::new(), Gate::new());
     let gates = (noting.clone(), purged.clone(), forgotten.clone());
@@ -222,7 +225,8 @@ pub(crate) async fn an_instance_that_is_purged_while_its_end_is_noted_leaves_no_
         let (noting, purged, forgotten) = gates.clone();
         Box::pin(async move {
             match call.method {
-                "index" => {
+                // The note of its end, and the entry that is to delete it one day.
+                "index" | "schedule" => {
                     noting.open();
                     purged.pass().await;
                 }
@@ -239,4 +243,34 @@ pub(crate) async fn an_instance_that_is_purged_while_its_end_is_noted_leaves_no_
     assert_eq!(run.handle().purge().await.unwrap(), 1);
     purged.open();
     soon("the note to be taken back", forgotten.pass()).await;
+    let store = stage.backend.store();
+    let mut sweep = soon("the entry that sweeps up", async {
+        loop {
+            let due = stage.due("orders", DueKind::Retention).await;
+            if let [entry] = due.as_slice() {
+                break entry.clone();
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    let now = store.now().await.unwrap();
+    assert!(sweep.due < now + Duration::from_secs(31), "{sweep:?} at {now}");
+    // Both writers again, late; then the time comes.
+    sweep.due = now + Duration::from_secs(3600);
+    store
+        .schedule(&app("orders"), std::slice::from_ref(&sweep), When::Sooner)
+        .await
+        .unwrap();
+    sweep.due = now;
+    store
+        .schedule(&app("orders"), std::slice::from_ref(&sweep), When::Sooner)
+        .await
+        .unwrap();
+    soon("nothing to be left", async {
+        while !stage.due("orders", DueKind::Retention).await.is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
 }
