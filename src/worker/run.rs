@@ -372,7 +372,8 @@ impl Run {
             self.task.name, runtime.app
         );
         self.answer(Err(Failure::new(kinds::ACTIVITY_NOT_REGISTERED, message)), false, None)
-            .await
+            .await?;
+        self.end_run().await
     }
 
     /// It has taken down its process too often.

@@ -174,6 +174,8 @@ macro_rules! all_behaviours {
                 a_payload_of_another_type_fails_the_call,
                 an_activity_that_takes_its_process_down_fails_in_the_end,
                 a_task_that_took_a_process_down_once_runs_again,
+                a_task_that_nobody_knows_any_more_is_no_longer_counted,
+                a_copy_that_comes_after_its_call_is_over_is_no_longer_counted,
                 a_workflow_that_fails_or_panics_says_why;
             held_effects:
                 what_is_over_is_not_begun_anew_with_what_cannot_be_made,

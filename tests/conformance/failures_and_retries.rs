@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use leveret::backend::Queue;
 use leveret::replay::history::HistoryEvent;
-use leveret::wire::Item;
-use leveret::{ActivityContext, Failure, Result, Status, TaskExecutionId, Workflow, WorkflowContext, kinds};
+use leveret::wire::{Bundle, Item};
+use leveret::{ActivityContext, Failure, MessageId, Result, Status, TaskExecutionId, Workflow, WorkflowContext, kinds};
 use std::sync::{Arc, Mutex};
 
 use crate::harness::*;
@@ -175,11 +175,62 @@ pub(crate) async fn a_task_that_took_a_process_down_once_runs_again(h: &impl Har
     let _payments = up(stage.worker("payments").activity(WORK, echo)).await;
     assert_eq!(done(&run).await, 7);
     // Its end has taken the count away.
+    uncounted(&stage, &id).await;
+}
+
+async fn uncounted(stage: &Stage, task: &MessageId) {
     until("the count to be taken away", async || {
-        let count = stage.backend.store().runs(&app("payments"), &id).await.unwrap();
+        let count = stage.backend.store().runs(&app("payments"), task).await.unwrap();
         (count == 0).then_some(())
     })
     .await;
+}
+
+pub(crate) async fn a_task_that_nobody_knows_any_more_is_no_longer_counted(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    stage.known_app("payments").await;
+    let _orders = up(stage.worker("orders").workflow(MAIN, call_work)).await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    let items = stage.take_and_die(&Queue::Activities(app("payments"))).await;
+    let [Item::Task(task)] = &items[..] else {
+        panic!("a task")
+    };
+    stage.runs_died("payments", &task.message_id(), 1).await;
+    let _older = up(stage.worker("payments")).await;
+    assert_eq!(failure(&run).await.kind, kinds::ACTIVITY_NOT_REGISTERED);
+    uncounted(&stage, &task.message_id()).await;
+}
+
+pub(crate) async fn a_copy_that_comes_after_its_call_is_over_is_no_longer_counted(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    stage.known_app("payments").await;
+    let _orders = up(stage
+        .worker("orders")
+        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
+            let done = ctx.call(WORK, n).await?;
+            ctx.event(GO).await?;
+            ok(done)
+        }))
+    .await;
+    let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
+    let queue = Queue::Activities(app("payments"));
+    let mut consumer = stage.broker().consume(&queue, 1).await.unwrap();
+    let held = soon("a task", consumer.next()).await.expect("a task");
+    let items = Bundle::decode(&held.body).unwrap().items;
+    let [Item::Task(task)] = &items[..] else {
+        panic!("a task")
+    };
+    // Another copy is run and counts; the process that has this one dies in it.
+    let newer = up(stage.worker("payments").activity(WORK, echo)).await;
+    stage.publish(queue, items.clone()).await;
+    stage.wait_for_text("orders", "one", &["event `go`"]).await;
+    newer.stop().await;
+    stage.runs_died("payments", &task.message_id(), 1).await;
+    let _older = up(stage.worker("payments")).await;
+    drop((held, consumer));
+    uncounted(&stage, &task.message_id()).await;
+    run.raise(GO, ()).await.unwrap();
+    assert_eq!(done(&run).await, 7);
 }
 
 pub(crate) async fn a_workflow_that_fails_or_panics_says_why(h: &impl Harness) {

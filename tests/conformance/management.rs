@@ -244,33 +244,20 @@ pub(crate) async fn an_instance_that_is_purged_while_its_end_is_noted_leaves_not
     purged.open();
     soon("the note to be taken back", forgotten.pass()).await;
     let store = stage.backend.store();
-    let mut sweep = soon("the entry that sweeps up", async {
-        loop {
-            let due = stage.due("orders", DueKind::Retention).await;
-            if let [entry] = due.as_slice() {
-                break entry.clone();
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    let mut sweep = until("the entry that sweeps up", async || {
+        stage.due("orders", DueKind::Retention).await.pop()
     })
     .await;
     let now = store.now().await.unwrap();
     assert!(sweep.due < now + Duration::from_secs(31), "{sweep:?} at {now}");
-    // Both writers again, late; then the time comes.
-    sweep.due = now + Duration::from_secs(3600);
-    store
-        .schedule(&app("orders"), std::slice::from_ref(&sweep), When::Sooner)
-        .await
-        .unwrap();
-    sweep.due = now;
-    store
-        .schedule(&app("orders"), std::slice::from_ref(&sweep), When::Sooner)
-        .await
-        .unwrap();
-    soon("nothing to be left", async {
-        while !stage.due("orders", DueKind::Retention).await.is_empty() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    // A writer that is later still changes nothing; then its time comes.
+    for due in [now + Duration::from_secs(3600), now] {
+        sweep.due = due;
+        let entries = std::slice::from_ref(&sweep);
+        store.schedule(&app("orders"), entries, When::Sooner).await.unwrap();
+    }
+    until("nothing to be left", async || {
+        stage.due("orders", DueKind::Retention).await.is_empty().then_some(())
     })
     .await;
 }

@@ -104,7 +104,7 @@ const FOUND_BY: [(Defect, u64); 24] = [
     (Defect::GuardIsTheVersion, 51),
     (Defect::SecondAttemptIsDuplicate, 48),
     (Defect::EarlyEventIsLost, 36),
-    (Defect::EarlyTerminateIsLost, 870),
+    (Defect::EarlyTerminateIsLost, 2289),
     (Defect::StartIsDroppedFirst, 4513),
     (Defect::SeenIsForgotten, 51),
     (Defect::AcknowledgedFirst, 1),
