@@ -1,6 +1,6 @@
 //! The same by Leveret: a worker of the app that hosts the workflow, one of the app that owns the activity, and a client.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
@@ -130,11 +130,10 @@ pub(crate) async fn client(scene: Scene) -> std::result::Result<(), String> {
 /// Keeps so many workflows in flight until the count is reached; fails if one is lost or wrong.
 async fn run(client: &Client, scene: &Scene, round: Round) -> std::result::Result<Ran, String> {
     let text = "x".repeat(scene.payload);
-    let one = |number: usize| {
+    let one = |number: usize, began: Instant| {
         let input = (scene.workload, round.steps, text.clone());
         let text = &text;
         async move {
-            let began = Instant::now();
             let is_right = match round.part {
                 Part::Whole => {
                     let run = client.start(MAIN, input).await?;
@@ -155,16 +154,26 @@ async fn run(client: &Client, scene: &Scene, round: Round) -> std::result::Resul
     let began = Instant::now();
     let mut running = FuturesUnordered::new();
     let (mut micros, mut started) = (Vec::with_capacity(round.count), 0);
+    // With a pace a workflow's time begins when it was to start: one that is held up here waits as well.
+    let turn_of = |number: usize| match round.pace {
+        Some(pace) => began + Duration::from_secs_f64(number as f64 / pace),
+        None => Instant::now(),
+    };
     while micros.len() < round.count {
-        while started < round.count && running.len() < round.in_flight {
-            running.push(one(started));
-            started += 1;
-        }
-        match running.next().await {
-            Some(Ok((took, true))) => micros.push(took.as_micros() as u64),
-            Some(Ok((_, false))) => return Err("a workflow came to another result".into()),
-            Some(Err(error)) => return Err(error.to_string()),
-            None => return Err("nothing is in flight".into()),
+        let is_room = started < round.count && running.len() < round.in_flight;
+        let turn = turn_of(started);
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep_until(turn.into()), if is_room => {
+                running.push(one(started, turn));
+                started += 1;
+            }
+            ended = running.next(), if !running.is_empty() => match ended {
+                Some(Ok((took, true))) => micros.push(took.as_micros() as u64),
+                Some(Ok((_, false))) => return Err("a workflow came to another result".into()),
+                Some(Err(error)) => return Err(error.to_string()),
+                None => return Err("nothing is in flight".into()),
+            },
         }
     }
     Ok(Ran {

@@ -20,6 +20,7 @@ pub(crate) const WARM_UP: Round = Round {
     count: 200,
     steps: 3,
     part: Part::Whole,
+    pace: None,
 };
 
 /// The processes of one side: the first one drives.
@@ -156,13 +157,27 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
     }
     let mut floor = Side::start("floor", &["floor-driver", "floor-target"], &scene).await?;
     let mut leveret = Side::start("leveret", &LEVERET, &scene).await?;
+    // In a namespace of its own, so that the others' rounds are not theirs.
+    let many = Scene {
+        namespace: "bench-many".into(),
+        ..scene.clone()
+    };
+    let mut more_workers = match options.workers {
+        1 => None,
+        workers => {
+            let callers = std::iter::repeat_n(LEVERET[1], workers);
+            let targets = std::iter::repeat_n(LEVERET[2], workers);
+            let roles: Vec<_> = std::iter::once(LEVERET[0]).chain(callers).chain(targets).collect();
+            Some(Side::start("workers", &roles, &many).await?)
+        }
+    };
     let auditor = match options.audit {
         true => Some(Client::new(leveret_side::backend(&scene).await?)),
         false => None,
     };
     let mut report = Report::new(options);
     let rounds = async {
-        for side in [&mut floor, &mut leveret] {
+        for side in [&mut floor, &mut leveret].into_iter().chain(&mut more_workers) {
             let calls = options.workload.calls(options.steps) as usize;
             let round = Round {
                 count: (WARM_UP.count * 3 / calls).max(1),
@@ -176,7 +191,7 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
                 in_flight: *in_flight,
                 count: options.count(*in_flight, calls),
                 steps: options.steps,
-                part: Part::Whole,
+                ..WARM_UP
             };
             let floors = of(options.workload.floor_steps(options.steps));
             let ours = of(options.workload.calls(options.steps));
@@ -186,12 +201,27 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
                 report.add(floor.name, *in_flight, measured);
                 let measured = bench.round(&mut leveret, ours).await?;
                 report.add(leveret.name, *in_flight, measured);
+                if let Some(side) = &mut more_workers {
+                    let measured = bench.round(side, ours).await?;
+                    report.add(side.name, *in_flight, measured);
+                }
                 if let Some(auditor) = &auditor {
                     let measured = tokio::select! {
                         measured = bench.round(&mut leveret, ours) => measured?,
                         problem = audit_on(auditor) => return Err(problem),
                     };
                     report.add("audited", *in_flight, measured);
+                }
+            }
+            if options.half {
+                let pace = report.rate(leveret.name, *in_flight) / 2.0;
+                let half = Round {
+                    pace: Some(pace),
+                    ..ours
+                };
+                for _ in 0..options.rounds {
+                    let measured = bench.round(&mut leveret, half).await?;
+                    report.add("half", *in_flight, measured);
                 }
             }
             report.tell(*in_flight);
@@ -201,6 +231,9 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
     let done = rounds.await;
     floor.stop().await;
     leveret.stop().await;
+    if let Some(side) = more_workers {
+        side.stop().await;
+    }
     done?;
     if let Some(path) = &options.svg {
         report.draw(path)?;

@@ -18,6 +18,8 @@ cargo bench --bench throughput -- [OPTIONS]
   --rounds N           rounds of each, floor and Leveret in turns (5)
   --count N            workflows a round; by default some seconds' worth
   --fsync POLICY       Redis's appendfsync: everysec (default) or always
+  --workers N          rounds of Leveret with so many processes of each app, too (1: none)
+  --half               rounds of Leveret at half of the rate that it came to, too: what its latency is when it is not full
   --audit              rounds of Leveret while the namespace is audited over and over, too
   --json FILE          also writes all rounds to FILE
   --svg FILE           also draws the rates by how many are in flight
@@ -48,6 +50,8 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) count: Option<usize>,
     pub(crate) fsync: Fsync,
+    pub(crate) workers: usize,
+    pub(crate) half: bool,
     pub(crate) audit: bool,
     pub(crate) json: Option<PathBuf>,
     pub(crate) svg: Option<PathBuf>,
@@ -70,6 +74,8 @@ impl Options {
             rounds: 5,
             count: None,
             fsync: Fsync::Everysec,
+            workers: 1,
+            half: false,
             audit: false,
             json: None,
             svg: None,
@@ -95,6 +101,8 @@ impl Options {
                         other => return Err(format!("--fsync is {other:?}: everysec or always")),
                     }
                 }
+                "--workers" => options.workers = number(&word, &value()?, 1, 64)?,
+                "--half" => options.half = true,
                 "--audit" => options.audit = true,
                 "--json" => options.json = Some(value()?.into()),
                 "--svg" => options.svg = Some(value()?.into()),
@@ -102,6 +110,8 @@ impl Options {
                     options.in_flight = vec![1, 32];
                     options.rounds = 1;
                     options.count = Some(100);
+                    options.workers = 2;
+                    options.half = true;
                     options.audit = true;
                 }
                 // Cargo says so to every bench.

@@ -12,7 +12,7 @@ const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 420.0;
 /// Left, right, top, bottom.
 const MARGINS: [f64; 4] = [80.0, 20.0, 48.0, 56.0];
-const COLOURS: [&str; 3] = ["#777777", "#c2410c", "#1d4ed8"];
+const COLOURS: [&str; 5] = ["#777777", "#c2410c", "#1d4ed8", "#15803d", "#7e22ce"];
 const LINES_ACROSS: u32 = 5;
 
 /// The picture as SVG. Both axes begin where they should: the rate at 0, the number in flight at its least, in powers of two.

@@ -35,6 +35,8 @@ pub(crate) struct Round {
     /// Activities of each workflow.
     pub(crate) steps: u32,
     pub(crate) part: Part,
+    /// Starts a second, whatever becomes of them, as long as no more than that are in flight; without it the next starts when one has ended.
+    pub(crate) pace: Option<f64>,
 }
 
 /// Which part of the workflows' lives.

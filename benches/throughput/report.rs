@@ -45,6 +45,9 @@ impl Measured {
     }
 }
 
+/// In the order in which they are told. Those after the second are compared with it.
+const SIDES: [&str; 5] = ["floor", "leveret", "workers", "half", "audited"];
+
 #[derive(Serialize)]
 struct Row {
     side: &'static str,
@@ -122,7 +125,7 @@ impl Report {
                 points: points.collect(),
             }
         };
-        let curves: Vec<Curve> = ["floor", "leveret", "audited"].into_iter().map(curve).collect();
+        let curves: Vec<Curve> = SIDES.into_iter().map(curve).collect();
         let [floor, ours] = self.calls;
         let title = format!(
             "{}: {ours} calls a workflow (the floor: a series of {floor}), {} B, {} queues, appendfsync {}, {} cores",
@@ -150,7 +153,7 @@ impl Report {
     /// Prints what so many in flight came to.
     pub(crate) fn tell(&self, in_flight: usize) {
         let mut rates = Vec::new();
-        for side in ["floor", "leveret", "audited"] {
+        for side in SIDES {
             let rounds = self.of(side, in_flight);
             let of = |value: fn(&Measured) -> f64| median(rounds.iter().map(|round| value(round)));
             let Some([rate, least, most]) = self.rates(side, in_flight) else {
@@ -167,22 +170,28 @@ impl Report {
                 of(|round| round.cost.redis_calls),
                 of(|round| round.cost.messages),
             );
-            rates.push((rate, of(|round| round.p50_micros as f64)));
+            rates.push((side, rate, of(|round| round.p50_micros as f64)));
         }
-        if let [floor, leveret, ..] = rates[..] {
+        let [(_, floor, floors_p50), (_, leveret, p50), others @ ..] = &rates[..] else {
+            return;
+        };
+        println!(
+            "           ratio    {:>8.2} of the floor's calls a second, {:.2} of its p50",
+            leveret * f64::from(self.calls[1]) / (floor * f64::from(self.calls[0])),
+            p50 / floors_p50
+        );
+        for (side, rate, its_p50) in others {
             println!(
-                "           ratio    {:>8.2} of the floor's calls a second, {:.2} of its p50",
-                leveret.0 * f64::from(self.calls[1]) / (floor.0 * f64::from(self.calls[0])),
-                leveret.1 / floor.1
+                "           {side:<8} {:>8.2} of Leveret's rate, {:.2} of its p50",
+                rate / leveret,
+                its_p50 / p50
             );
         }
-        if let [_, leveret, audited] = rates[..] {
-            println!(
-                "           audited  {:>8.2} of the rate without, {:.2} of its p50",
-                audited.0 / leveret.0,
-                audited.1 / leveret.1
-            );
-        }
+    }
+
+    /// The median rate of the rounds so far.
+    pub(crate) fn rate(&self, side: &str, in_flight: usize) -> f64 {
+        self.rates(side, in_flight).map_or(f64::NAN, |[median, ..]| median)
     }
 
     pub(crate) fn write(&self, path: &Path) -> Result<(), String> {

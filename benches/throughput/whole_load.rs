@@ -41,6 +41,7 @@ async fn loop_rounds(bench: &Bench<'_>, options: &Options, side: &mut Side) -> R
         count,
         steps,
         part: Part::Whole,
+        pace: None,
     };
     side.processes[0].run(WARM_UP).await?;
     let mut ratios = Vec::new();
@@ -87,6 +88,7 @@ async fn put_to_sleep_and_wake(bench: &Bench<'_>, options: &Options, side: &mut 
             count,
             steps: 1,
             part,
+            pace: None,
         };
         let began = Instant::now();
         let asked: Ran = side.processes[0].run(round).await?;
