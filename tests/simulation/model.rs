@@ -113,7 +113,9 @@ fn check_step(step: &Step, round: u32, seen: &Seen, given: Given<'_>) -> Result<
         }
         (Step::Event { name, .. }, Seen::Event(Some(value))) => *value == event_value(&event_name(name, round)),
         (Step::Event { within, .. }, Seen::Event(None)) => within.is_some(),
-        (Step::Race { call, millis }, Seen::Race(Some(seen))) if !given.is_calm || call.millis < millis + LATE => {
+        (Step::Race { call, millis }, Seen::Race(Some(seen)))
+            if !given.is_calm || call.takes_at_least() < millis + LATE =>
+        {
             return check_call(call, round, seen, given);
         }
         (Step::Race { call, millis }, Seen::Race(None)) => !given.is_calm || call.takes() + LATE > *millis,

@@ -124,6 +124,14 @@ impl CallPlan {
         }
     }
 
+    /// How long it takes at least until it has come to something, in milliseconds. An app that does not exist needs no time to say so.
+    pub(crate) fn takes_at_least(&self) -> u64 {
+        if self.app == NO_APP {
+            return 0;
+        }
+        self.timeout.map_or(self.millis, |timeout| timeout.min(self.millis))
+    }
+
     /// How long all its attempts take at most, in milliseconds, or for ever.
     pub(crate) fn takes(&self) -> u64 {
         if self.app == NO_APP {

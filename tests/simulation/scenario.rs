@@ -8,6 +8,7 @@ use leveret::testing::{Defect, World, simulate, simulate_with};
 use crate::code::Journal;
 use crate::fleet::Fleet;
 use crate::invariants::Watcher;
+use crate::memory::Memory;
 use crate::script::Script;
 
 /// What a world gets to finish in.
@@ -53,6 +54,14 @@ impl<'a> Play<'a> {
     }
 
     async fn run(self) -> Result<u64, String> {
+        let watcher = self.watcher.clone();
+        let played = self.play().await;
+        // A gauge has its worker, which has the world, which has the watcher: none of them would ever go.
+        watcher.with_memory(|memory| *memory = Memory::default());
+        played
+    }
+
+    async fn play(self) -> Result<u64, String> {
         self.watcher.with_memory(|memory| memory.allow(self.script));
         self.watcher.watch(&self.world, self.script);
         self.world.set_faults(self.script.faults.clone());
