@@ -18,7 +18,8 @@ const ROUNDS: usize = 5;
 /// Unless it is [`not_recursive`](Self::not_recursive), it first looks at the whole tree. If any child is active, nothing is deleted and the error
 /// names the child. Then it deletes, leaves first, so that a purge that was interrupted can be repeated. Children on other apps are deleted too;
 /// detached ones are not. Children are found in the history of the *current* execution: those of executions before a continue-as-new are not, and stay
-/// until their retention ends.
+/// until their retention ends. An instance that has ended less than 30 s before leaves an entry in its app's due-set for so long, by which a worker
+/// sweeps up what a slow one may still note of the end.
 ///
 /// # Errors
 /// [`Error::StillActive`] names the instance that is not over; [`Error::RunGone`] if a run was meant that is not the current one;

@@ -1,4 +1,6 @@
-use leveret::backend::{Backend, ConflictPolicy, Create, Created, DueKind, Mark, Origin};
+use std::time::Duration;
+
+use leveret::backend::{Backend, ConflictPolicy, Create, Created, DueEntry, DueKind, Mark, Origin};
 use leveret::client::{ChildInfo, Error, Filter};
 use leveret::replay::history::{HistoryEvent, TimeLimits};
 use leveret::wire::{ParentLink, TaskRef};
@@ -66,16 +68,19 @@ async fn family(client: &Client, backend: &Backend) -> [InstanceRef; 4] {
 }
 
 #[tokio::test]
-async fn a_purged_instance_leaves_nothing_behind_that_a_list_or_a_check_would_find() {
+async fn a_purged_instance_leaves_nothing_behind_but_what_sweeps_up_after_it() {
     let (client, backend) = client();
     let run = client.start(CHECKOUT, 1).id("a").await.unwrap();
     run.terminate("").await.unwrap();
     assert_eq!(run.handle().purge().await.unwrap(), 1);
     assert!(matches!(run.get().await, Err(Error::RunGone { .. })));
     assert!(client.list(Filter::app("orders")).collect().await.unwrap().is_empty());
+    let soon = backend.store().now().await.unwrap() + Duration::from_secs(31);
     for kind in DueKind::ALL {
         let left = backend.store().due_entries(&app("orders"), kind, 10).await.unwrap();
-        assert!(left.is_empty(), "{left:?}");
+        // A worker may still note its end: half a minute later that goes again.
+        let sweeps = |entry: &DueEntry| kind == DueKind::Retention && entry.due < soon;
+        assert!(left.iter().all(sweeps), "{left:?}");
     }
     // Its result is kept for a while, and purging it again is harmless.
     assert!(matches!(run.result().await, Err(Error::Terminated { .. })));
