@@ -162,12 +162,15 @@ async fn run(client: &Client, scene: &Scene, round: Round) -> std::result::Resul
     while micros.len() < round.count {
         let is_room = started < round.count && running.len() < round.in_flight;
         let turn = turn_of(started);
+        // A sleep of no time at all takes up to a millisecond.
+        if is_room && (round.pace.is_none() || turn <= Instant::now()) {
+            running.push(one(started, turn));
+            started += 1;
+            continue;
+        }
         tokio::select! {
             biased;
-            () = tokio::time::sleep_until(turn.into()), if is_room => {
-                running.push(one(started, turn));
-                started += 1;
-            }
+            () = tokio::time::sleep_until(turn.into()), if is_room => {}
             ended = running.next(), if !running.is_empty() => match ended {
                 Some(Ok((took, true))) => micros.push(took.as_micros() as u64),
                 Some(Ok((_, false))) => return Err("a workflow came to another result".into()),

@@ -1,4 +1,5 @@
-//! Deleting finished instances. Everything here is done on the store, needs no worker, and may be done again after a crash at any line.
+//! Deleting finished instances. Everything here is done on the store and may be done again after a crash at any line. It needs no worker;
+//! only what sweeps up after a purge soon after the end waits for one.
 
 use std::future::IntoFuture;
 
@@ -18,8 +19,8 @@ const ROUNDS: usize = 5;
 /// Unless it is [`not_recursive`](Self::not_recursive), it first looks at the whole tree. If any child is active, nothing is deleted and the error
 /// names the child. Then it deletes, leaves first, so that a purge that was interrupted can be repeated. Children on other apps are deleted too;
 /// detached ones are not. Children are found in the history of the *current* execution: those of executions before a continue-as-new are not, and stay
-/// until their retention ends. An instance that has ended less than 30 s before leaves an entry in its app's due-set for so long, by which a worker
-/// sweeps up what a slow one may still note of the end.
+/// until their retention ends. An instance that has ended less than 30 s before leaves an entry in its app's due-set, by which a worker then sweeps
+/// up what a dying one may still have noted of the end.
 ///
 /// # Errors
 /// [`Error::StillActive`] names the instance that is not over; [`Error::RunGone`] if a run was meant that is not the current one;

@@ -1,4 +1,5 @@
-//! Deleting a finished instance: what is marked is driven first; index, check and retention entries go with the record.
+//! Deleting a finished instance: what is marked is driven first; index and check entries go with the record, and so does the retention entry, unless it is
+//! to sweep up.
 
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use crate::fault::{Defect, planted};
 use crate::model::{ExecutionId, InstanceRef, MessageId, Timestamp};
 use crate::wire::TaskRef;
 
-/// What a slow or dying worker has under way for the end of an instance has reached the store by then.
+/// What a worker that dies had under way for the end of an instance has reached the store by then. (One that lives finds out that the instance is gone,
+/// however late: [`Engine::clear_mark`].)
 const STRAGGLERS_WITHIN: Duration = Duration::from_secs(30);
 
 impl Engine {
@@ -25,6 +27,8 @@ impl Engine {
                 return Ok(Deleted::Absent);
             };
             if record.execution != execution {
+                // Started anew. Whoever forgot the one before may have died before it noted this one again.
+                self.retrying("index", || self.store().index(instance, &record)).await?;
                 return Ok(Deleted::Absent);
             }
             if !record.status.is_terminal() {
@@ -86,7 +90,7 @@ impl Engine {
     }
 
     /// Clears a mark whose effects were made; gives how many are left. An instance that is gone by now was deleted by somebody who has made them too, and
-    /// then our note in the index came too late: it goes again.
+    /// then our note in the index, and our entry of its retention, came too late: they go again.
     pub(crate) async fn clear_mark(
         &self,
         instance: &InstanceRef,
@@ -97,6 +101,9 @@ impl Engine {
             .retrying("clear mark", || self.store().clear_mark(instance, execution, mark))
             .await?;
         if left.is_none() {
+            let retention = [retention_key(execution)];
+            self.retrying("unschedule", || self.store().unschedule(&instance.app, &retention))
+                .await?;
             self.unindex(instance).await?;
         }
         Ok(left)

@@ -160,6 +160,10 @@ impl State {
                         return Err(format!("I3: request {request} has created {} twice", create.instance));
                     }
                     self.known.insert(create.instance.clone());
+                    if create.origin.parent.is_some() {
+                        // Those of a finished child whose ID is used anew are nobody's.
+                        self.parents.retain(|_, parent| *parent != create.instance);
+                    }
                     match create.origin.parent.as_ref().filter(|parent| !parent.detached) {
                         Some(parent) => {
                             is_wanted(world, &create.instance, &parent.task)?;
