@@ -111,14 +111,14 @@ const FOUND_BY: [(Defect, u64); 24] = [
     (Defect::PublishedFirst, 1),
     (Defect::LaneIsGuard, 1),
     (Defect::TimerIsRemovedFirst, 4),
-    (Defect::LeaseIsIgnored, 63),
-    (Defect::OthersMarkIsCleared, 15),
+    (Defect::LeaseIsIgnored, 66),
+    (Defect::OthersMarkIsCleared, 2),
     (Defect::ParentIsPurgedFirst, 15),
     (Defect::InboxStaysUnread, 6),
     (Defect::NextExecutionIsForgotten, 10),
     (Defect::ClaimIsTakenOnce, 86),
     (Defect::TakerCreates, 57),
-    (Defect::NoReceiptIsLeft, 210),
+    (Defect::NoReceiptIsLeft, 158),
 ];
 
 /// The defects that are planted are found: by the seed that is known to, or by another. With `LEVERET_SEEDS=6000` all of them are looked for from the
