@@ -232,3 +232,34 @@ async fn clear_in_time(engine: Engine) {
         engine.clear_all(due).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn once_the_end_is_known_the_mark_of_the_start_is_no_matter_and_those_of_turns_are() {
+        let instance = InstanceRef::new("orders".parse().unwrap(), "one".parse().unwrap());
+        let execution = ExecutionId::generate();
+        let kept = |mark| Kept {
+            execution,
+            mark,
+            until: Timestamp::from_millis(0),
+            check: None,
+        };
+        let confirmed = Confirmed::default();
+        let keep = |marks: Vec<Mark>| {
+            let marks = marks.into_iter().map(kept).collect();
+            confirmed.lock().marks.insert(instance.clone(), marks);
+        };
+        keep(vec![Mark::Start, Mark::Turn(1)]);
+        confirmed.forget_start(&instance);
+        assert!(!confirmed.has_started(&instance, execution));
+        assert_eq!(confirmed.turns(&instance, execution), [Mark::Turn(1)]);
+        keep(vec![Mark::Start]);
+        confirmed.forget_start(&instance);
+        assert_eq!(confirmed.len(), 0);
+        // Nor does it matter if there is none.
+        confirmed.forget_start(&instance);
+    }
+}
