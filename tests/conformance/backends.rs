@@ -232,6 +232,7 @@ macro_rules! all_behaviours {
                 apps_and_their_workers_are_shown,
                 a_dead_worker_is_not_shown_for_long,
                 an_instance_that_is_purged_while_its_end_is_noted_leaves_nothing_behind,
+                what_sweeps_up_notes_an_instance_whose_id_is_used_anew,
                 the_root_tells_the_whole_story;
             missing_targets:
                 a_task_waits_for_an_app_that_is_away,

@@ -257,3 +257,33 @@ pub(crate) async fn an_instance_that_is_purged_while_its_end_is_noted_leaves_not
     soon("the note to be taken back", forgotten.pass()).await;
     assert_eq!(stage.due("orders", DueKind::Retention).await, []);
 }
+
+pub(crate) async fn what_sweeps_up_notes_an_instance_whose_id_is_used_anew(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let waits = async |ctx: WorkflowContext, n: u64| ctx.event(GO).await.and(ok(n));
+    let _orders = up(stage.worker("orders").workflow(MAIN, waits)).await;
+    let start = async || stage.client.start(MAIN, 7).id("one").await.unwrap();
+    let first = start().await;
+    first.raise(GO, ()).await.unwrap();
+    assert_eq!(done(&first).await, 7);
+    assert_eq!(first.handle().purge().await.unwrap(), 1);
+    let second = start().await;
+    stage.wait_for_text("orders", "one", &["event `go`"]).await;
+    stage.unmarked("orders", "one").await;
+    // Somebody forgot the first one, and died before the second one was noted again.
+    let store = stage.backend.store();
+    store.unindex(second.instance()).await.unwrap();
+    let mut sweep = until("what sweeps up", async || {
+        stage.due("orders", DueKind::Retention).await.pop()
+    })
+    .await;
+    sweep.due = store.now().await.unwrap();
+    store.schedule(&app("orders"), &[sweep], When::Sooner).await.unwrap();
+    until("it to be in the list", async || {
+        let all = stage.client.list(Filter::app("orders")).collect().await.unwrap();
+        (all.len() == 1).then_some(())
+    })
+    .await;
+    second.raise(GO, ()).await.unwrap();
+    assert_eq!(done(&second).await, 7);
+}
