@@ -148,24 +148,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// So many times that, if nothing tells whether it is the queue or the broker that stands still.
 const LONGEST_PATIENCE: u32 = 4;
 
-/// A destination whose messages have at least so many items is busy.
-const BUSY: usize = 16;
-/// What gathers for a busy destination goes out no sooner than this after the message before was confirmed: a message costs the broker as much with few
-/// items as with many.
-const LINGER: Duration = Duration::from_millis(5);
-
 /// Publishes what has gathered for a destination until nothing has.
 async fn flush(inner: Arc<Inner>, queue: Queue) {
-    let mut is_busy = false;
     loop {
-        if is_busy && !inner.has_whole_message(&queue) {
-            inner.backend.clock().sleep(LINGER).await;
-        }
         let batch = inner.gather(&queue);
         if batch.is_empty() {
             return;
         }
-        is_busy = batch.len() >= BUSY;
         let (items, senders): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         let results = inner.publish(&queue, items).await;
         for (sender, result) in senders.into_iter().zip(results) {
@@ -189,15 +178,6 @@ impl Inner {
             Item::Task(task) => self.pace.is_short(task),
             _ => true,
         }
-    }
-
-    /// True if no more would go into the destination's next message, however long it waited.
-    fn has_whole_message(&self, queue: &Queue) -> bool {
-        let destinations = self.destinations.lock().unwrap_or_else(PoisonError::into_inner);
-        destinations.get(queue).is_some_and(|waiting| {
-            let fitting = self.fitting(waiting);
-            fitting < waiting.len() || fitting == self.limits.bundle_items
-        })
     }
 
     /// How many of the first items fit into one message.

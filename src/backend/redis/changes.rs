@@ -10,43 +10,20 @@ use crate::model::{ExecutionId, InstanceRef, Timestamp};
 impl RedisStore {
     pub(super) async fn commit_turn(&self, commit: &Commit) -> Result<Committed> {
         let keys = self.keys.instance(&commit.instance);
-        let guarded_by = commit.guard.commit.map(|id| id.to_string());
-        let next = commit.next_execution.map(|id| id.to_string());
-        // Nobody is told of what goes on.
-        let told = commit.status.is_terminal().then_some(&commit.instance);
         let mut call = script::COMMIT
             .on(&[&keys.meta(), &keys.history(), &keys.inbox(), &keys.claims()])
-            .arg(commit.guard.execution.to_string())
-            .arg(commit.guard.version)
-            .arg(guarded_by.as_deref().unwrap_or_default())
-            .arg(commit.id.to_string())
-            .arg(next.as_deref().unwrap_or_default())
-            .arg(commit.version())
+            .arg(record::guard_text(&commit.guard))
+            .arg(record::guard_text(&commit.next_guard()))
+            .arg(record::place_text(commit.status, commit.lane))
             .arg(commit.turn.as_ref())
-            .arg(commit.status.as_str())
-            .arg(u8::from(commit.status.is_terminal()))
-            .arg(commit.lane.map(|lane| lane.to_string()).unwrap_or_default())
             .arg(record::pack(&commit.view))
-            .arg(commit.outcome.as_ref().map(record::pack).unwrap_or_default())
-            .arg(u8::from(commit.drop_input))
             .arg(record::marks_text(&commit.cleared))
-            .arg(record::marks_text(&commit.marks))
-            .arg(commit.inbox_taken)
-            .arg(told.map(|instance| self.keys.channel(instance)).unwrap_or_default())
-            .arg(told.map_or("", |instance| instance.id.as_str()))
-            .arg(commit.inbox_kept.len())
-            .arg(commit.claims_opened.len())
-            .arg(commit.claims_closed.len());
-        for item in &commit.inbox_kept {
-            call = call.arg(item.as_ref());
-        }
-        for (sequence, terms) in &commit.claims_opened {
-            call = call.arg(*sequence).arg(terms_text(terms));
-        }
-        for sequence in &commit.claims_closed {
-            call = call.arg(*sequence);
-        }
-        let (word, rest) = call.send(&self.links).await?.word()?;
+            .arg(record::marks_text(&commit.marks));
+        call = match rare_text(commit) {
+            None => call.arg(""),
+            Some(rare) => self.with_rare(call.arg(rare), commit),
+        };
+        let (word, rest) = call.send_small(&self.links).await?.word()?;
         match (word.as_str(), <[Reply; 2]>::try_from(rest)) {
             ("applied", Ok([left, updated])) => Ok(Committed::Applied {
                 inbox_left: usize::try_from(left.number()?).unwrap_or_default(),
@@ -56,6 +33,29 @@ impl RedisStore {
             ("absent", _) => Ok(Committed::Absent),
             _ => Reply::strange("commit", &word),
         }
+    }
+
+    /// Adds what most commits have not.
+    fn with_rare(&self, mut call: script::Call, commit: &Commit) -> script::Call {
+        if commit.status.is_terminal() {
+            call = call
+                .arg(commit.outcome.as_ref().map(record::pack).unwrap_or_default())
+                .arg(self.keys.channel(&commit.instance))
+                .arg(commit.instance.id.as_str());
+        } else {
+            // Nobody is told of what goes on.
+            call = call.arg("").arg("").arg("");
+        }
+        for item in &commit.inbox_kept {
+            call = call.arg(item.as_ref());
+        }
+        for (sequence, terms) in &commit.claims_opened {
+            call = call.arg(*sequence).arg(terms_text(terms));
+        }
+        for sequence in &commit.claims_closed {
+            call = call.arg(*sequence);
+        }
+        call
     }
 
     pub(super) async fn remove_mark(
@@ -86,8 +86,8 @@ impl RedisStore {
     }
 
     async fn marks_left(&self, call: script::Call) -> Result<Option<usize>> {
-        let left = call.send(&self.links).await?.optional_bytes()?;
-        Ok(left.map(|left| left.split(|byte| *byte == b' ').filter(|mark| !mark.is_empty()).count()))
+        let left = call.send_small(&self.links).await?.optional_bytes()?;
+        Ok(left.map(|left| record::count_marks(&left)))
     }
 
     pub(super) async fn deliver_item(&self, deliver: &Deliver) -> Result<Delivered> {
@@ -119,6 +119,25 @@ impl RedisStore {
             _ => strange(),
         }
     }
+}
+
+/// What most commits have not: `None` if this has not either.
+fn rare_text(commit: &Commit) -> Option<String> {
+    let (ends, renews, drops) = (
+        commit.status.is_terminal(),
+        commit.next_execution.is_some(),
+        commit.drop_input,
+    );
+    let (taken, kept) = (commit.inbox_taken, commit.inbox_kept.len());
+    let (opened, closed) = (commit.claims_opened.len(), commit.claims_closed.len());
+    let is_usual = !ends && !renews && !drops && taken + kept + opened + closed == 0;
+    let flags = [ends, renews, drops].map(u8::from);
+    (!is_usual).then(|| {
+        format!(
+            "{} {} {} {taken} {kept} {opened} {closed}",
+            flags[0], flags[1], flags[2]
+        )
+    })
 }
 
 /// `<start by> <timeout> <heartbeat>`, all in ms; `-` for what is not limited.

@@ -9,7 +9,7 @@ use super::record;
 use super::reply::Reply;
 use super::script;
 use super::store::{RedisStore, millis};
-use crate::backend::{ConflictPolicy, Create, Created, Deleted, Ending, Error, Loaded, Record, Result, View};
+use crate::backend::{ConflictPolicy, Create, Created, Deleted, Ending, Error, Loaded, Record, Result};
 use crate::model::{ExecutionId, InstanceRef, MessageId, RunId, Timestamp};
 use crate::wire::Outcome;
 
@@ -42,7 +42,6 @@ impl RedisStore {
                 .arg(create.origin.request.as_str())
                 .arg(record::pack(&create.origin))
                 .arg(create.input.as_bytes())
-                .arg(record::pack(&View::default()))
                 .arg(u8::from(create.policy == ConflictPolicy::Reject))
                 .arg(replaced.as_ref().map_or("", |(run, _)| run.as_str()))
                 .arg(millis(create.keep))
@@ -154,28 +153,24 @@ impl RedisStore {
     ) -> Result<Deleted> {
         let keys = self.keys.instance(instance);
         // Run and request name keys, which a script has to be told. They are fixed for an execution, so they can be read first.
-        let mut read = cmd("HMGET");
-        read.arg(keys.meta()).arg(&["execution", "run", "request"]);
-        let fields = Reply::new("HMGET", self.links.send("HMGET", &read).await?).items()?;
-        let fields: Vec<Option<Bytes>> = fields.into_iter().map(Reply::optional_bytes).collect::<Result<_>>()?;
-        let [Some(current), Some(run), Some(request)] = fields.as_slice() else {
+        let mut read = cmd("HGET");
+        read.arg(keys.meta()).arg("run");
+        let field = Reply::new("HGET", self.links.send("HGET", &read).await?).optional_bytes()?;
+        let field = field.map(|field| String::from_utf8_lossy(&field).into_owned());
+        let Some((run, request)) = field.as_deref().and_then(|field| field.split_once(' ')) else {
             return Ok(Deleted::Absent);
         };
-        if *current != execution.to_string() {
-            return Ok(Deleted::Absent);
-        }
-        let (run, request) = (String::from_utf8_lossy(run), String::from_utf8_lossy(request));
         let call = script::DELETE
             .on(&[
                 &keys.meta(),
                 &keys.history(),
                 &keys.inbox(),
                 &keys.claims(),
-                &keys.receipt(&request),
-                &keys.past_outcome(&run),
+                &keys.receipt(request),
+                &keys.past_outcome(run),
             ])
             .arg(execution.to_string())
-            .arg(run.as_ref())
+            .arg(run)
             .arg(millis(keep))
             .arg(millis(keep.max(OUTCOME_KEPT)));
         match call.send(&self.links).await?.text()?.as_str() {

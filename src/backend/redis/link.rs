@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use deadpool_redis::redis::aio::MultiplexedConnection;
-use deadpool_redis::redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError, Value, cmd};
+use deadpool_redis::redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, RedisError, RedisResult, Value, cmd};
 use secrecy::ExposeSecret;
 use tokio::sync::watch;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::config::{Endpoint, RedisConfig};
 use super::problem::Problem;
+use super::together::{Answer, Together};
 use crate::backend::Result;
 
 /// How often an idle connection is tried, so that a dead one is found before somebody needs it.
@@ -121,7 +122,7 @@ struct Live {
 }
 
 /// One connection at a time, for ever.
-struct Link {
+pub(super) struct Link {
     state: watch::Receiver<State>,
     /// The latest generation that somebody found broken.
     broken: watch::Sender<u64>,
@@ -138,6 +139,34 @@ impl Link {
             Ok(State::Up(live)) => Ok(live.clone()),
             Ok(State::Down(problem)) => Err(problem.clone()),
             Ok(State::Connecting) | Err(_) => Err(Problem::transient("the store is being closed")),
+        }
+    }
+
+    /// Sends commands that have nothing to do with each other in one go; the reply of each, in order.
+    pub(super) async fn send(&self, commands: Vec<Cmd>) -> Vec<Answer> {
+        let count = commands.len();
+        let mut live = match self.live().await {
+            Ok(live) => live,
+            Err(problem) => return (0..count).map(|_| Err(Failed::NotSent(problem.clone()))).collect(),
+        };
+        if let [command] = commands.as_slice() {
+            let reply = command.query_async(&mut live.connection).await;
+            return vec![reply.map_err(|error| failed(self, &live, error))];
+        }
+        let mut pipeline = Pipeline::with_capacity(count);
+        for command in commands {
+            pipeline.add_command(command);
+        }
+        let replies = pipeline
+            .ignore_errors()
+            .query_async::<Vec<RedisResult<Value>>>(&mut live.connection)
+            .await;
+        match replies {
+            Ok(replies) => replies.into_iter().map(|reply| reply.map_err(Failed::Sent)).collect(),
+            Err(error) => {
+                let failed = failed(self, &live, error);
+                (0..count).map(|_| Err(failed.clone())).collect()
+            }
         }
     }
 
@@ -199,7 +228,7 @@ async fn until_it_fails(mut connection: MultiplexedConnection) {
 
 /// The connections for commands.
 pub(super) struct Links {
-    links: Vec<Link>,
+    links: Vec<(Arc<Link>, Together)>,
     next: AtomicUsize,
     address: String,
 }
@@ -216,11 +245,12 @@ impl Links {
             let (state, seen) = watch::channel(State::Connecting);
             let (broken, breaks) = watch::channel(0);
             let keeper = tasks.spawn(keep(opener.clone(), first.take(), state, breaks));
-            Link {
+            let link = Arc::new(Link {
                 state: seen,
                 broken,
                 _keeper: AbortOnDropHandle::new(keeper),
-            }
+            });
+            (link.clone(), Together::start(link, tasks))
         });
         Ok(Self {
             links: links.collect(),
@@ -237,7 +267,7 @@ impl Links {
     /// `Ok` if a command would find a connection.
     pub(super) fn readiness(&self) -> std::result::Result<(), String> {
         let mut why = None;
-        for link in &self.links {
+        for (link, _) in &self.links {
             match &*link.state.borrow() {
                 State::Up(_) => return Ok(()),
                 State::Connecting => why = why.or(Some(format!("connecting to Redis at {}", self.address))),
@@ -248,12 +278,12 @@ impl Links {
     }
 
     /// In turn, but one that works rather than one that does not.
-    fn pick(&self) -> &Link {
+    fn pick(&self) -> &(Arc<Link>, Together) {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         let nth = |n: usize| &self.links[(turn.wrapping_add(n)) % self.links.len()];
         (0..self.links.len())
             .map(nth)
-            .find(|link| link.is_up())
+            .find(|(link, _)| link.is_up())
             .unwrap_or(nth(0))
     }
 
@@ -265,16 +295,22 @@ impl Links {
     }
 
     /// Like [`Links::send`], for callers who look at the server's error first.
-    pub(super) async fn try_send(&self, command: &Cmd) -> std::result::Result<Value, Failed> {
-        let link = self.pick();
+    pub(super) async fn try_send(&self, command: &Cmd) -> Answer {
+        let (link, _) = self.pick();
         let mut live = link.live().await.map_err(Failed::NotSent)?;
         let reply = command.query_async(&mut live.connection).await;
         reply.map_err(|error| failed(link, &live, error))
     }
 
+    /// The same, of a small command with a small reply: in one go with others that are there.
+    pub(super) async fn try_send_small(&self, command: Cmd) -> Answer {
+        let (_, together) = self.pick();
+        together.send(command).await
+    }
+
     /// Sends commands in one go; their replies in order. What a transaction (`pipe.atomic()`) gives is one reply each, too.
     pub(super) async fn send_all(&self, what: &str, commands: &Pipeline) -> Result<Vec<Value>> {
-        let link = self.pick();
+        let (link, _) = self.pick();
         let mut live = link.live().await.map_err(|problem| problem.error())?;
         let reply = commands.query_async(&mut live.connection).await;
         reply.map_err(|error| failed(link, &live, error).problem(&self.address, what).error())
@@ -282,9 +318,12 @@ impl Links {
 }
 
 /// Why a command has no reply.
+#[derive(Clone)]
 pub(super) enum Failed {
     /// There is no connection.
     NotSent(Problem),
+    /// The store is being closed.
+    Closed(Problem),
     /// Redis refused it, or the connection broke.
     Sent(RedisError),
 }
@@ -292,7 +331,7 @@ pub(super) enum Failed {
 impl Failed {
     pub(super) fn problem(&self, address: &str, what: &str) -> Problem {
         match self {
-            Failed::NotSent(problem) => problem.clone(),
+            Failed::NotSent(problem) | Failed::Closed(problem) => problem.clone(),
             Failed::Sent(error) => Problem::of_command(address, what, error),
         }
     }

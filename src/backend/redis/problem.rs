@@ -19,6 +19,13 @@ impl Problem {
         }
     }
 
+    pub(super) fn unknown(message: impl Into<String>) -> Self {
+        Self {
+            retryable: Retryable::Unknown,
+            message: message.into(),
+        }
+    }
+
     pub(super) fn permanent(message: impl Into<String>) -> Self {
         Self {
             retryable: Retryable::Permanent,

@@ -13,7 +13,7 @@ use super::reply::Reply;
 use super::script;
 use super::store::{RedisStore, millis};
 use crate::backend::{Error, Result, Stray, Survey};
-use crate::model::{AppId, InstanceRef, Status};
+use crate::model::{AppId, InstanceRef};
 
 /// The first letter of a token: keys, then the index of each app.
 const KEYS: char = 'k';
@@ -70,29 +70,20 @@ impl RedisStore {
         Ok(survey)
     }
 
-    /// Of most instances, which are over, only two fields are read.
+    /// Of most instances, which are over, only one field is read.
     async fn add_active(&self, survey: &mut Survey, instances: Vec<InstanceRef>) -> Result<()> {
         if instances.is_empty() {
             return Ok(());
         }
         let mut fields = pipe();
         for instance in &instances {
-            fields
-                .cmd("HMGET")
-                .arg(self.keys.instance(instance).meta())
-                .arg(&["status", "marks"]);
+            fields.hget(self.keys.instance(instance).meta(), "state");
         }
         let replies = self.links.send_all("`survey`", &fields).await?;
         let mut active = Vec::new();
         for (instance, reply) in instances.into_iter().zip(replies) {
-            let mut fields = Reply::new("HMGET", reply).items()?.into_iter();
-            let mut text = || -> Result<String> {
-                let field = fields.next().map(Reply::optional_bytes).transpose()?.flatten();
-                Ok(String::from_utf8_lossy(&field.unwrap_or_default()).into_owned())
-            };
-            let (status, marks) = (text()?, text()?);
-            let is_over = status.parse::<Status>().is_ok_and(Status::is_terminal);
-            if !is_over || !marks.is_empty() {
+            let state = Reply::new("HGET", reply).optional_bytes()?.unwrap_or_default();
+            if record::is_over(&instance, &state) != Some(true) {
                 active.push(instance);
             }
         }

@@ -19,46 +19,51 @@ pub struct Origin {
     /// The workflow's name.
     pub workflow: String,
     /// Who called it, if it is a child.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<ParentLink>,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it is to start, if later.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_at: Option<Timestamp>,
     /// Labels.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tags: BTreeMap<String, String>,
     /// The request that created it; of a child, derived from its parent's call.
     pub request: MessageId,
+}
+
+/// What holds nothing is not stored: a view is written with each commit.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// What commits change and people see.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct View {
     /// When the first turn ran.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
     /// How many executions of the run came before this one.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub generation: u32,
     /// The workflow's own status.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custom_status: Option<Payload>,
     /// What it waits for.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub waiting: WaitingView,
     /// When the last suspend or resume that came in time was asked for.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commanded_at: Option<Timestamp>,
     /// Why it is stalled, if it is.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stall: Option<Stall>,
     /// Events in the history of the execution.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub history_events: u64,
     /// Bytes of the history of the execution.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub history_bytes: u64,
 }
 
@@ -307,6 +312,15 @@ impl Commit {
             1
         } else {
             self.guard.version + 1
+        }
+    }
+
+    /// What the record's guard is afterwards.
+    pub fn next_guard(&self) -> Guard {
+        Guard {
+            execution: self.execution(),
+            version: self.version(),
+            commit: Some(self.id),
         }
     }
 

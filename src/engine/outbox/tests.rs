@@ -215,38 +215,6 @@ async fn an_item_that_nothing_is_in_flight_before_goes_out_at_once() {
     assert_eq!(slow.items(), vec![("orders".to_owned(), 1); 3]);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_busy_destination_gets_its_messages_a_little_apart_and_a_quiet_one_at_once() {
-    let (slow, outbox) = Slow::with_outbox(limits(24, 1 << 20));
-    slow.let_all_through();
-    let send = |sequence| outbox.send(lane("orders"), answer(sequence, 1));
-    let later = async |sequence: u64| {
-        tokio::time::sleep(Duration::from_millis(sequence % 100)).await;
-        send(sequence).await
-    };
-    // Twenty at once make it busy; of what comes in the next milliseconds, one message.
-    let (first, next) = tokio::join!(join_all((0..20).map(send)), join_all((101..105).map(later)));
-    assert!(first.into_iter().chain(next).all(|sent| sent.is_ok()));
-    // A whole message does not wait.
-    let began = tokio::time::Instant::now();
-    let full = join_all((200..248).map(send)).await;
-    assert!(full.into_iter().all(|sent| sent.is_ok()));
-    assert_eq!(began.elapsed(), Duration::ZERO);
-    // Nor does one that is whole by its bytes: after a busy one, two of which one alone fits.
-    let big = |sequence| outbox.send(lane("orders"), answer(sequence, 700_000));
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    let began = tokio::time::Instant::now();
-    let (busy, large) = tokio::join!(join_all((400..424).map(send)), join_all((500..503).map(big)));
-    assert!(busy.into_iter().chain(large).all(|sent| sent.is_ok()));
-    assert_eq!(began.elapsed(), Duration::ZERO);
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    let began = tokio::time::Instant::now();
-    send(300).await.unwrap();
-    assert_eq!(began.elapsed(), Duration::ZERO);
-    let sizes: Vec<usize> = slow.items().into_iter().map(|(_, items)| items).collect();
-    assert_eq!(sizes, [20, 4, 24, 24, 24, 1, 1, 1, 1]);
-}
-
 #[tokio::test]
 async fn items_that_wait_for_one_destination_share_a_message_in_their_order() {
     let (slow, outbox) = Slow::with_outbox(Limits::default());

@@ -1,11 +1,12 @@
 -- Takes the open claim of a call. Fields of the claims, each with the call's sequence number: `t` terms (start by, timeout, heartbeat: ms or '-'),
--- `c` claimed at, `v` verdict, `p` progress at, `d` its details.
+-- `c` claimed at, `v` verdict, `p` progress at, `d` its details. (The state is as record.rs says.)
 -- KEYS: meta, claims
 -- ARGV: execution, sequence number
 -- Reply: 1 if the body may run, else 0.
 -- Repeated: grants it again, and its time starts anew.
-local meta = redis.call('HMGET', KEYS[1], 'execution', 'ended')
-if meta[1] ~= ARGV[1] or meta[2] ~= '' then return 0 end
+local state = redis.call('HGET', KEYS[1], 'state')
+local execution, ended = string.match(state or '', '^(%S+) %S+ %S+ %S+ %S+ %S+ (%S+) %S+$')
+if execution ~= ARGV[1] or ended ~= '-' then return 0 end
 local call = ARGV[2]
 local claim = redis.call('HMGET', KEYS[2], 't:' .. call, 'c:' .. call, 'v:' .. call)
 if not claim[1] or claim[3] then return 0 end

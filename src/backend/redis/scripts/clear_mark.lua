@@ -1,15 +1,20 @@
--- Removes a mark of the current execution.
+-- Removes a mark of the current execution. (The state is as record.rs says.)
 -- KEYS: meta
 -- ARGV: execution, mark, the version that the record must have or ''
--- Reply: the marks that are left, space-separated, or nil without a record.
+-- Reply: the marks that are left, as the state has them, or nil without a record.
 -- Repeated: answers the same.
-local meta = redis.call('HMGET', KEYS[1], 'execution', 'marks', 'version')
-if not meta[1] then return false end
-if meta[1] ~= ARGV[1] or (ARGV[3] ~= '' and meta[3] ~= ARGV[3]) then return meta[2] end
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state then
+  if redis.call('EXISTS', KEYS[1]) == 1 then return redis.error_reply('ERR the record cannot be read: its field `state` is missing') end
+  return false
+end
+local rest, execution, version, marks = string.match(state, '^((%S+) (%S+) %S+ %S+ %S+ %S+ %S+) (%S+)$')
+if not execution then return redis.error_reply('ERR the record cannot be read: its field `state` holds ' .. state) end
+if execution ~= ARGV[1] or (ARGV[3] ~= '' and version ~= ARGV[3]) then return marks end
 local list = {}
-for mark in string.gmatch(meta[2], '%S+') do
+for mark in string.gmatch(marks, '[^,-]+') do
   if mark ~= ARGV[2] then list[#list + 1] = mark end
 end
-local marks = table.concat(list, ' ')
-if marks ~= meta[2] then redis.call('HSET', KEYS[1], 'marks', marks) end
-return marks
+local left = #list > 0 and table.concat(list, ',') or '-'
+if left ~= marks then redis.call('HSET', KEYS[1], 'state', rest .. ' ' .. left) end
+return left

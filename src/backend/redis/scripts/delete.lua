@@ -2,12 +2,14 @@
 -- KEYS: meta, history, inbox, claims, the receipt of the run's request, the run's past outcome
 -- ARGV: execution, run, ms to keep the receipt, ms to keep the outcome
 -- Reply: 'deleted' | 'active' | 'marked' | 'absent'.
+-- (The state is as record.rs says.)
 -- Repeated: answers 'absent'.
-local meta = redis.call('HMGET', KEYS[1], 'execution', 'run', 'ended', 'marks', 'outcome')
-if meta[1] ~= ARGV[1] or meta[2] ~= ARGV[2] then return 'absent' end
-if meta[3] == '' then return 'active' end
-if meta[4] ~= '' then return 'marked' end
-if meta[5] then redis.call('SET', KEYS[6], meta[5], 'PX', ARGV[4]) end
+local meta = redis.call('HMGET', KEYS[1], 'state', 'run', 'outcome')
+local execution, ended, marks = string.match(meta[1] or '', '^(%S+) %S+ %S+ %S+ %S+ %S+ (%S+) (%S+)$')
+if execution ~= ARGV[1] or string.match(meta[2] or '', '^%S+') ~= ARGV[2] then return 'absent' end
+if ended == '-' then return 'active' end
+if marks ~= '-' then return 'marked' end
+if meta[3] then redis.call('SET', KEYS[6], meta[3], 'PX', ARGV[4]) end
 redis.call('PEXPIRE', KEYS[5], ARGV[3])
 redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
 return 'deleted'

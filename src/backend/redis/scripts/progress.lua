@@ -1,10 +1,11 @@
--- Stores an attempt's progress. (Fields: see claim.lua.)
+-- Stores an attempt's progress. (Fields and state: see claim.lua.)
 -- KEYS: meta, claims
 -- ARGV: execution, sequence number, 1 if the call has a claim or 0[, details]
 -- Reply: 1, or 0 if nobody wants the attempt any more.
 -- Repeated: stores the same again, with a new time.
-local meta = redis.call('HMGET', KEYS[1], 'execution', 'ended')
-if meta[1] ~= ARGV[1] or meta[2] ~= '' then return 0 end
+local state = redis.call('HGET', KEYS[1], 'state')
+local execution, ended = string.match(state or '', '^(%S+) %S+ %S+ %S+ %S+ %S+ (%S+) %S+$')
+if execution ~= ARGV[1] or ended ~= '-' then return 0 end
 local call = ARGV[2]
 if redis.call('HEXISTS', KEYS[2], 'v:' .. call) == 1 then return 0 end
 -- A claim goes with its call.

@@ -1,10 +1,11 @@
--- Decides a claim whose deadline may be due. (Fields: see claim.lua.)
+-- Decides a claim whose deadline may be due. (Fields and state: see claim.lua.)
 -- KEYS: meta, claims
 -- ARGV: execution, sequence number, ms after which to look again at a claim that nothing limits
 -- Reply: {'not-started'} | {'timed-out'} | {'heartbeat-missed'} | {'closed'} | {'again', ms}.
 -- Repeated: a verdict is kept, and given again.
-local meta = redis.call('HMGET', KEYS[1], 'execution', 'ended')
-if meta[1] ~= ARGV[1] or meta[2] ~= '' then return {'closed'} end
+local state = redis.call('HGET', KEYS[1], 'state')
+local execution, ended = string.match(state or '', '^(%S+) %S+ %S+ %S+ %S+ %S+ (%S+) %S+$')
+if execution ~= ARGV[1] or ended ~= '-' then return {'closed'} end
 local call = ARGV[2]
 local claim = redis.call('HMGET', KEYS[2], 't:' .. call, 'c:' .. call, 'v:' .. call, 'p:' .. call)
 if not claim[1] then return {'closed'} end
