@@ -1,19 +1,21 @@
 //! The store: records, histories and inboxes of instances, and per app the due-set, the index and the workers.
 //!
-//! Every method on one instance is atomic and touches that instance alone; every method may be repeated after a lost reply. [`record`] holds the
-//! instance's side, [`due`] the due-set, [`directory`] index and workers.
+//! Every method on one instance is atomic and touches that instance alone; every method may be repeated after a lost reply. [`record`] and
+//! [`operation`] hold the instance's side, [`due`] the due-set, [`directory`] index and workers.
 
 mod directory;
 mod due;
+mod operation;
 mod record;
 mod survey;
 
 pub use directory::{App, Holding, IndexFilter, IndexPage, WorkerInfo};
 pub use due::{DueEntry, DueKey, DueKind, DueOutcome, When};
-pub use record::{
+pub use operation::{
     Claim, ClaimTerms, ClaimVerdict, Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver, Delivered,
-    Ending, Guard, Loaded, Mark, Origin, Progress, Record, Stall, View,
+    Ending, Loaded, Progress,
 };
+pub use record::{Guard, Mark, Origin, Record, Stall, View};
 
 pub use survey::{DuePage, Stray, Survey};
 

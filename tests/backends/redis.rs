@@ -3,6 +3,8 @@
 //! Most tests share the server that `LEVERET_TEST_REDIS_URL` names, each in a namespace of its own; those that break their server start one.
 #![cfg(feature = "redis")]
 
+mod at_once;
+
 use std::collections::HashMap;
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -10,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_redis::redis::{self, AsyncConnectionConfig, Client, FromRedisValue, cmd};
-use futures_util::future::join_all;
 use leveret::backend::{
     Commit, Committed, Create, Created, Deliver, DueEntry, DueKind, DueOutcome, Mark, RedisConfig, RedisStore, Result,
     Retryable, Store, When,
@@ -332,64 +333,6 @@ async fn scripts_that_were_flushed_are_loaded_again() {
     let mut beside = Beside::open(&server.url()).await;
     let _: () = beside.ask(&["SCRIPT", "FLUSH"]).await;
     apply(&store, &turn(&instance("a"), before.guard())).await;
-}
-
-/// Commits that are made at once go out in one pipeline: each has an answer of its own.
-#[tokio::test]
-async fn of_commits_made_at_once_one_that_is_refused_fails_alone() {
-    let server = Server::start().await;
-    let store: Fresh = connect(&server.url()).await.unwrap();
-    let mut commits = Vec::new();
-    for n in 0..40 {
-        let instance = instance(&format!("i{n}"));
-        commits.push(turn(&instance, running(&store, &instance).await.guard()));
-    }
-    let mut beside = Beside::open(&server.url()).await;
-    let damaged: Vec<String> = beside.ask(&["KEYS", "*/i7}:history"]).await;
-    let _: () = beside.ask(&["SET", &damaged[0], "no list"]).await;
-    let _: () = beside.ask(&["SCRIPT", "FLUSH"]).await;
-    let committed = join_all(commits.iter().map(|commit| store.commit(commit))).await;
-    for (n, committed) in committed.into_iter().enumerate() {
-        match committed {
-            Ok(committed) => assert!(
-                matches!(committed, Committed::Applied { .. }) && n != 7,
-                "{n}: {committed:?}"
-            ),
-            Err(error) => assert!(
-                error.is_permanent() && error.to_string().contains("WRONGTYPE") && n == 7,
-                "{n}: {error}"
-            ),
-        }
-    }
-    // Sent again, each is found to have been made.
-    commits.remove(7);
-    for committed in join_all(commits.iter().map(|commit| store.commit(commit))).await {
-        assert!(matches!(committed, Ok(Committed::Applied { .. })), "{committed:?}");
-    }
-}
-
-#[tokio::test]
-async fn commits_made_at_once_whose_connection_breaks_are_repeated_without_harm() {
-    let server = Server::start().await;
-    let store: Fresh = connect(&server.url()).await.unwrap();
-    let mut commits = Vec::new();
-    for n in 0..200 {
-        let instance = instance(&format!("i{n}"));
-        commits.push(turn(&instance, running(&store, &instance).await.guard()));
-    }
-    let mut beside = Beside::open(&server.url()).await;
-    let breaks = async {
-        let _: u64 = beside.ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]).await;
-    };
-    let (committed, ()) =
-        futures_util::future::join(join_all(commits.iter().map(|commit| store.commit(commit))), breaks).await;
-    for error in committed.into_iter().filter_map(Result::err) {
-        assert!(!error.is_permanent(), "{error}");
-    }
-    for commit in &commits {
-        commit_until_applied(&store, commit).await;
-        assert_eq!(record(&store, &commit.instance).await.version, commit.version());
-    }
 }
 
 #[tokio::test]

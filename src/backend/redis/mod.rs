@@ -5,7 +5,7 @@
 //! nothing spans two tags, because what crosses them is a hint or is driven by marks.
 //!
 //! * `keys` names the keys, and `record` says how a record lies in its hash;
-//! * `link` keeps connections that heal themselves, `together` sends what is there at once in one go, `script` calls a script, `reply` reads its answer, `problem` says what an error means;
+//! * `link` keeps connections that heal themselves, `together` sends small calls that are there at once in one go, `script` calls a script, `reply` reads its answer, `problem` says what an error means;
 //! * `instance`, `changes`, `claims`, `due`, `index`, `directory` and `ended` do what the parts of the trait say; `store` puts them together.
 
 mod changes;

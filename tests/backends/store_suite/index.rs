@@ -133,6 +133,8 @@ pub(crate) async fn a_note_that_comes_after_its_instance_is_gone_does_not_stay(s
 
     // Where the ID is in use again, the list that looks is not mistaken in the one that is there.
     store.index(&gone, &late).await.unwrap();
+    // Notes are told apart by the times of their records, in whole milliseconds: the two must not be of one.
+    passes(&store, late.updated_at).await;
     indexed(&store, "a", 8).await;
     store.index(&gone, &late).await.unwrap();
     for _ in 0..2 {
