@@ -30,9 +30,10 @@ use crate::wire::Outcome;
 /// Wakes whoever waits for an instance to end.
 #[async_trait::async_trait]
 pub trait Watch: Send {
-    /// Returns when the instance may have ended, or when the subscription was interrupted so that something may have been missed. Spurious returns
-    /// are allowed: the caller reads the record. Cancel-safe.
-    async fn changed(&mut self);
+    /// Returns when the instance may have ended, or when the subscription was interrupted so that something may have been missed. A store may tell
+    /// along with it what a run of the instance has come to, outcome included; else (`None`) the caller reads the record, and spurious returns are
+    /// allowed. Cancel-safe.
+    async fn changed(&mut self) -> Option<Ending>;
 }
 
 /// State that survives. All methods are idempotent: repeating one after a lost reply has no further effect and answers the same (or says plainly

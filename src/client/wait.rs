@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use serde::de::DeserializeOwned;
 
 use super::{Client, Error};
-use crate::backend::{Record, Watch};
+use crate::backend::{Ending, Record, Watch};
 use crate::model::{Failure, InstanceRef, Payload, RunId, Status, Timestamp, kinds, random};
 use crate::wire::Outcome;
 
@@ -85,8 +85,13 @@ async fn output(client: &Client, instance: &InstanceRef, mut run: Option<RunId>)
     // Requests are repeated here until they have an answer: a result is worth waiting for while a server restarts.
     let mut watch = engine.retrying("watch", || client.store().watch(instance)).await?;
     // Subscribed before the first look: what happens in between wakes us.
+    let mut told: Option<Ending> = None;
     loop {
-        let ending = engine.retrying("ending", || client.store().ending(instance)).await?;
+        let ending = match told.take() {
+            // An end is an end, however long ago it was told. (Another run's is none.)
+            Some(ending) if run == Some(ending.run) => Some(ending),
+            _ => engine.retrying("ending", || client.store().ending(instance)).await?,
+        };
         let sought = run.or_else(|| ending.as_ref().map(|ending| ending.run));
         let Some(sought) = sought else {
             return Err(Error::NotFound {
@@ -117,7 +122,7 @@ async fn output(client: &Client, instance: &InstanceRef, mut run: Option<RunId>)
         }
         tokio::select! {
             biased;
-            () = watch.changed() => {}
+            ending = watch.changed() => told = ending,
             () = client.clock().sleep(jittered(READ_AGAIN)) => {}
         }
     }
@@ -176,7 +181,7 @@ pub(super) async fn settled(
 async fn look_again(client: &Client, watch: &mut dyn Watch, pause: Duration) {
     tokio::select! {
         biased;
-        () = watch.changed() => {}
+        _ = watch.changed() => {}
         () = client.clock().sleep(pause) => {}
     }
 }

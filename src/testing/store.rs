@@ -292,8 +292,9 @@ struct SimulatedWatch {
 
 #[async_trait::async_trait]
 impl Watch for SimulatedWatch {
-    async fn changed(&mut self) {
-        self.inner.changed().await;
+    async fn changed(&mut self) -> Option<Ending> {
+        let told = self.inner.changed().await;
         self.process.goes_on().await;
+        told
     }
 }

@@ -4,6 +4,7 @@
 #![cfg(feature = "redis")]
 
 mod at_once;
+mod told;
 
 use std::collections::HashMap;
 use std::net::TcpListener;

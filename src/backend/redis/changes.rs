@@ -1,5 +1,6 @@
 //! What changes an instance while it lives: commits, marks and the inbox.
 
+use super::ended::end_message;
 use super::record;
 use super::reply::Reply;
 use super::script;
@@ -38,10 +39,11 @@ impl RedisStore {
     /// Adds what most commits have not.
     fn with_rare(&self, mut call: script::Call, commit: &Commit) -> script::Call {
         if commit.status.is_terminal() {
+            let outcome = commit.outcome.as_ref().map(record::pack).unwrap_or_default();
             call = call
-                .arg(commit.outcome.as_ref().map(record::pack).unwrap_or_default())
+                .arg(outcome.as_slice())
                 .arg(self.keys.channel(&commit.instance))
-                .arg(commit.instance.id.as_str());
+                .arg(end_message(&commit.instance, commit.status, &outcome));
         } else {
             // Nobody is told of what goes on.
             call = call.arg("").arg("").arg("");

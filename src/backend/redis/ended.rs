@@ -1,8 +1,8 @@
 //! Waking whoever waits for an instance to end.
 //!
-//! The commit that ends an instance publishes its ID on one of its app's channels. One connection listens for all watchers, to the channels that they
-//! need and no others. Whatever may have been missed, because the connection broke or a message was late, wakes everybody concerned: a watcher reads
-//! the record anyway.
+//! The commit that ends an instance says so on one of its app's channels, with the outcome if that is short. One connection listens for all watchers,
+//! to the channels that they need and no others. Whatever may have been missed, because the connection broke or a message was late, wakes everybody
+//! concerned: who is told nothing reads the record.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,16 +17,87 @@ use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use super::config::RedisConfig;
 use super::link::{PAUSES, pauses};
 use super::problem::Problem;
-use crate::backend::{Error, Result, Watch};
+use crate::backend::{Ending, Error, Result, Watch};
+use crate::model::{InstanceRef, RunId, Status};
 
 /// How often a silent connection is tried.
 const TRIED_EVERY: Duration = Duration::from_secs(10);
+
+/// Bytes of an outcome that is told to everybody who listens to a channel, also to those who wait for others; who waits for a longer one reads it.
+const SHORT: usize = 512;
+
+/// What a commit that ends an instance says on its channel, after the run and a space: `<status> <bytes of the ID> <ID><outcome>`. The outcome is
+/// left out unless it is short.
+pub(super) fn end_message(instance: &InstanceRef, status: Status, outcome: &[u8]) -> Vec<u8> {
+    let id = instance.id.as_str();
+    let mut message = format!("{} {} {id}", status.as_str(), id.len()).into_bytes();
+    if outcome.len() <= SHORT {
+        message.extend_from_slice(outcome);
+    }
+    message
+}
+
+/// An end, as it was told.
+#[derive(Clone, Debug, PartialEq)]
+struct End<'a> {
+    id: &'a str,
+    run: RunId,
+    status: Status,
+    /// Empty if it was not told.
+    outcome: &'a [u8],
+}
+
+impl<'a> End<'a> {
+    /// `None` for what is no such message.
+    fn read(message: &'a [u8]) -> Option<Self> {
+        let mut parts = message.splitn(4, |byte| *byte == b' ');
+        let mut text = || std::str::from_utf8(parts.next()?).ok();
+        let (run, status, length) = (text()?.parse().ok()?, text()?.parse().ok()?, text()?.parse().ok()?);
+        let (id, outcome) = parts.next()?.split_at_checked(length)?;
+        Some(Self {
+            id: std::str::from_utf8(id).ok()?,
+            run,
+            status,
+            outcome,
+        })
+    }
+
+    fn ending(&self) -> Option<Ending> {
+        let outcome = rmp_serde::from_slice(self.outcome).ok()?;
+        Some(Ending {
+            run: self.run,
+            status: self.status,
+            outcome: Some(outcome),
+        })
+    }
+}
+
+/// How a watcher is woken.
+#[derive(Default)]
+struct Bell {
+    rung: Notify,
+    /// What it was told along with it, last.
+    told: Mutex<Option<Ending>>,
+}
+
+impl Bell {
+    fn told(&self) -> MutexGuard<'_, Option<Ending>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ring(&self, ending: Option<Ending>) {
+        if ending.is_some() {
+            *self.told() = ending;
+        }
+        self.rung.notify_one();
+    }
+}
 
 /// Who waits on a channel.
 #[derive(Default)]
 struct Channel {
     /// By instance ID, then by the number of the watcher.
-    watchers: HashMap<String, HashMap<u64, Arc<Notify>>>,
+    watchers: HashMap<String, HashMap<u64, Arc<Bell>>>,
     /// True while Redis tells us what is published there.
     is_active: bool,
 }
@@ -53,15 +124,18 @@ impl Shared {
         });
     }
 
-    /// Those who wait for the instance look at it.
+    /// Those who wait for the instance are told. A message that another version wrote wakes everybody.
     fn wake(&self, message: &Msg) {
-        let id = String::from_utf8_lossy(message.get_payload_bytes());
-        if let Some(watchers) = self
-            .channels()
-            .get(message.get_channel_name())
-            .and_then(|channel| channel.watchers.get(id.as_ref()))
-        {
-            watchers.values().for_each(|watcher| watcher.notify_one());
+        let channels = self.channels();
+        let Some(channel) = channels.get(message.get_channel_name()) else {
+            return;
+        };
+        let Some(end) = End::read(message.get_payload_bytes()) else {
+            return wake_all(channel);
+        };
+        if let Some(watchers) = channel.watchers.get(end.id) {
+            let ending = end.ending();
+            watchers.values().for_each(|watcher| watcher.ring(ending.clone()));
         }
     }
 
@@ -77,7 +151,7 @@ impl Shared {
 
 fn wake_all(channel: &Channel) {
     let watchers = channel.watchers.values().flat_map(|of_instance| of_instance.values());
-    watchers.for_each(|watcher| watcher.notify_one());
+    watchers.for_each(|watcher| watcher.ring(None));
 }
 
 /// The subscriptions of a store.
@@ -120,13 +194,13 @@ impl Ended {
     /// Returns once the subscription is active, so that whoever reads the record after that misses nothing.
     pub(super) async fn watch(&self, number: u64, channel: String, id: &str) -> Result<Box<dyn Watch>> {
         let mut rounds = self.shared.rounds.subscribe();
-        let woken = Arc::new(Notify::new());
+        let bell = Arc::new(Bell::default());
         let watcher = Watcher {
             shared: self.shared.clone(),
             channel,
             id: id.to_owned(),
             number,
-            woken: woken.clone(),
+            bell: bell.clone(),
         };
         {
             let mut channels = self.shared.channels();
@@ -135,7 +209,7 @@ impl Ended {
                 .watchers
                 .entry(watcher.id.clone())
                 .or_default()
-                .insert(number, woken);
+                .insert(number, bell);
             if channel.is_active {
                 drop(channels);
                 return Ok(Box::new(watcher));
@@ -174,14 +248,15 @@ struct Watcher {
     channel: String,
     id: String,
     number: u64,
-    woken: Arc<Notify>,
+    bell: Arc<Bell>,
 }
 
 #[async_trait::async_trait]
 impl Watch for Watcher {
-    async fn changed(&mut self) {
+    async fn changed(&mut self) -> Option<Ending> {
         // No timeout: the caller has one, and an interruption wakes it too. A wake-up that nobody awaited is kept.
-        self.woken.notified().await;
+        self.bell.rung.notified().await;
+        self.bell.told().take()
     }
 }
 
@@ -301,6 +376,57 @@ impl Listener {
         match tokio::time::timeout(self.response_timeout, reply).await {
             Ok(reply) => reply.map_err(|error| Problem::of_setup(&self.address, "a subscription", &error)),
             Err(_) => Err(Problem::transient(format!("Redis at {} does not answer", self.address))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::redis::record::pack;
+    use crate::model::Payload;
+    use crate::wire::Outcome;
+
+    fn instance(id: &str) -> InstanceRef {
+        InstanceRef::new("orders".parse().unwrap(), id.parse().unwrap())
+    }
+
+    fn message(run: RunId, id: &str, outcome: &[u8]) -> Vec<u8> {
+        let rest = end_message(&instance(id), Status::Completed, outcome);
+        [run.to_string().as_bytes(), b" ", &rest].concat()
+    }
+
+    #[test]
+    fn an_end_is_read_as_it_was_told() {
+        let run = RunId::generate();
+        let outcome = Outcome::Completed(Payload::from_trusted("\" 3 4 \""));
+        let id = "order 17 of 3 ü";
+        let told = message(run, id, &pack(&outcome));
+        let end = End::read(&told).expect("an end");
+        assert_eq!((end.id, end.run), (id, run));
+        let ending = end.ending().expect("its outcome is short");
+        assert_eq!((ending.status, ending.outcome), (Status::Completed, Some(outcome)));
+    }
+
+    #[test]
+    fn a_long_outcome_is_not_told() {
+        let outcome = pack(&Outcome::Completed(Payload::from_trusted("7".repeat(SHORT))));
+        let told = message(RunId::generate(), "a", &outcome);
+        let end = End::read(&told).expect("an end");
+        assert_eq!((end.id, end.ending()), ("a", None));
+    }
+
+    #[test]
+    fn what_is_no_end_is_not_read_as_one() {
+        let run = RunId::generate();
+        for told in [
+            "",
+            "order-1",
+            " 9 ",
+            &format!("{run} Completed 9 short"),
+            &format!("{run} Dreaming 1 a"),
+        ] {
+            assert_eq!(End::read(told.as_bytes()), None, "{told}");
         }
     }
 }

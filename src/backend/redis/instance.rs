@@ -30,6 +30,8 @@ impl RedisStore {
             keys.receipt(create.origin.request.as_str()),
         ];
         let mut replaced: Option<(String, String)> = None;
+        // A record may be large, and is not asked for in vain.
+        let mut is_there = false;
         for _ in 0..ASKED_AGAIN {
             let of_replaced = replaced
                 .as_ref()
@@ -45,14 +47,20 @@ impl RedisStore {
                 .arg(u8::from(create.policy == ConflictPolicy::Reject))
                 .arg(replaced.as_ref().map_or("", |(run, _)| run.as_str()))
                 .arg(millis(create.keep))
-                .arg(millis(create.keep.max(OUTCOME_KEPT)));
-            let (word, mut rest) = call.send(&self.links).await?.word()?;
+                .arg(millis(create.keep.max(OUTCOME_KEPT)))
+                .arg(u8::from(is_there));
+            let reply = match is_there {
+                false => call.send_small(&self.links).await?,
+                true => call.send(&self.links).await?,
+            };
+            let (word, mut rest) = reply.word()?;
             match (word.as_str(), rest.len()) {
                 ("created", 1) => {
                     let at = rest.remove(0).number()?;
                     return Ok(Created::Created(Timestamp::from_millis(at.max(0) as u64)));
                 }
                 ("refused", 0) => return Ok(Created::Refused),
+                ("exists", 0) => is_there = true,
                 ("repeated", 1) => return repeated(rest.remove(0)),
                 ("exists", 1) => match record::read(&create.instance, rest.remove(0))? {
                     Some(record) => return Ok(Created::Exists(Box::new(record))),
@@ -183,10 +191,20 @@ impl RedisStore {
     }
 
     pub(super) async fn read_ending(&self, instance: &InstanceRef) -> Result<Option<Ending>> {
-        let mut read = cmd("HMGET");
-        read.arg(self.keys.instance(instance).meta())
-            .arg(&record::ENDING_FIELDS);
-        let fields = self.links.send("HMGET", &read).await?;
+        let meta = self.keys.instance(instance).meta();
+        let read = |fields: &[&str]| {
+            let mut read = cmd("HMGET");
+            read.arg(&meta).arg(fields);
+            read
+        };
+        // An outcome may be large, and most who ask do so before there is one.
+        let [small @ .., _] = &record::ENDING_FIELDS;
+        let fields = self.links.send_small("HMGET", read(small)).await?;
+        let ending = record::read_ending(instance, Reply::new("HMGET", fields))?;
+        if !ending.as_ref().is_some_and(|ending| ending.status.is_terminal()) {
+            return Ok(ending);
+        }
+        let fields = self.links.send("HMGET", &read(&record::ENDING_FIELDS)).await?;
         record::read_ending(instance, Reply::new("HMGET", fields))
     }
 

@@ -302,7 +302,14 @@ impl Links {
         reply.map_err(|error| failed(link, &live, error))
     }
 
-    /// The same, of a small command with a small reply: in one go with others that are there.
+    /// The same as [`Links::send`], of a small command with a small reply: in one go with others that are there.
+    pub(super) async fn send_small(&self, what: &str, command: Cmd) -> Result<Value> {
+        self.try_send_small(command)
+            .await
+            .map_err(|failed| failed.problem(&self.address, what).error())
+    }
+
+    /// The same, for callers who look at the server's error first.
     pub(super) async fn try_send_small(&self, command: Cmd) -> Answer {
         let (_, together) = self.pick();
         together.send(command).await

@@ -192,7 +192,7 @@ pub(super) fn read(instance: &InstanceRef, meta: Reply) -> Result<Option<Record>
     read_fields(instance, meta.pairs()?.into_iter().collect())
 }
 
-/// What an [`Ending`] needs.
+/// What an [`Ending`] needs; all but the last are small.
 pub(super) const ENDING_FIELDS: [&str; 3] = ["state", "run", "outcome"];
 
 /// Reads [`SMALL_FIELDS`], as they were asked for.
@@ -200,7 +200,7 @@ pub(super) fn read_small(instance: &InstanceRef, fields: Reply) -> Result<Option
     read_fields(instance, named(&SMALL_FIELDS, fields)?)
 }
 
-/// Reads [`ENDING_FIELDS`], as they were asked for.
+/// Reads [`ENDING_FIELDS`] or the first of them, as they were asked for.
 pub(super) fn read_ending(instance: &InstanceRef, fields: Reply) -> Result<Option<Ending>> {
     let of = named(&ENDING_FIELDS, fields)?;
     if of.is_empty() {

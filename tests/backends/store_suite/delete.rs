@@ -88,8 +88,10 @@ pub(crate) async fn a_watcher_wakes_when_the_instance_ends(store: Fresh) {
     // Dropping one leaves the others.
     watches.pop();
     end(&store, &instance).await;
+    let ending = store.ending(&instance).await.unwrap();
     for mut watch in watches {
-        tokio::time::timeout(PATIENCE, watch.changed()).await.expect("it wakes");
+        let told = tokio::time::timeout(PATIENCE, watch.changed()).await.expect("it wakes");
+        assert!(told.is_none() || told == ending, "{told:?}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::backend::Watch;
+use crate::backend::{Ending, Watch};
 use crate::model::{InstanceRef, Namespace};
 
 /// The watchers of an engine, by instance. An instance that nobody watches takes no room.
@@ -61,7 +61,7 @@ pub(super) struct LocalWatch {
 
 #[async_trait::async_trait]
 impl Watch for LocalWatch {
-    async fn changed(&mut self) {
+    async fn changed(&mut self) -> Option<Ending> {
         loop {
             // Registered before looking. No timeout: the caller has one.
             let changed = self.changes.changed.notified();
@@ -70,7 +70,7 @@ impl Watch for LocalWatch {
             let count = self.changes.count.load(Ordering::Acquire);
             if count != self.seen {
                 self.seen = count;
-                return;
+                return None;
             }
             changed.await;
         }

@@ -2,7 +2,7 @@
 -- KEYS: meta, history, inbox, claims
 -- ARGV: 1 guard '<execution> <version> <commit>'; 2 what comes in its place; 3 '<status> <lane>'; 4 turn; 5 view; 6 marks cleared; 7 marks set;
 --       8 '' if that is all, else '<1 if the status is terminal> <1 for another execution> <1 to drop the input> <inbox items taken> <put back>
---       <claims opened> <closed>'; then outcome, channel and what is said there, each '' unless it is terminal; then the items, sequence number and
+--       <claims opened> <closed>'; then outcome, channel and what is said there after the run, each '' unless it is terminal; then the items, sequence number and
 --       terms of each opened claim, sequence numbers of the closed ones. (The state and its parts are as record.rs says.)
 -- Reply: {'applied', items left in the inbox, updated} | {'conflict'}: another guard holds | {'absent'}: no record.
 -- Repeated: while the commit is the last one, it changes nothing and answers the same.
@@ -65,7 +65,8 @@ end
 if ends == '1' then
   if ARGV[9] ~= '' then redis.call('HSET', KEYS[1], 'outcome', ARGV[9]) end
   redis.call('UNLINK', KEYS[4])
+  local run = string.match(redis.call('HGET', KEYS[1], 'run') or '', '^%S+') or '-'
   -- A hint: a user who may not publish must not leave half a commit.
-  redis.pcall('PUBLISH', ARGV[10], ARGV[11])
+  redis.pcall('PUBLISH', ARGV[10], run .. ' ' .. ARGV[11])
 end
 return {'applied', redis.call('LLEN', KEYS[3]), updated}

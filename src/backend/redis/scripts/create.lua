@@ -1,9 +1,10 @@
 -- Creates a record, or says why not.
 -- KEYS: meta, history, inbox, claims, the request's receipt[, the receipt and the past outcome of the run that is to be replaced]
 -- ARGV: execution, run, request, origin, input, 1 to refuse finished instances too, the run that is to be replaced or '',
---       ms to keep the replaced run's receipt, ms to keep its outcome
--- Reply: {'created', ms} | {'repeated', '<execution> <run>'} | {'refused'} | {'exists', meta} | {'replace', run, request}: there is a finished run to
---        replace; ask again with its keys, so that every key is declared. (The state is as record.rs says.)
+--       ms to keep the replaced run's receipt, ms to keep its outcome, 1 to be told who is there
+-- Reply: {'created', ms} | {'repeated', '<execution> <run>'} | {'refused'} | {'exists', meta, or nothing unless it is to be told}
+--        | {'replace', run, request}: there is a finished run to replace; ask again with its keys, so that every key is declared. (The state is as
+--        record.rs says.)
 -- Repeated: the receipt answers 'repeated'.
 local receipt = redis.call('GET', KEYS[5])
 if receipt == 'refused' then return {'refused'} end
@@ -15,7 +16,7 @@ if old[1] or old[2] then
   local updated, ended, marks = string.match(old[1] or '', '^%S+ %S+ %S+ %S+ %S+ (%S+) (%S+) (%S+)$')
   local run, request = string.match(old[2] or '', '^(%S+) (.+)$')
   local is_over = updated and run and ended ~= '-' and marks == '-'
-  if ARGV[6] == '1' or not is_over then return {'exists', redis.call('HGETALL', KEYS[1])} end
+  if ARGV[6] == '1' or not is_over then return {'exists', ARGV[10] == '1' and redis.call('HGETALL', KEYS[1]) or nil} end
   if run ~= ARGV[7] then return {'replace', run, request} end
   if old[3] then redis.call('SET', KEYS[7], old[3], 'PX', ARGV[9]) end
   redis.call('PEXPIRE', KEYS[6], ARGV[8])

@@ -1,0 +1,88 @@
+//! What those who wait for an instance are told along with its end.
+
+use leveret::backend::{Backend, Ending, SystemClock};
+use leveret::wire::Outcome;
+use leveret::{Client, Payload, RunId, Status, Workflow};
+
+use super::*;
+
+const WORKFLOW: Workflow<(), String> = Workflow::new("app", "workflow");
+
+/// Ends the instance with this output.
+async fn end_with(store: &Fresh, instance: &InstanceRef, output: &str) {
+    let last = Commit {
+        status: Status::Completed,
+        outcome: Some(Outcome::Completed(Payload::encode(&output).unwrap())),
+        ..turn(instance, record(store, instance).await.guard())
+    };
+    apply(store, &last).await;
+}
+
+/// What a watcher of an instance is told of its end with this output, and what the record says.
+async fn told_of(output: &str) -> (Option<Ending>, Option<Ending>) {
+    let (store, ()) = fresh().await;
+    let instance = instance("order 17, 2nd");
+    running(&store, &instance).await;
+    let mut watch = store.watch(&instance).await.unwrap();
+    end_with(&store, &instance, output).await;
+    let told = tokio::time::timeout(PATIENCE, watch.changed()).await;
+    (told.expect("it wakes"), store.ending(&instance).await.unwrap())
+}
+
+#[tokio::test]
+async fn a_short_outcome_is_told() {
+    let (told, is) = told_of("short").await;
+    assert!(is.is_some());
+    assert_eq!(told, is);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_long_outcome_has_to_read_it() {
+    let (told, is) = told_of(&"long".repeat(1000)).await;
+    assert!(is.is_some_and(|ending| ending.outcome.is_some()));
+    assert_eq!(told, None);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_run_takes_no_other_message_for_its_end() {
+    let namespace = fresh_namespace();
+    let config = RedisConfig::new(shared_url(), namespace.clone());
+    let store: Fresh = RedisStore::connect(config).await.unwrap();
+    let broker = Backend::memory(namespace.clone()).broker().clone();
+    let clock = Arc::new(SystemClock);
+    let client = Client::new(Backend::new(namespace.clone(), broker, store.clone(), clock, "Redis"));
+    let run = client.start(WORKFLOW, ()).id("a").await.unwrap();
+    let mut result = tokio::spawn(run.result().into_future());
+    let mut beside = Beside::open(&shared_url()).await;
+    let pattern = format!("lv:{{{namespace}/*");
+    let channel = eventually(|| async {
+        let channels: Vec<String> = Beside::open(&shared_url())
+            .await
+            .ask(&["PUBSUB", "CHANNELS", &pattern])
+            .await;
+        channels.into_iter().next()
+    })
+    .await;
+    let wrong = rmp_serde::to_vec_named(&Outcome::Completed(Payload::encode("wrong").unwrap())).unwrap();
+    let of_another_run = [format!("{} Completed 1 a", RunId::generate()).as_bytes(), &wrong].concat();
+    let of_another_instance = [format!("{} Completed 1 b", run.run_id()).as_bytes(), &wrong].concat();
+    for message in [b"a".to_vec(), of_another_run, of_another_instance] {
+        let mut publish = cmd("PUBLISH");
+        publish.arg(&channel).arg(message.as_slice());
+        let heard: u64 = publish.query_async(&mut beside.0).await.unwrap();
+        assert_eq!(heard, 1);
+        let waited = tokio::time::timeout(ms(50), &mut result).await;
+        assert!(waited.is_err(), "{waited:?}");
+    }
+    end_with(
+        &store,
+        &InstanceRef::new("app".parse().unwrap(), "a".parse().unwrap()),
+        "right",
+    )
+    .await;
+    let result = tokio::time::timeout(PATIENCE, result)
+        .await
+        .expect("it is over")
+        .unwrap();
+    assert_eq!(result.unwrap(), "right");
+}
