@@ -24,7 +24,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
 use serde::{Deserialize, Serialize};
 
-use crate::process::{Ran, Requests, Round, Scene};
+use crate::process::{Counts, Ran, Requests, Round, Scene};
 
 const QUEUE_A: &str = "floor.a";
 const QUEUE_B: &str = "floor.b";
@@ -171,7 +171,7 @@ pub(crate) async fn target(scene: Scene) -> Result<(), String> {
     let answer = |channel: Channel, items: Vec<Item>| async move {
         publish(&channel, items.into_iter().map(|item| (QUEUE_A, item)).collect()).await
     };
-    let end = Requests::new().end();
+    let end = Requests::new().tell(Counts::default);
     let served = async {
         loop {
             // Between rounds nothing comes.

@@ -7,11 +7,11 @@ use futures_util::stream::FuturesUnordered;
 use leveret::backend::{Backend, RabbitMqConfig, RedisConfig};
 use leveret::{Activity, ActivityContext, Client, Event, Result, Settings, Worker, Workflow, WorkflowContext, all};
 
-use crate::process::{LONGEST_ROUND, Part, Ran, Requests, Round, Scene};
+use crate::process::{Counts, LONGEST_ROUND, Part, Ran, Requests, Round, Scene};
 use crate::workload::Workload;
 
-/// What a workflow does, with how many activities, and the text that they pass on.
-type Input = (Workload, u32, String);
+/// What a workflow does, with how many activities, of how many apps, and the text that they pass on.
+type Input = (Workload, u32, u32, String);
 
 const MAIN: Workflow<Input, String> = Workflow::new("main", "main");
 const STEP: Activity<String, String> = Activity::new("steps", "step");
@@ -20,13 +20,15 @@ const LEAF: Workflow<String, String> = Workflow::new("main", "leaf");
 /// What wakes those who wait.
 const WAKE: Event<String> = Event::new("wake");
 /// Apps that have the activity as well, the caller's own among them.
+/// Activities of each of the apps in a workload of many.
+const ACTIVITIES_EACH: u128 = 10;
 const HOPS: [&str; 5] = ["main", "steps", "hop-1", "hop-2", "hop-3"];
 
 async fn step(_: ActivityContext, text: String) -> Result<String> {
     Ok(text)
 }
 
-async fn main(ctx: WorkflowContext, (workload, steps, mut text): Input) -> Result<String> {
+async fn main(ctx: WorkflowContext, (workload, steps, apps, mut text): Input) -> Result<String> {
     match workload {
         Workload::Series | Workload::Loop => {
             for _ in 0..steps {
@@ -36,6 +38,14 @@ async fn main(ctx: WorkflowContext, (workload, steps, mut text): Input) -> Resul
         Workload::Local => {
             for _ in 0..steps {
                 text = ctx.call(STEP, text).app_id("main").await?;
+            }
+        }
+        Workload::Apps => {
+            for _ in 0..steps {
+                let any = ctx.uuid().as_u128();
+                let (app, activity) = (any % u128::from(apps), any % ACTIVITIES_EACH);
+                let call = ctx.call_named::<String>(format!("step-{activity}"), text);
+                text = call.app_id(format!("app-{app}")).await?;
             }
         }
         Workload::Parallel => {
@@ -86,7 +96,14 @@ async fn work(workers: Vec<Worker>) -> std::result::Result<(), String> {
     for worker in &running {
         worker.wait_for_lane().await;
     }
-    Requests::new().end().await;
+    let counts = || {
+        let of_each = running.iter().map(|worker| worker.counts());
+        of_each.fold(Counts::default(), |sum, counts| Counts {
+            live: sum.live + counts.live_hits,
+            replayed: sum.replayed + counts.replays,
+        })
+    };
+    Requests::new().tell(counts).await;
     for worker in running {
         worker.stop().await;
     }
@@ -106,6 +123,16 @@ pub(crate) async fn caller(scene: Scene) -> std::result::Result<(), String> {
     work(vec![worker]).await
 }
 
+/// A worker of one of many apps.
+fn worker_of_many(number: u32, backend: &Backend) -> Worker {
+    // Names last for as long as the process.
+    let app: &'static str = format!("app-{number}").leak();
+    let names = (0..ACTIVITIES_EACH).map(|activity| &*format!("step-{activity}").leak());
+    names.fold(Worker::new(app, backend.clone()), |worker, name| {
+        worker.activity(Activity::<String, String>::new(app, name), step)
+    })
+}
+
 pub(crate) async fn target(scene: Scene) -> std::result::Result<(), String> {
     let backend = backend(&scene).await?;
     let steps = Worker::new("steps", backend.clone())
@@ -115,7 +142,9 @@ pub(crate) async fn target(scene: Scene) -> std::result::Result<(), String> {
     let hops = hops.map(|app| Worker::new(app, backend.clone()).activity(step_of(app), step));
     // They are of no use to the others, and would read their queues.
     let hops = hops.filter(|_| scene.workload == Workload::Hops);
-    work(std::iter::once(steps).chain(hops).collect()).await
+    let apps = (0..scene.apps).filter(|_| scene.workload == Workload::Apps);
+    let apps = apps.map(|number| worker_of_many(number, &backend));
+    work(std::iter::once(steps).chain(hops).chain(apps).collect()).await
 }
 
 pub(crate) async fn client(scene: Scene) -> std::result::Result<(), String> {
@@ -131,7 +160,7 @@ pub(crate) async fn client(scene: Scene) -> std::result::Result<(), String> {
 async fn run(client: &Client, scene: &Scene, round: Round) -> std::result::Result<Ran, String> {
     let text = "x".repeat(scene.payload);
     let one = |number: usize, began: Instant| {
-        let input = (scene.workload, round.steps, text.clone());
+        let input = (scene.workload, round.steps, scene.apps, text.clone());
         let text = &text;
         async move {
             let is_right = match round.part {
@@ -185,6 +214,7 @@ async fn run(client: &Client, scene: &Scene, round: Round) -> std::result::Resul
     })
 }
 
-fn sleeper(number: usize) -> String {
+/// The ID of an instance that is not waited for.
+pub(crate) fn sleeper(number: usize) -> String {
     format!("sleeper-{number}")
 }

@@ -7,7 +7,7 @@ use leveret::Client;
 
 use crate::leveret_side;
 use crate::options::Options;
-use crate::process::{Part, Process, Ran, Round, Scene};
+use crate::process::{Counts, Part, Process, Ran, Round, Scene};
 use crate::report::{Cost, Measured, Report};
 use crate::servers::Servers;
 use crate::usage::{cpu_seconds, noted};
@@ -22,6 +22,9 @@ pub(crate) const WARM_UP: Round = Round {
     part: Part::Whole,
     pace: None,
 };
+
+/// Apps that those with many are compared with.
+const FEW_APPS: u32 = 3;
 
 /// The processes of one side: the first one drives.
 pub(crate) struct Side {
@@ -53,6 +56,7 @@ struct Meters {
     side: Vec<f64>,
     commands: u64,
     messages: u64,
+    counts: Counts,
 }
 
 pub(crate) struct Bench<'a> {
@@ -64,7 +68,14 @@ pub(crate) struct Bench<'a> {
 pub(crate) const LEVERET: [&str; 3] = ["leveret-client", "leveret-caller", "leveret-target"];
 
 impl Bench<'_> {
-    async fn read(&self, side: &Side) -> Result<Meters, String> {
+    async fn read(&self, side: &mut Side) -> Result<Meters, String> {
+        let mut counts = Counts::default();
+        // The first one drives.
+        for worker in &mut side.processes[1..] {
+            let its = worker.counts().await?;
+            counts.live += its.live;
+            counts.replayed += its.replayed;
+        }
         let server = |name| noted(self.directory, name).map_or(0.0, cpu_seconds);
         Ok(Meters {
             broker: server("LEVERET_TEST_BROKER_PID"),
@@ -76,6 +87,7 @@ impl Bench<'_> {
                 .collect(),
             commands: self.commands().await?,
             messages: self.servers.messages().await?,
+            counts,
         })
     }
 
@@ -117,9 +129,19 @@ impl Bench<'_> {
                 processes: sides.map(|(before, after)| cores(*before, *after)).collect(),
                 redis_calls: (after.commands - before.commands) as f64 / round.count as f64,
                 messages: (after.messages - before.messages) as f64 / round.count as f64,
+                live: share(
+                    after.counts.live - before.counts.live,
+                    after.counts.replayed - before.counts.replayed,
+                ),
             },
         ))
     }
+}
+
+/// The share of the former; none of nothing.
+fn share(some: u64, others: u64) -> Option<f64> {
+    let all = some + others;
+    (all > 0).then(|| some as f64 / all as f64)
 }
 
 pub(crate) async fn run(options: &Options) -> Result<(), String> {
@@ -148,9 +170,11 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
         namespace: "bench".into(),
         workload: options.workload,
         payload: options.payload,
+        apps: FEW_APPS,
     };
     let bench = Bench { servers, directory };
     match options.workload {
+        Workload::Loop if options.kill => return whole_load::a_killed_loop(&bench, options, &scene).await,
         Workload::Loop => return whole_load::a_long_loop(&bench, options, &scene).await,
         Workload::Sleepers => return whole_load::sleepers(&bench, options, &scene).await,
         _ => {}
@@ -162,7 +186,11 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
         namespace: "bench-many".into(),
         ..scene.clone()
     };
-    let mut more_workers = match options.workers {
+    let mut others = match options.workers {
+        _ if options.workload == Workload::Apps => {
+            let apps = options.apps;
+            Some(Side::start("apps", &LEVERET, &Scene { apps, ..many }).await?)
+        }
         1 => None,
         workers => {
             let callers = std::iter::repeat_n(LEVERET[1], workers);
@@ -177,7 +205,7 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
     };
     let mut report = Report::new(options);
     let rounds = async {
-        for side in [&mut floor, &mut leveret].into_iter().chain(&mut more_workers) {
+        for side in [&mut floor, &mut leveret].into_iter().chain(&mut others) {
             let calls = options.workload.calls(options.steps) as usize;
             let round = Round {
                 count: (WARM_UP.count * 3 / calls).max(1),
@@ -201,7 +229,7 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
                 report.add(floor.name, *in_flight, measured);
                 let measured = bench.round(&mut leveret, ours).await?;
                 report.add(leveret.name, *in_flight, measured);
-                if let Some(side) = &mut more_workers {
+                if let Some(side) = &mut others {
                     let measured = bench.round(side, ours).await?;
                     report.add(side.name, *in_flight, measured);
                 }
@@ -231,7 +259,7 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
     let done = rounds.await;
     floor.stop().await;
     leveret.stop().await;
-    if let Some(side) = more_workers {
+    if let Some(side) = others {
         side.stop().await;
     }
     done?;

@@ -10,7 +10,8 @@ cargo bench --bench throughput -- [OPTIONS]
   --in-flight N,N,..   workflows in flight (1,64,512)
   --workload NAME      series (default): activities of another app, one after the other; local: of its own app; parallel: all at once;
                        children: a child on another app that has a child; hops: one activity on each of five apps; events: it waits for
-                       one, which the client raises. The floor's workflow is a series of three, or of --steps beside a series.
+                       one, which the client raises; apps: a series on any of three apps with ten activities each, and then of --apps.
+                       The floor's workflow is a series of three, or of --steps beside a series.
                        Without the floor: loop: what a step costs in a series of --steps, beside one of 100; sleepers: --count of
                        them wait for an event, what they take of memory, and how fast they start and, all woken at once, end
   --steps N            activities of a workflow (3; of a loop 10000)
@@ -20,6 +21,8 @@ cargo bench --bench throughput -- [OPTIONS]
   --fsync POLICY       Redis's appendfsync: everysec (default) or always
   --workers N          rounds of Leveret with so many processes of each app, too (1: none)
   --half               rounds of Leveret at half of the rate that it came to, too: what its latency is when it is not full
+  --apps N             with the workload apps: how many the others are (100)
+  --kill               with the workload loop: one series, whose worker is killed half-way; how soon another has gone on
   --audit              rounds of Leveret while the namespace is audited over and over, too
   --json FILE          also writes all rounds to FILE
   --svg FILE           also draws the rates by how many are in flight
@@ -52,6 +55,8 @@ pub(crate) struct Options {
     pub(crate) fsync: Fsync,
     pub(crate) workers: usize,
     pub(crate) half: bool,
+    pub(crate) apps: u32,
+    pub(crate) kill: bool,
     pub(crate) audit: bool,
     pub(crate) json: Option<PathBuf>,
     pub(crate) svg: Option<PathBuf>,
@@ -76,11 +81,13 @@ impl Options {
             fsync: Fsync::Everysec,
             workers: 1,
             half: false,
+            apps: 100,
+            kill: false,
             audit: false,
             json: None,
             svg: None,
         };
-        let mut steps = None;
+        let (mut steps, mut short) = (None, false);
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(format!("{word} wants a value"));
             match word.as_str() {
@@ -103,17 +110,12 @@ impl Options {
                 }
                 "--workers" => options.workers = number(&word, &value()?, 1, 64)?,
                 "--half" => options.half = true,
+                "--apps" => options.apps = number(&word, &value()?, 1, 1000)? as u32,
+                "--kill" => options.kill = true,
                 "--audit" => options.audit = true,
                 "--json" => options.json = Some(value()?.into()),
                 "--svg" => options.svg = Some(value()?.into()),
-                "--short" | "--test" => {
-                    options.in_flight = vec![1, 32];
-                    options.rounds = 1;
-                    options.count = Some(100);
-                    options.workers = 2;
-                    options.half = true;
-                    options.audit = true;
-                }
+                "--short" | "--test" => short = true,
                 // Cargo says so to every bench.
                 "--bench" => {}
                 "--help" | "-h" => return Ok(Asked::Help),
@@ -122,7 +124,33 @@ impl Options {
         }
         let usual = if options.workload == Workload::Loop { 10_000 } else { 3 };
         options.steps = steps.unwrap_or(usual);
+        options.refuse_what_is_not_played()?;
+        if short {
+            options.in_flight = vec![1, 32];
+            options.rounds = 1;
+            options.count = Some(100);
+            options.workers = 2;
+            options.half = true;
+            options.audit = true;
+        }
         Ok(Asked::Run(options))
+    }
+
+    fn refuse_what_is_not_played(&self) -> Result<(), String> {
+        let name = self.workload.name();
+        let without_rounds = [
+            ("--workers", self.workers > 1),
+            ("--half", self.half),
+            ("--audit", self.audit),
+            ("--json", self.json.is_some()),
+            ("--svg", self.svg.is_some()),
+        ];
+        let (option, _) = match without_rounds.into_iter().find(|(_, is_given)| *is_given) {
+            Some(given) if !self.workload.has_rounds() => given,
+            _ if self.kill && self.workload != Workload::Loop => ("--kill", true),
+            _ => return Ok(()),
+        };
+        Err(format!("{option} is not played with the workload {name}"))
     }
 
     /// Workflows of one round, each with so many calls.

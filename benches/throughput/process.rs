@@ -6,6 +6,7 @@
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
@@ -25,6 +26,8 @@ pub(crate) struct Scene {
     pub(crate) namespace: String,
     pub(crate) workload: Workload,
     pub(crate) payload: usize,
+    /// Apps that the steps of [`Workload::Apps`] are on.
+    pub(crate) apps: u32,
 }
 
 /// What a driver is asked for: one line of JSON.
@@ -55,6 +58,15 @@ pub(crate) struct Ran {
     pub(crate) seconds: f64,
     /// Each workflow's time from its start until its end is known, in microseconds.
     pub(crate) micros: Vec<u64>,
+}
+
+/// What a worker of Leveret has counted since it began.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    /// Times that its workflow was in memory when something came for it.
+    pub(crate) live: u64,
+    /// Times that its history had to be replayed.
+    pub(crate) replayed: u64,
 }
 
 /// How long a round may take.
@@ -103,21 +115,26 @@ impl Requests {
         Self(BufReader::new(tokio::io::stdin()).lines())
     }
 
-    pub(crate) async fn next(&mut self) -> Option<Round> {
-        let line = self.0.next_line().await.ok().flatten()?;
-        serde_json::from_str(&line).ok()
+    async fn line(&mut self) -> Option<String> {
+        self.0.next_line().await.ok().flatten()
     }
 
-    pub(crate) fn answer(&self, ran: &Result<Ran, String>) {
+    pub(crate) async fn next(&mut self) -> Option<Round> {
+        serde_json::from_str(&self.line().await?).ok()
+    }
+
+    pub(crate) fn answer(&self, answer: &impl Serialize) {
         println!(
             "{}",
-            serde_json::to_string(ran).expect("numbers and text have a JSON form")
+            serde_json::to_string(answer).expect("numbers and text have a JSON form")
         );
     }
 
-    /// Returns when the bench is gone.
-    pub(crate) async fn end(mut self) {
-        while self.next().await.is_some() {}
+    /// Answers with what was counted whenever it is asked for it, until the bench is gone.
+    pub(crate) async fn tell(mut self, counts: impl Fn() -> Counts) {
+        while self.line().await.is_some() {
+            self.answer(&counts());
+        }
     }
 }
 
@@ -160,12 +177,27 @@ impl Process {
     }
 
     pub(crate) async fn run(&mut self, round: Round) -> Result<Ran, String> {
-        let mut line = serde_json::to_string(&round).expect("numbers and text have a JSON form");
+        self.ask::<Result<Ran, String>>(&round).await?
+    }
+
+    /// What a worker has counted.
+    pub(crate) async fn counts(&mut self) -> Result<Counts, String> {
+        self.ask(&"counts").await
+    }
+
+    async fn ask<T: DeserializeOwned>(&mut self, request: &impl Serialize) -> Result<T, String> {
+        let mut line = serde_json::to_string(request).expect("numbers and text have a JSON form");
         line.push('\n');
         let written = self.stdin.write_all(line.as_bytes()).await;
         written.map_err(|error| format!("{}: {error}", self.role))?;
         let answer = self.line(LONGEST_ROUND).await?;
-        serde_json::from_str::<Result<Ran, String>>(&answer).map_err(|error| format!("{}: {error}", self.role))?
+        serde_json::from_str(&answer).map_err(|error| format!("{}: {error}", self.role))
+    }
+
+    /// As a crash does it.
+    pub(crate) async fn kill(mut self) -> Result<(), String> {
+        let killed = self.child.kill().await;
+        killed.map_err(|error| format!("{}: {error}", self.role))
     }
 
     async fn line(&mut self, longest: Duration) -> Result<String, String> {

@@ -19,6 +19,8 @@ pub(crate) struct Cost {
     pub(crate) redis_calls: f64,
     /// Messages that the broker received, of a workflow.
     pub(crate) messages: f64,
+    /// How often a workflow was in memory when something came for it; none for the floor.
+    pub(crate) live: Option<f64>,
 }
 
 /// One round.
@@ -46,7 +48,7 @@ impl Measured {
 }
 
 /// In the order in which they are told. Those after the second are compared with it.
-const SIDES: [&str; 5] = ["floor", "leveret", "workers", "half", "audited"];
+const SIDES: [&str; 6] = ["floor", "leveret", "workers", "apps", "half", "audited"];
 
 #[derive(Serialize)]
 struct Row {
@@ -101,7 +103,7 @@ impl Report {
             options.rounds
         );
         println!(
-            "in flight  side     workflows/s (min-max)    p50 / p99 ms      cores: broker  redis  driver  others   redis calls  messages"
+            "in flight  side     workflows/s (min-max)    p50 / p99 ms      cores: broker  redis  driver  others   redis calls  messages  live"
         );
         report
     }
@@ -160,7 +162,7 @@ impl Report {
                 continue;
             };
             println!(
-                "{in_flight:>9}  {side:<8} {rate:>8.0} ({least:.0}-{most:.0})  {:>10.1} / {:.1}  {:>18.2}  {:>5.2}  {:>6.2}  {:>6.2}  {:>12.1}  {:>8.1}",
+                "{in_flight:>9}  {side:<8} {rate:>8.0} ({least:.0}-{most:.0})  {:>10.1} / {:.1}  {:>18.2}  {:>5.2}  {:>6.2}  {:>6.2}  {:>12.1}  {:>8.1}  {}",
                 of(|round| round.p50_micros as f64 / 1000.0),
                 of(|round| round.p99_micros as f64 / 1000.0),
                 of(|round| round.cost.broker),
@@ -169,6 +171,10 @@ impl Report {
                 of(|round| round.cost.processes.iter().skip(1).sum()),
                 of(|round| round.cost.redis_calls),
                 of(|round| round.cost.messages),
+                match rounds.iter().any(|round| round.cost.live.is_some()) {
+                    true => format!("{:>5.1}%", 100.0 * of(|round| round.cost.live.unwrap_or(1.0))),
+                    false => String::new(),
+                },
             );
             rates.push((side, rate, of(|round| round.p50_micros as f64)));
         }

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use deadpool_redis::redis;
 
+use crate::leveret_side;
 use crate::measure::{Bench, LEVERET, Side, WARM_UP};
 use crate::options::Options;
-use crate::process::{Part, Ran, Round, Scene};
-use crate::usage::memory;
+use crate::process::{Part, Process, Ran, Round, Scene};
+use crate::usage::{cpu_seconds, memory};
 
 /// Steps of the series that a loop is compared with.
 const SHORT_LOOP: u32 = 100;
@@ -68,6 +69,116 @@ async fn loop_rounds(bench: &Bench<'_>, options: &Options, side: &mut Side) -> R
     }
     ratios.sort_by(f64::total_cmp);
     println!("median of {} rounds: {:.2}", ratios.len(), ratios[ratios.len() / 2]);
+    Ok(())
+}
+
+/// A long loop whose worker is killed half-way, while another one is up.
+pub(crate) async fn a_killed_loop(bench: &Bench<'_>, options: &Options, scene: &Scene) -> Result<(), String> {
+    let mut side = Side::start("leveret", &LEVERET, scene).await?;
+    let measured = kill_half_way(bench, options, scene, &mut side).await;
+    side.stop().await;
+    measured
+}
+
+/// A loop, from outside: how many turns its history has.
+struct Watched {
+    connection: redis::aio::MultiplexedConnection,
+    history: String,
+}
+
+impl Watched {
+    async fn turns(&mut self) -> Result<u32, String> {
+        let mut length = redis::cmd("LLEN");
+        let length = length.arg(&self.history).query_async(&mut self.connection).await;
+        length.map_err(|error| format!("LLEN: {error}"))
+    }
+
+    /// Reads of lists that Redis has carried out, which histories are.
+    async fn reads(&mut self) -> Result<u64, String> {
+        let mut info = redis::cmd("INFO");
+        let info: Result<String, _> = info.arg("commandstats").query_async(&mut self.connection).await;
+        let info = info.map_err(|error| format!("INFO: {error}"))?;
+        let calls = info.lines().find_map(|line| line.strip_prefix("cmdstat_lrange:calls="));
+        Ok(calls.and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or(0))
+    }
+
+    /// Returns when the history has so many turns, and when that was.
+    async fn until(&mut self, turns: u32) -> Result<(u32, Instant), String> {
+        const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+        let (mut last, mut since) = (0, Instant::now());
+        loop {
+            let now = self.turns().await?;
+            if now >= turns {
+                return Ok((now, Instant::now()));
+            }
+            if now > last {
+                (last, since) = (now, Instant::now());
+            } else if since.elapsed() > LONGEST_PAUSE {
+                return Err(format!("the loop has stood still at step {now} for {LONGEST_PAUSE:?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Microseconds a step, from one number of turns to another.
+    async fn cost(&mut self, from: u32, to: u32) -> Result<f64, String> {
+        let (first, began) = self.until(from).await?;
+        let (last, ended) = self.until(to).await?;
+        Ok(ended.duration_since(began).as_secs_f64() * 1e6 / f64::from(last - first))
+    }
+}
+
+async fn kill_half_way(bench: &Bench<'_>, options: &Options, scene: &Scene, side: &mut Side) -> Result<(), String> {
+    side.processes[0].run(WARM_UP).await?;
+    let mut watched = Watched {
+        connection: bench.servers.redis().await.map_err(|error| format!("Redis: {error}"))?,
+        history: format!("lv:{{{}/main/{}}}:history", scene.namespace, leveret_side::sleeper(0)),
+    };
+    let start = Round {
+        in_flight: 1,
+        count: 1,
+        steps: options.steps,
+        part: Part::Start,
+        pace: None,
+    };
+    side.processes[0].run(start).await?;
+    let tenth = (options.steps / 10).min(2_000);
+    let early = watched.cost(SHORT_LOOP.min(tenth), tenth).await?;
+    println!("steps up to {tenth}: {early:.0} us each; {}", told_memory(side));
+    let half = options.steps / 2;
+    watched.until(half - tenth).await?;
+    // It comes late, so that it has no lane that the loop could be in; or it has that very one, and then the other one is idle.
+    side.processes.push(Process::start(LEVERET[1], scene).await?);
+    let middle = watched.cost(half - tenth / 2, half).await?;
+    println!("steps up to {half}: {middle:.0} us each; {}", told_memory(side));
+    let callers = [1, 3];
+    let mut used = Vec::new();
+    for _ in 0..2 {
+        used.push(callers.map(|nth| side.processes[nth].id().map_or(0.0, cpu_seconds)));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let busy = if used[1][0] - used[0][0] >= used[1][1] - used[0][1] {
+        callers[0]
+    } else {
+        callers[1]
+    };
+    let reads = watched.reads().await?;
+    side.processes.swap_remove(busy).kill().await?;
+    let killed = Instant::now();
+    let left = watched.turns().await?;
+    let (_, on) = watched.until(left + 2).await?;
+    let reads = watched.reads().await? - reads;
+    println!(
+        "its worker was killed at step {left}: the next step but one was there {:.2} s later; {reads} reads of a thousand turns at most",
+        on.duration_since(killed).as_secs_f64()
+    );
+    let late = watched.cost(options.steps - tenth, options.steps).await?;
+    println!(
+        "steps up to {}: {late:.0} us each, {:.2} of one of the first {tenth}; {}",
+        options.steps,
+        late / early,
+        told_memory(side)
+    );
     Ok(())
 }
 

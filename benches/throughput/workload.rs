@@ -18,6 +18,8 @@ pub(crate) enum Workload {
     Hops,
     /// No call: it waits for an event, which the client raises.
     Events,
+    /// A series, each step of it on any of so many apps, which have ten activities each.
+    Apps,
     /// A series in one workflow, so long that its history shows: how much more does a step cost then?
     Loop,
     /// No call: a great many wait for an event, and all of them get it at once.
@@ -25,13 +27,14 @@ pub(crate) enum Workload {
 }
 
 impl Workload {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Series,
         Self::Local,
         Self::Parallel,
         Self::Children,
         Self::Hops,
         Self::Events,
+        Self::Apps,
         Self::Loop,
         Self::Sleepers,
     ];
@@ -44,6 +47,7 @@ impl Workload {
             Self::Children => "children",
             Self::Hops => "hops",
             Self::Events => "events",
+            Self::Apps => "apps",
             Self::Loop => "loop",
             Self::Sleepers => "sleepers",
         }
@@ -52,11 +56,16 @@ impl Workload {
     /// Calls of a workflow: activities, children, or events that it gets.
     pub(crate) fn calls(self, steps: u32) -> u32 {
         match self {
-            Self::Series | Self::Local | Self::Parallel | Self::Loop => steps,
+            Self::Series | Self::Local | Self::Parallel | Self::Apps | Self::Loop => steps,
             Self::Events | Self::Sleepers => 1,
             Self::Children => 2,
             Self::Hops => 5,
         }
+    }
+
+    /// False for what is played as one whole, not in rounds beside the floor's.
+    pub(crate) fn has_rounds(self) -> bool {
+        !matches!(self, Self::Loop | Self::Sleepers)
     }
 
     /// Steps of the floor's workflow beside it.

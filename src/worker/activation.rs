@@ -344,7 +344,9 @@ impl<'a> Activation<'a> {
             // The next execution has nothing to replay.
             return Ok(None);
         }
-        self.runtime.counters.replays.add();
+        if state.record.version > 0 {
+            self.runtime.counters.replays.add();
+        }
         match state.replay(self.instance, code, &self.runtime.settings.limits) {
             Ok(()) => Ok(None),
             Err(stuck) => Box::pin(self.stall(state, stuck)).await.map(Some),

@@ -35,7 +35,7 @@ pub(super) struct Counters {
 pub struct WorkerCounts {
     /// Turns committed.
     pub turns: u64,
-    /// Histories replayed because the workflow was not live.
+    /// Histories replayed because the workflow was not live; the first turn of an execution has none.
     pub replays: u64,
     /// Commits that another worker was quicker with.
     pub conflicts: u64,
