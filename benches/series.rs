@@ -12,6 +12,10 @@ use futures_util::stream::FuturesUnordered;
 use leveret::backend::{Backend, RabbitMq, RabbitMqConfig, RedisConfig, RedisStore, SystemClock};
 use leveret::{Activity, ActivityContext, Client, Namespace, Result, Settings, Worker, Workflow, WorkflowContext};
 
+/// As in the bench of throughput: small allocations by the million.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const STEP: Activity<String, String> = Activity::new("steps", "step");
 const SERIES: Workflow<String, String> = Workflow::new("series", "series");
 

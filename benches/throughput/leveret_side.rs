@@ -19,9 +19,9 @@ const MIDDLE: Workflow<String, String> = Workflow::new("steps", "middle");
 const LEAF: Workflow<String, String> = Workflow::new("main", "leaf");
 /// What wakes those who wait.
 const WAKE: Event<String> = Event::new("wake");
-/// Apps that have the activity as well, the caller's own among them.
 /// Activities of each of the apps in a workload of many.
 const ACTIVITIES_EACH: u128 = 10;
+/// Apps that have the activity as well, the caller's own among them.
 const HOPS: [&str; 5] = ["main", "steps", "hop-1", "hop-2", "hop-3"];
 
 async fn step(_: ActivityContext, text: String) -> Result<String> {
@@ -43,7 +43,7 @@ async fn main(ctx: WorkflowContext, (workload, steps, apps, mut text): Input) ->
         Workload::Apps => {
             for _ in 0..steps {
                 let any = ctx.uuid().as_u128();
-                let (app, activity) = (any % u128::from(apps), any % ACTIVITIES_EACH);
+                let (app, activity) = (any % u128::from(apps), any / u128::from(apps) % ACTIVITIES_EACH);
                 let call = ctx.call_named::<String>(format!("step-{activity}"), text);
                 text = call.app_id(format!("app-{app}")).await?;
             }

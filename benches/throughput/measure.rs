@@ -54,7 +54,7 @@ struct Meters {
     redis: f64,
     /// Each process of the side.
     side: Vec<f64>,
-    commands: u64,
+    scripts: u64,
     messages: u64,
     counts: Counts,
 }
@@ -85,14 +85,19 @@ impl Bench<'_> {
                 .iter()
                 .map(|process| process.id().map_or(0.0, cpu_seconds))
                 .collect(),
-            commands: self.commands().await?,
+            scripts: self.scripts().await?,
             messages: self.servers.messages().await?,
             counts,
         })
     }
 
-    /// Commands that Redis has processed: what scripts call is not among them.
-    pub(crate) async fn commands(&self) -> Result<u64, String> {
+    /// Scripts that Redis has run. (Of other commands it does not tell which were called by scripts.)
+    pub(crate) async fn scripts(&self) -> Result<u64, String> {
+        self.calls("eval").await
+    }
+
+    /// Calls that Redis has carried out, by clients and by scripts, of commands whose name begins like that.
+    pub(crate) async fn calls(&self, command: &str) -> Result<u64, String> {
         let problem = |error: redis::RedisError| format!("INFO: {error}");
         let mut connection = self.servers.redis().await.map_err(problem)?;
         let mut info = redis::cmd("INFO");
@@ -101,9 +106,8 @@ impl Bench<'_> {
             .query_async(&mut connection)
             .await
             .map_err(problem)?;
-        let calls = stats.lines().filter(|line| !line.starts_with("cmdstat_info"));
-        let is_ours = |line: &&str| line.starts_with("cmdstat_eval") || line.starts_with("cmdstat_hgetall");
-        let calls = calls.filter(is_ours).filter_map(|line| {
+        let name = format!("cmdstat_{command}");
+        let calls = stats.lines().filter(|line| line.starts_with(&name)).filter_map(|line| {
             let calls = line.split_once("calls=")?.1.split_once(',')?.0;
             calls.parse::<u64>().ok()
         });
@@ -127,7 +131,7 @@ impl Bench<'_> {
                 broker: cores(before.broker, after.broker),
                 redis: cores(before.redis, after.redis),
                 processes: sides.map(|(before, after)| cores(*before, *after)).collect(),
-                redis_calls: (after.commands - before.commands) as f64 / round.count as f64,
+                scripts: (after.scripts - before.scripts) as f64 / round.count as f64,
                 messages: (after.messages - before.messages) as f64 / round.count as f64,
                 live: share(
                     after.counts.live - before.counts.live,

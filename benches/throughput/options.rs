@@ -28,6 +28,9 @@ cargo bench --bench throughput -- [OPTIONS]
   --svg FILE           also draws the rates by how many are in flight
   --short              a few workflows: fails on lost ones alone";
 
+/// Steps that a loop has at least whose worker is to be killed.
+const LEAST_KILLED: u32 = 10_000;
+
 /// How Redis syncs its append-only file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fsync {
@@ -138,19 +141,27 @@ impl Options {
 
     fn refuse_what_is_not_played(&self) -> Result<(), String> {
         let name = self.workload.name();
-        let without_rounds = [
-            ("--workers", self.workers > 1),
-            ("--half", self.half),
-            ("--audit", self.audit),
-            ("--json", self.json.is_some()),
-            ("--svg", self.svg.is_some()),
+        let (has_rounds, is_loop, has_apps) = (
+            self.workload.has_rounds(),
+            self.workload == Workload::Loop,
+            self.workload == Workload::Apps,
+        );
+        let refused = [
+            ("--workers", self.workers > 1 && (!has_rounds || has_apps)),
+            ("--half", self.half && !has_rounds),
+            ("--audit", self.audit && !has_rounds),
+            ("--json", self.json.is_some() && !has_rounds),
+            ("--svg", self.svg.is_some() && !has_rounds),
+            ("--kill", self.kill && !is_loop),
         ];
-        let (option, _) = match without_rounds.into_iter().find(|(_, is_given)| *is_given) {
-            Some(given) if !self.workload.has_rounds() => given,
-            _ if self.kill && self.workload != Workload::Loop => ("--kill", true),
-            _ => return Ok(()),
-        };
-        Err(format!("{option} is not played with the workload {name}"))
+        match refused.into_iter().find(|(_, is_refused)| *is_refused) {
+            Some((option, _)) => Err(format!("{option} is not played with the workload {name}")),
+            None if self.kill && self.steps < LEAST_KILLED => Err(format!(
+                "--steps is {}: with --kill at least {LEAST_KILLED}, so that the loop outlives the coming and going of workers",
+                self.steps
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Workflows of one round, each with so many calls.

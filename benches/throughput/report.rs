@@ -15,8 +15,8 @@ pub(crate) struct Cost {
     pub(crate) redis: f64,
     /// The driver's, then those of the others.
     pub(crate) processes: Vec<f64>,
-    /// Scripts and reads of a workflow.
-    pub(crate) redis_calls: f64,
+    /// Scripts in Redis, of a workflow.
+    pub(crate) scripts: f64,
     /// Messages that the broker received, of a workflow.
     pub(crate) messages: f64,
     /// How often a workflow was in memory when something came for it; none for the floor.
@@ -103,7 +103,7 @@ impl Report {
             options.rounds
         );
         println!(
-            "in flight  side     workflows/s (min-max)    p50 / p99 ms      cores: broker  redis  driver  others   redis calls  messages  live"
+            "in flight  side     workflows/s (min-max)    p50 / p99 ms      cores: broker  redis  driver  others   scripts  messages  live"
         );
         report
     }
@@ -162,14 +162,14 @@ impl Report {
                 continue;
             };
             println!(
-                "{in_flight:>9}  {side:<8} {rate:>8.0} ({least:.0}-{most:.0})  {:>10.1} / {:.1}  {:>18.2}  {:>5.2}  {:>6.2}  {:>6.2}  {:>12.1}  {:>8.1}  {}",
+                "{in_flight:>9}  {side:<8} {rate:>8.0} ({least:.0}-{most:.0})  {:>10.1} / {:.1}  {:>18.2}  {:>5.2}  {:>6.2}  {:>6.2}  {:>8.1}  {:>8.1}  {}",
                 of(|round| round.p50_micros as f64 / 1000.0),
                 of(|round| round.p99_micros as f64 / 1000.0),
                 of(|round| round.cost.broker),
                 of(|round| round.cost.redis),
                 of(|round| round.cost.processes.first().copied().unwrap_or_default()),
                 of(|round| round.cost.processes.iter().skip(1).sum()),
-                of(|round| round.cost.redis_calls),
+                of(|round| round.cost.scripts),
                 of(|round| round.cost.messages),
                 match rounds.iter().any(|round| round.cost.live.is_some()) {
                     true => format!("{:>5.1}%", 100.0 * of(|round| round.cost.live.unwrap_or(1.0))),

@@ -51,12 +51,12 @@ async fn loop_rounds(bench: &Bench<'_>, options: &Options, side: &mut Side) -> R
         // About a tenth of the long one's steps.
         let few = (options.steps / SHORT_LOOP / 10).max(1) as usize;
         for (steps, count) in [(SHORT_LOOP, few), (options.steps, 1), (SHORT_LOOP, few)] {
-            let calls = bench.commands().await?;
+            let calls = bench.scripts().await?;
             let ran = side.processes[0].run(one(steps, count)).await?;
             let done = f64::from(steps) * count as f64;
-            let calls = (bench.commands().await? - calls) as f64 / done;
+            let calls = (bench.scripts().await? - calls) as f64 / done;
             let each = ran.seconds * 1e6 / done;
-            println!("series of {steps:>6}: {each:>7.0} us a step, {calls:.1} Redis calls a step");
+            println!("series of {steps:>6}: {each:>7.0} us a step, {calls:.1} scripts in Redis a step");
             micros.push(each);
         }
         let ratio = micros[1] / ((micros[0] + micros[2]) / 2.0);
@@ -91,15 +91,6 @@ impl Watched {
         let mut length = redis::cmd("LLEN");
         let length = length.arg(&self.history).query_async(&mut self.connection).await;
         length.map_err(|error| format!("LLEN: {error}"))
-    }
-
-    /// Reads of lists that Redis has carried out, which histories are.
-    async fn reads(&mut self) -> Result<u64, String> {
-        let mut info = redis::cmd("INFO");
-        let info: Result<String, _> = info.arg("commandstats").query_async(&mut self.connection).await;
-        let info = info.map_err(|error| format!("INFO: {error}"))?;
-        let calls = info.lines().find_map(|line| line.strip_prefix("cmdstat_lrange:calls="));
-        Ok(calls.and_then(|rest| rest.split(',').next()?.parse().ok()).unwrap_or(0))
     }
 
     /// Returns when the history has so many turns, and when that was.
@@ -146,11 +137,10 @@ async fn kill_half_way(bench: &Bench<'_>, options: &Options, scene: &Scene, side
     let early = watched.cost(SHORT_LOOP.min(tenth), tenth).await?;
     println!("steps up to {tenth}: {early:.0} us each; {}", told_memory(side));
     let half = options.steps / 2;
-    watched.until(half - tenth).await?;
-    // It comes late, so that it has no lane that the loop could be in; or it has that very one, and then the other one is idle.
-    side.processes.push(Process::start(LEVERET[1], scene).await?);
-    let middle = watched.cost(half - tenth / 2, half).await?;
+    let middle = watched.cost(half - tenth, half).await?;
     println!("steps up to {half}: {middle:.0} us each; {}", told_memory(side));
+    // It takes over half of the lanes; the loop's may be among them.
+    side.processes.push(Process::start(LEVERET[1], scene).await?);
     let callers = [1, 3];
     let mut used = Vec::new();
     for _ in 0..2 {
@@ -162,17 +152,21 @@ async fn kill_half_way(bench: &Bench<'_>, options: &Options, scene: &Scene, side
     } else {
         callers[1]
     };
-    let reads = watched.reads().await?;
+    let reads = bench.calls("lrange").await?;
     side.processes.swap_remove(busy).kill().await?;
     let killed = Instant::now();
     let left = watched.turns().await?;
     let (_, on) = watched.until(left + 2).await?;
-    let reads = watched.reads().await? - reads;
+    let reads = bench.calls("lrange").await? - reads;
+    if reads == 0 {
+        return Err("the worker that was killed is not the one that had the loop: nobody has read its history".into());
+    }
     println!(
-        "its worker was killed at step {left}: the next step but one was there {:.2} s later; {reads} reads of a thousand turns at most",
+        "its worker was killed at step {left}: the next step but one was there {:.2} s later, after {reads} reads of lists (of 1000 turns at most, or of an inbox)",
         on.duration_since(killed).as_secs_f64()
     );
-    let late = watched.cost(options.steps - tenth, options.steps).await?;
+    // Its last turn has no step.
+    let late = watched.cost(options.steps - tenth, options.steps + 1).await?;
     println!(
         "steps up to {}: {late:.0} us each, {:.2} of one of the first {tenth}; {}",
         options.steps,
@@ -227,16 +221,16 @@ async fn redis_memory(bench: &Bench<'_>) -> Result<u64, String> {
         .ok_or_else(|| "INFO does not tell used_memory".into())
 }
 
-/// When the workers had nothing left to do: from then on Redis hears little more from them than that they live.
+/// When the workers had nothing left to do: from then on Redis runs few scripts for them beyond those that say that they live.
 async fn until_quiet(bench: &Bench<'_>) -> Result<Instant, String> {
     const LOOKED_EVERY: Duration = Duration::from_millis(500);
     const IN_A_ROW: u32 = 6;
     /// Calls between two looks that workers with nothing to do may make.
     const IDLE_CALLS: u64 = 100;
-    let (mut calls, mut since, mut quiet) = (bench.commands().await?, Instant::now(), 0);
+    let (mut calls, mut since, mut quiet) = (bench.scripts().await?, Instant::now(), 0);
     while quiet < IN_A_ROW {
         tokio::time::sleep(LOOKED_EVERY).await;
-        let now = bench.commands().await?;
+        let now = bench.scripts().await?;
         if now - calls > IDLE_CALLS {
             (since, quiet) = (Instant::now(), 0);
         } else {

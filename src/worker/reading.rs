@@ -4,7 +4,7 @@ use tracing::error;
 
 use super::activation::{Activation, Step};
 use super::state::{Live, OpenCalls};
-use crate::backend::{Error, Loaded, Mark, Result};
+use crate::backend::{Error, Loaded, Mark, Record, Result};
 use crate::model::{StallReason, Status};
 use crate::replay::Stuck;
 use crate::replay::history::Turn;
@@ -25,14 +25,7 @@ impl Activation<'_> {
                 loaded => loaded?,
             };
             let Some(loaded) = loaded else { return Ok(None) };
-            // A start's mark is cleared by the first turn, which is what we are here for.
-            let mut outstanding = loaded.record.clone();
-            outstanding.marks.retain(|mark| matches!(mark, Mark::Turn(_)));
-            if !outstanding.marks.is_empty() {
-                self.rest();
-            }
-            let driving = engine.drive_marks(self.instance, &outstanding);
-            let driven = engine.as_far_as_possible(self.instance, driving).await?;
+            let marks = self.drive_turns(&loaded.record).await?;
             let Some(more) = self.rest_of_history(&loaded).await? else {
                 continue;
             };
@@ -41,12 +34,29 @@ impl Activation<'_> {
                 Err(problem) if self.without_history(&loaded, &more, &problem).await? => return Ok(None),
                 Err(_) => continue,
             };
-            if driven == Some(true) {
-                state.record.marks.retain(|mark| !matches!(mark, Mark::Turn(_)));
-            }
+            state.record.marks = marks;
             self.is_current = true;
             return Ok(Some(state));
         }
+    }
+
+    /// Makes what the record's turns may have left unmade, as far as it can be made; the marks that stay. (A start's is cleared by the first turn, which is
+    /// what we are here for.)
+    pub(super) async fn drive_turns(&mut self, record: &Record) -> Result<Vec<Mark>> {
+        let (of_turns, others): (Vec<Mark>, Vec<Mark>) =
+            record.marks.iter().partition(|mark| matches!(mark, Mark::Turn(_)));
+        if of_turns.is_empty() {
+            return Ok(others);
+        }
+        let outstanding = Record {
+            marks: of_turns,
+            ..record.clone()
+        };
+        self.rest();
+        let engine = &self.runtime.engine;
+        let driving = engine.drive_marks(self.instance, &outstanding);
+        let are_driven = engine.as_far_as_possible(self.instance, driving).await? == Some(true);
+        Ok(if are_driven { others } else { record.marks.clone() })
     }
 
     /// Not even the record can be read. What came waits in the inbox, which can be filled unread: handed back again and again, it would hold up the lane.

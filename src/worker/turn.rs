@@ -234,9 +234,7 @@ impl Activation<'_> {
             match record {
                 Some(record) if record.guard() == state.record.guard() && record.status == state.record.status => {
                     // What another worker may have left unmade is made before our messages are let go.
-                    if !record.marks.is_empty() {
-                        return Ok(Step::Reload);
-                    }
+                    state.record.marks = self.drive_turns(&record).await?;
                     self.is_current = true;
                 }
                 _ => return Ok(Step::Reload),

@@ -140,6 +140,7 @@ macro_rules! all_behaviours {
                 a_due_entry_that_hangs_holds_up_no_other,
                 the_claim_of_a_due_entry_is_short_and_renewed_while_it_is_handled;
             duplicates:
+                a_result_that_comes_again_has_no_history_read,
                 each_kind_of_message_counts_once,
                 what_comes_after_the_end_changes_nothing,
                 an_old_copy_of_a_task_that_is_done_does_not_run,

@@ -31,6 +31,15 @@ async fn everything(ctx: WorkflowContext, n: u64) -> Result<u64> {
     Ok(activity + child + event + second.unwrap_or(1000))
 }
 
+/// One after the other.
+async fn series(ctx: WorkflowContext, n: u64) -> Result<u64> {
+    let mut sum = 0;
+    for step in 0..n {
+        sum += ctx.call(WORK, step).await?;
+    }
+    Ok(sum)
+}
+
 async fn orders(stage: &Stage) -> RunningWorker {
     up(stage.worker("orders").workflow(MAIN, everything)).await
 }
@@ -40,6 +49,39 @@ async fn payments(stage: &Stage) -> RunningWorker {
         .worker("payments")
         .activity(WORK, async |_: ActivityContext, n: u64| ok(n));
     up(worker.workflow(CHILD, async |_: WorkflowContext, n: u64| ok(n))).await
+}
+
+pub(crate) async fn a_result_that_comes_again_has_no_history_read(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    stage.known_app("payments").await;
+    let orders = up(stage.worker("orders").workflow(MAIN, series)).await;
+    let run = stage.client.start(MAIN, 5).id("one").await.unwrap();
+    let mut before = None;
+    let dropped = || orders.counts().dropped.get("already in history").copied();
+    for step in 0..5 {
+        let tasks = stage.take(&Queue::Activities(app("payments"))).await;
+        // The turn that the result before it led to is committed, and its mark is left to the next commit.
+        if let Some((home, result)) = before.take() {
+            stage.publish(home, vec![result]).await;
+            until("it to be dropped", async || (dropped() == Some(step)).then_some(())).await;
+        }
+        let [Item::Task(task)] = &tasks[..] else {
+            panic!("{tasks:?}")
+        };
+        let home = Queue::Events(app("orders"), task.reply_to);
+        let result = Item::Completion(CompletionItem {
+            task: task.caller.clone(),
+            task_execution_id: Some(task.task_execution_id),
+            from: app("payments"),
+            outcome: Outcome::Completed(task.input.clone()),
+            progressed: false,
+            ran: None,
+        });
+        stage.publish(home.clone(), vec![result.clone()]).await;
+        before = Some((home, result));
+    }
+    assert_eq!(run.result().await.unwrap(), 10);
+    assert_eq!(orders.counts().replays, 0);
 }
 
 pub(crate) async fn each_kind_of_message_counts_once(h: &impl Harness) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use deadpool_redis::redis::aio::{PubSub, PubSubSink};
 use deadpool_redis::redis::{Client, Msg, RedisError};
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{Notify, watch};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -191,7 +191,8 @@ impl Ended {
         })
     }
 
-    /// Returns once the subscription is active, so that whoever reads the record after that misses nothing.
+    /// Returns once the subscription is active, so that whoever reads the record after that misses nothing. What rang until then is over: it
+    /// would have the record read twice.
     pub(super) async fn watch(&self, number: u64, channel: String, id: &str) -> Result<Box<dyn Watch>> {
         let mut rounds = self.shared.rounds.subscribe();
         let bell = Arc::new(Bell::default());
@@ -236,9 +237,11 @@ impl Ended {
             }
         };
         match tokio::time::timeout(self.patience, active).await {
-            Ok(result) => result.map(|()| Box::new(watcher) as Box<dyn Watch>),
-            Err(_) => Err(Error::transient("Redis did not confirm a subscription in time")),
+            Ok(result) => result?,
+            Err(_) => return Err(Error::transient("Redis did not confirm a subscription in time")),
         }
+        let _ = watcher.bell.rung.notified().now_or_never();
+        Ok(Box::new(watcher))
     }
 }
 
