@@ -117,11 +117,11 @@ impl State {
         for queue in [&mut self.turns, &mut self.starts, &mut self.ended] {
             while let Some((at, _)) = queue.front()
                 && now.is_none_or(|now| *at <= now)
-                && let Some((_, instance)) = queue.pop_front()
+                && let Some((at, instance)) = queue.pop_front()
             {
-                // They stay until they are cleared: whoever meets them meanwhile has to know them.
+                // They stay until they are cleared: whoever meets them meanwhile has to know them. Those of other times have their own places in the queues.
                 let kept = self.marks.get(&instance).into_iter().flatten();
-                let kept = kept.filter(|kept| now.is_none_or(|now| kept.until <= now));
+                let kept = kept.filter(|kept| kept.until == at);
                 taken.extend(kept.map(|kept| (instance.clone(), kept.clone())));
             }
         }
@@ -236,6 +236,31 @@ async fn clear_in_time(engine: Engine) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mark_is_taken_once_whatever_else_was_kept_of_its_instance() {
+        let instance = InstanceRef::new("orders".parse().unwrap(), "one".parse().unwrap());
+        let execution = ExecutionId::generate();
+        let mut state = State::default();
+        // Three turns that later commits have cleared, and the last one.
+        for millis in [100, 150, 160] {
+            state
+                .turns
+                .push_back((Timestamp::from_millis(millis), instance.clone()));
+        }
+        let until = Timestamp::from_millis(170);
+        state.ended.push_back((until, instance.clone()));
+        let last = Kept {
+            execution,
+            mark: Mark::Turn(4),
+            until,
+            check: None,
+        };
+        state.marks.insert(instance.clone(), vec![last]);
+        let taken = state.take(Some(Timestamp::from_millis(200)));
+        let marks: Vec<Mark> = taken.into_iter().map(|(_, kept)| kept.mark).collect();
+        assert_eq!(marks, [Mark::Turn(4)]);
+    }
 
     #[test]
     fn once_the_end_is_known_the_mark_of_the_start_is_no_matter_and_those_of_turns_are() {
