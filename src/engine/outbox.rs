@@ -1,7 +1,7 @@
 //! Publishing: items for one destination go out together.
 //!
 //! While a message to a destination is unconfirmed, further items for it gather and form the next message; when nothing is in flight an item goes out
-//! at once. So bundles grow with the load and nothing is held back when there is none. Of tasks, which have no order, a few messages may be in flight.
+//! at once. So bundles grow with the load and nothing is held back when there is none.
 //!
 //! A queue may take nothing although the broker is there. What a worker sends there is parked, as what is sent to an app that does not exist is: in a
 //! due-set, from where it is tried again. So nobody waits for such a queue.
@@ -43,17 +43,8 @@ struct Inner {
     stuck: Stuck,
     confirms: Confirms,
     pace: Pace,
-    /// Those with messages in flight.
-    destinations: Mutex<HashMap<Queue, Destination>>,
-}
-
-/// What goes to one queue.
-#[derive(Default)]
-struct Destination {
-    /// Messages that are on their way, or about to be.
-    in_flight: usize,
-    /// What gathers behind them.
-    waiting: Waiting,
+    /// Destinations with a message in flight, and what gathers behind it.
+    destinations: Mutex<HashMap<Queue, Waiting>>,
 }
 
 impl Outbox {
@@ -80,7 +71,7 @@ impl Outbox {
     /// Items that wait for a message that is on its way.
     pub(crate) fn waiting(&self) -> usize {
         let destinations = self.0.destinations.lock().unwrap_or_else(PoisonError::into_inner);
-        destinations.values().map(|destination| destination.waiting.len()).sum()
+        destinations.values().map(Vec::len).sum()
     }
 
     /// Sends an item and returns once the broker has stored it, or it is parked. Repeats until then: receivers drop duplicates. In place of a task or a
@@ -96,15 +87,13 @@ impl Outbox {
             way => return Box::pin(self.send_by(way, queue, item)).await,
         }
         let (sender, receiver) = oneshot::channel();
-        let is_room = {
+        let is_first = {
             let mut destinations = self.0.destinations.lock().unwrap_or_else(PoisonError::into_inner);
-            let destination = destinations.entry(queue.clone()).or_default();
-            destination.waiting.push((item, sender));
-            let is_room = destination.in_flight < most_in_flight(&queue);
-            destination.in_flight += usize::from(is_room);
-            is_room
+            let is_first = !destinations.contains_key(&queue);
+            destinations.entry(queue.clone()).or_default().push((item, sender));
+            is_first
         };
-        if is_room {
+        if is_first {
             self.0.tracker.spawn(flush(self.0.clone(), queue));
         }
         receiver
@@ -159,15 +148,6 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// So many times that, if nothing tells whether it is the queue or the broker that stands still.
 const LONGEST_PATIENCE: u32 = 4;
 
-/// Messages to a queue that may be in flight. What goes to a lane stays in order, even if a message has to be published again; tasks have none, and a
-/// workflow that calls by the thousand would wait for one confirmation after the other.
-fn most_in_flight(queue: &Queue) -> usize {
-    match queue {
-        Queue::Activities(_) => 4,
-        _ => 1,
-    }
-}
-
 /// Publishes what has gathered for a destination until nothing has.
 async fn flush(inner: Arc<Inner>, queue: Queue) {
     loop {
@@ -212,20 +192,17 @@ impl Inner {
         fitting.count()
     }
 
-    /// Takes the next bundle's items. If there are none, one message less is in flight; without any the destination is forgotten.
+    /// Takes the next bundle's items; forgets the destination if there are none.
     fn gather(&self, queue: &Queue) -> Waiting {
         let mut destinations = self.destinations.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(Destination { in_flight, waiting }) = destinations.get_mut(queue) else {
+        let Some(waiting) = destinations.get_mut(queue) else {
             return Waiting::new();
         };
         // Whoever has given up waiting sends it again, or has left it to others: a queue that takes nothing must not gather it for ever.
         waiting.retain(|(_, sender)| !sender.is_closed());
         let count = self.fitting(waiting);
         if count == 0 {
-            *in_flight -= 1;
-            if *in_flight == 0 {
-                destinations.remove(queue);
-            }
+            destinations.remove(queue);
             return Waiting::new();
         }
         let rest = waiting.split_off(count);
