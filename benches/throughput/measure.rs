@@ -25,6 +25,8 @@ pub(crate) const WARM_UP: Round = Round {
 
 /// Apps that those with many are compared with.
 const FEW_APPS: u32 = 3;
+/// How many those are, by default.
+const MANY_APPS: u32 = 100;
 
 /// The processes of one side: the first one drives.
 pub(crate) struct Side {
@@ -192,7 +194,7 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
     };
     let mut others = match options.workers {
         _ if options.workload == Workload::Apps => {
-            let apps = options.apps;
+            let apps = options.apps.unwrap_or(MANY_APPS);
             Some(Side::start("apps", &LEVERET, &Scene { apps, ..many }).await?)
         }
         1 => None,

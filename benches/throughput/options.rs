@@ -58,7 +58,7 @@ pub(crate) struct Options {
     pub(crate) fsync: Fsync,
     pub(crate) workers: usize,
     pub(crate) half: bool,
-    pub(crate) apps: u32,
+    pub(crate) apps: Option<u32>,
     pub(crate) kill: bool,
     pub(crate) audit: bool,
     pub(crate) json: Option<PathBuf>,
@@ -84,7 +84,7 @@ impl Options {
             fsync: Fsync::Everysec,
             workers: 1,
             half: false,
-            apps: 100,
+            apps: None,
             kill: false,
             audit: false,
             json: None,
@@ -113,7 +113,7 @@ impl Options {
                 }
                 "--workers" => options.workers = number(&word, &value()?, 1, 64)?,
                 "--half" => options.half = true,
-                "--apps" => options.apps = number(&word, &value()?, 1, 1000)? as u32,
+                "--apps" => options.apps = Some(number(&word, &value()?, 1, 1000)? as u32),
                 "--kill" => options.kill = true,
                 "--audit" => options.audit = true,
                 "--json" => options.json = Some(value()?.into()),
@@ -153,6 +153,7 @@ impl Options {
             ("--json", self.json.is_some() && !has_rounds),
             ("--svg", self.svg.is_some() && !has_rounds),
             ("--kill", self.kill && !is_loop),
+            ("--apps", self.apps.is_some() && !has_apps),
         ];
         match refused.into_iter().find(|(_, is_refused)| *is_refused) {
             Some((option, _)) => Err(format!("{option} is not played with the workload {name}")),

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use leveret::backend::{Message, Queue};
-use leveret::wire::{Bundle, CompletionItem, Item, Outcome};
+use leveret::wire::{Bundle, Item};
 use leveret::{Result, Settings, Worker, Workflow, WorkflowContext, all};
 
 use crate::between::{Call, with_publisher_behind, with_store_behind};
@@ -128,15 +128,7 @@ pub(crate) async fn of_a_redelivered_bundle_only_tasks_without_a_result_run_agai
     // Whoever had it has answered the first one, and died.
     assert_eq!(stage.take_and_die(&queue).await.len(), 3);
     let lane = Queue::Events(app("orders"), first.reply_to);
-    let answer = Item::Completion(CompletionItem {
-        task: first.caller.clone(),
-        task_execution_id: Some(first.task_execution_id),
-        from: app("payments"),
-        outcome: Outcome::Completed(first.input.clone()),
-        progressed: false,
-        ran: None,
-    });
-    stage.publish(lane, vec![answer]).await;
+    stage.publish(lane, vec![answer_to(&first)]).await;
     let answered = runs.iter().find(|run| *run.instance() == first.caller.instance);
     done(answered.unwrap()).await;
     let begun = Tally::new();

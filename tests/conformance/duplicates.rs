@@ -69,14 +69,7 @@ pub(crate) async fn a_result_that_comes_again_has_no_history_read(h: &impl Harne
             panic!("{tasks:?}")
         };
         let home = Queue::Events(app("orders"), task.reply_to);
-        let result = Item::Completion(CompletionItem {
-            task: task.caller.clone(),
-            task_execution_id: Some(task.task_execution_id),
-            from: app("payments"),
-            outcome: Outcome::Completed(task.input.clone()),
-            progressed: false,
-            ran: None,
-        });
+        let result = answer_to(task);
         stage.publish(home.clone(), vec![result.clone()]).await;
         before = Some((home, result));
     }

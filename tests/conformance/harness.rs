@@ -8,7 +8,7 @@ use bytes::Bytes;
 use leveret::backend::{Backend, Broker, Commit, Committed, DueEntry, DueKind, Mark, Message, Queue, Record, When};
 use leveret::client::InstanceInfo;
 use leveret::replay::history::{HistoryEvent, Turn};
-use leveret::wire::{Bundle, Item};
+use leveret::wire::{Bundle, CompletionItem, Item, Outcome, TaskItem};
 use leveret::{
     AppId, Client, CommitId, Instance, InstanceId, InstanceRef, MessageId, Retry, Run, RunToken, RunningWorker,
     Settings, Status, Worker,
@@ -76,6 +76,18 @@ pub(crate) fn app(id: &str) -> AppId {
 
 pub(crate) fn instance(app_id: &str, id: &str) -> InstanceRef {
     InstanceRef::new(app(app_id), InstanceId::new(id).unwrap())
+}
+
+/// The completion of a task whose activity returns what it is given.
+pub(crate) fn answer_to(task: &TaskItem) -> Item {
+    Item::Completion(CompletionItem {
+        task: task.caller.clone(),
+        task_execution_id: Some(task.task_execution_id),
+        from: task.app.clone(),
+        outcome: Outcome::Completed(task.input.clone()),
+        progressed: false,
+        ran: None,
+    })
 }
 
 /// One namespace of a backend, with a client.

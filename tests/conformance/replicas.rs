@@ -95,7 +95,7 @@ pub(crate) async fn of_two_workers_that_run_one_turn_one_commits(h: &impl Harnes
 }
 
 pub(crate) async fn results_that_come_by_any_lane_are_all_in_the_history(h: &impl Harness) {
-    use leveret::wire::{CompletionItem, Item, Outcome};
+    use leveret::wire::Item;
     const CALLS: u64 = 20;
     let stage = Stage::new(h).await;
     stage.known_app("payments").await;
@@ -119,14 +119,7 @@ pub(crate) async fn results_that_come_by_any_lane_are_all_in_the_history(h: &imp
         let [Item::Task(task)] = &items[..] else {
             panic!("a task")
         };
-        answers.push(Item::Completion(CompletionItem {
-            task: task.caller.clone(),
-            task_execution_id: Some(task.task_execution_id),
-            from: app("payments"),
-            outcome: Outcome::Completed(task.input.clone()),
-            progressed: false,
-            ran: None,
-        }));
+        answers.push(answer_to(task));
     }
     // Both workers get all of them, at the same time.
     let lanes = [0, 1].map(|lane| Queue::Events(app("orders"), lane));
