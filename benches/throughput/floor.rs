@@ -3,6 +3,8 @@
 //! The driver is client and state machine of app A, the target runs the activities of app B. A workflow of three steps takes seven messages (a start, three
 //! tasks, three results), each persistent, confirmed and acknowledged, and four commits, each one fenced script. It is written as well as that can be:
 //! what is ready is handled together, with one pipeline to Redis, publishes side by side, and one acknowledgement for all.
+//!
+//! Two other loops by hand show what stands between it and Leveret ([`ByHand`]).
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -24,16 +26,18 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Consumer};
 use serde::{Deserialize, Serialize};
 
-use crate::process::{Counts, Ran, Requests, Round, Scene};
+use crate::kept;
+use crate::process::{ByHand, Counts, Ran, Requests, Round, Scene};
 
-const QUEUE_A: &str = "floor.a";
-const QUEUE_B: &str = "floor.b";
 /// Deliveries that are handled together, and batches that are on their way at once.
 const BATCH: usize = 128;
 const BATCHES: usize = 4;
 const PREFETCH: u16 = 1000;
 /// A round that comes no further for so long has lost something.
 const STANDSTILL: Duration = Duration::from_secs(60);
+
+/// Items that share a message at most, if any do: as many as of Leveret's.
+const BUNDLE: usize = 128;
 
 /// Appends a turn, if the workflow is at the version that its worker has seen.
 const COMMIT: &str = "
@@ -44,15 +48,28 @@ return 1";
 
 /// A start (step 0 to A), a task (to B) or its result (to A).
 #[derive(Serialize, Deserialize)]
-struct Item {
-    workflow: String,
-    step: u32,
-    payload: String,
+pub(crate) struct Item {
+    pub(crate) workflow: String,
+    pub(crate) step: u32,
+    pub(crate) payload: String,
+}
+
+/// Who takes an item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum To {
+    A,
+    B,
+}
+
+impl To {
+    fn queue(self, by_hand: ByHand) -> String {
+        format!("{}.{self:?}", by_hand.name())
+    }
 }
 
 /// Two connections: while a broker blocks publishers, the client library stops acknowledgements on theirs.
 struct Station {
-    publish: Channel,
+    publish: Publisher,
     consume: Channel,
     consumer: Consumer,
     _connections: [Connection; 2],
@@ -63,7 +80,7 @@ fn text(error: impl std::fmt::Display) -> String {
 }
 
 impl Station {
-    async fn open(scene: &Scene, queue: &str) -> Result<Self, String> {
+    async fn open(scene: &Scene, reader: To) -> Result<Self, String> {
         let connect = || Connection::connect(&scene.amqp, ConnectionProperties::default());
         let connections = [connect().await.map_err(text)?, connect().await.map_err(text)?];
         let publish = connections[0].create_channel().await.map_err(text)?;
@@ -72,7 +89,7 @@ impl Station {
             .await
             .map_err(text)?;
         let consume = connections[1].create_channel().await.map_err(text)?;
-        for queue in [QUEUE_A, QUEUE_B] {
+        for queue in [To::A, To::B] {
             let mut arguments = FieldTable::default();
             arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
             let options = QueueDeclareOptions {
@@ -80,7 +97,7 @@ impl Station {
                 ..Default::default()
             };
             consume
-                .queue_declare(queue.into(), options, arguments)
+                .queue_declare(queue.queue(scene.by_hand).into(), options, arguments)
                 .await
                 .map_err(text)?;
         }
@@ -90,7 +107,7 @@ impl Station {
             .map_err(text)?;
         let consumer = consume
             .basic_consume(
-                queue.into(),
+                reader.queue(scene.by_hand).into(),
                 "".into(),
                 BasicConsumeOptions::default(),
                 FieldTable::default(),
@@ -98,7 +115,10 @@ impl Station {
             .await
             .map_err(text)?;
         Ok(Self {
-            publish,
+            publish: Publisher {
+                channel: publish,
+                by_hand: scene.by_hand,
+            },
             consume,
             consumer,
             _connections: connections,
@@ -127,7 +147,7 @@ impl Station {
     /// Handles batches, some at once, and acknowledges each when it and those before it are done; until `is_over`.
     async fn serve<F: Future<Output = Result<(), String>>>(
         &mut self,
-        handle: impl Fn(Channel, Vec<Item>) -> F,
+        handle: impl Fn(Publisher, Vec<Item>) -> F,
         is_over: impl Fn() -> bool,
     ) -> Result<(), String> {
         let mut under_way = FuturesOrdered::new();
@@ -141,8 +161,8 @@ impl Station {
                 batch = Self::batch(&mut self.consumer), if under_way.len() < BATCHES => {
                     let batch = batch?;
                     let last = batch.last().map_or(0, |delivery| delivery.delivery_tag);
-                    let items = batch.iter().map(|delivery| serde_json::from_slice(&delivery.data));
-                    let items = items.collect::<Result<Vec<Item>, _>>().map_err(text)?;
+                    let items = batch.iter().map(|delivery| serde_json::from_slice::<Vec<Item>>(&delivery.data));
+                    let items = items.collect::<Result<Vec<_>, _>>().map_err(text)?.into_iter().flatten().collect();
                     let handled = handle(self.publish.clone(), items);
                     under_way.push_back(async move { handled.await.map(|()| last) });
                 }
@@ -153,23 +173,44 @@ impl Station {
     }
 }
 
-/// Publishes side by side; returns when all are confirmed.
-async fn publish(channel: &Channel, items: Vec<(&'static str, Item)>) -> Result<(), String> {
-    let published = items.into_iter().map(|(queue, item)| async move {
-        let body = serde_json::to_vec(&item).map_err(text)?;
-        let properties = BasicProperties::default().with_delivery_mode(2);
-        let options = BasicPublishOptions::default();
-        let sent = channel.basic_publish("".into(), queue.into(), options, &body, properties);
-        sent.await.map_err(text)?.await.map_err(text)
-    });
-    try_join_all(published).await.map(drop)
+/// What publishes items, one a message or as many as there are.
+#[derive(Clone)]
+struct Publisher {
+    channel: Channel,
+    by_hand: ByHand,
+}
+
+impl Publisher {
+    /// Publishes side by side; returns when all are confirmed.
+    async fn publish(&self, items: Vec<(To, Item)>) -> Result<(), String> {
+        let (of_a, of_b): (Vec<_>, Vec<_>) = items.into_iter().partition(|(to, _)| *to == To::A);
+        let most = if self.by_hand == ByHand::Floor { 1 } else { BUNDLE };
+        let mut messages = Vec::new();
+        for (to, items) in [(To::A, of_a), (To::B, of_b)] {
+            let items: Vec<Item> = items.into_iter().map(|(_, item)| item).collect();
+            for bundle in items.chunks(most) {
+                messages.push((to.queue(self.by_hand), serde_json::to_vec(bundle).map_err(text)?));
+            }
+        }
+        let published = messages.into_iter().map(|(queue, body)| async move {
+            let properties = BasicProperties::default().with_delivery_mode(2);
+            let options = BasicPublishOptions::default();
+            let sent = self
+                .channel
+                .basic_publish("".into(), queue.into(), options, &body, properties);
+            sent.await.map_err(text)?.await.map_err(text)
+        });
+        try_join_all(published).await.map(drop)
+    }
 }
 
 /// App B: answers each task.
 pub(crate) async fn target(scene: Scene) -> Result<(), String> {
-    let mut station = Station::open(&scene, QUEUE_B).await?;
-    let answer = |channel: Channel, items: Vec<Item>| async move {
-        publish(&channel, items.into_iter().map(|item| (QUEUE_A, item)).collect()).await
+    let mut station = Station::open(&scene, To::B).await?;
+    let answer = |publisher: Publisher, items: Vec<Item>| async move {
+        publisher
+            .publish(items.into_iter().map(|item| (To::A, item)).collect())
+            .await
     };
     let end = Requests::new().tell(Counts::default);
     let served = async {
@@ -197,13 +238,15 @@ struct Progress {
 
 /// App A: starts workflows and takes them on.
 pub(crate) async fn driver(scene: Scene) -> Result<(), String> {
-    let mut station = Station::open(&scene, QUEUE_A).await?;
+    let mut station = Station::open(&scene, To::A).await?;
     let address = scene.redis.as_str().into_connection_info().map_err(text)?;
     let address = address.set_tcp_settings(TcpSettings::default().set_nodelay(true));
     let redis = Client::open(address).map_err(text)?;
     let mut redis = redis.get_multiplexed_async_connection().await.map_err(text)?;
-    let load = redis::cmd("SCRIPT").arg("LOAD").arg(COMMIT).to_owned();
-    load.query_async::<String>(&mut redis).await.map_err(text)?;
+    for script in [COMMIT].iter().chain(&kept::SCRIPTS) {
+        let load = redis::cmd("SCRIPT").arg("LOAD").arg(script).to_owned();
+        load.query_async::<String>(&mut redis).await.map_err(text)?;
+    }
     let mut requests = Requests::new();
     while let Some(round) = requests.next().await {
         requests.answer(&run(&mut station, &redis, &scene, round).await);
@@ -224,7 +267,7 @@ async fn run(station: &mut Station, redis: &MultiplexedConnection, scene: &Scene
         progress.began.insert(workflow.clone(), Instant::now());
         let payload = "x".repeat(scene.payload);
         Some((
-            QUEUE_A,
+            To::A,
             Item {
                 workflow,
                 step: 0,
@@ -233,17 +276,19 @@ async fn run(station: &mut Station, redis: &MultiplexedConnection, scene: &Scene
         ))
     };
     let began = Instant::now();
-    let first = (0..round.in_flight).map_while(|_| start()).collect();
-    publish(&station.publish, first).await?;
-    let turn = |channel: Channel, items: Vec<Item>| {
+    let first: Vec<_> = (0..round.in_flight).map_while(|_| start()).collect();
+    let by_hand = scene.by_hand;
+    create(&mut redis.clone(), by_hand, &first).await?;
+    station.publish.publish(first).await?;
+    let turn = |publisher: Publisher, items: Vec<Item>| {
         let mut redis = redis.clone();
         async move {
-            commit(&mut redis, &items, steps).await?;
+            commit(&mut redis, by_hand, &items, steps).await?;
             let mut next = Vec::with_capacity(items.len());
             for item in items {
                 if item.step < steps {
                     let step = item.step + 1;
-                    next.push((QUEUE_B, Item { step, ..item }));
+                    next.push((To::B, Item { step, ..item }));
                     continue;
                 }
                 let took = progress
@@ -255,7 +300,8 @@ async fn run(station: &mut Station, redis: &MultiplexedConnection, scene: &Scene
                 progress.borrow_mut().micros.push(took.as_micros() as u64);
                 next.extend(start());
             }
-            publish(&channel, next).await
+            create(&mut redis, by_hand, &next).await?;
+            publisher.publish(next).await
         }
     };
     let is_over = || progress.borrow().micros.len() == round.count;
@@ -266,8 +312,24 @@ async fn run(station: &mut Station, redis: &MultiplexedConnection, scene: &Scene
     })
 }
 
+/// Creates what is started, if it has a record before its first turn.
+async fn create(redis: &mut MultiplexedConnection, by_hand: ByHand, items: &[(To, Item)]) -> Result<(), String> {
+    let started: Vec<&Item> = items
+        .iter()
+        .map(|(_, item)| item)
+        .filter(|item| item.step == 0)
+        .collect();
+    match by_hand {
+        ByHand::Kept if !started.is_empty() => kept::create(redis, &started).await,
+        _ => Ok(()),
+    }
+}
+
 /// One commit a turn, all of them in one pipeline.
-async fn commit(redis: &mut MultiplexedConnection, items: &[Item], steps: u32) -> Result<(), String> {
+async fn commit(redis: &mut MultiplexedConnection, by_hand: ByHand, items: &[Item], steps: u32) -> Result<(), String> {
+    if by_hand == ByHand::Kept {
+        return kept::commit(redis, items, steps).await;
+    }
     let script = redis::Script::new(COMMIT);
     let mut pipeline = redis::pipe();
     for item in items {
@@ -277,8 +339,8 @@ async fn commit(redis: &mut MultiplexedConnection, items: &[Item], steps: u32) -
             .cmd("EVALSHA")
             .arg(script.get_hash())
             .arg(2)
-            .arg(format!("floor:{{{id}}}:meta"))
-            .arg(format!("floor:{{{id}}}:history"))
+            .arg(format!("{}:{{{id}}}:meta", by_hand.name()))
+            .arg(format!("{}:{{{id}}}:history", by_hand.name()))
             .arg(item.step)
             .arg(item.step + 1)
             .arg(status)

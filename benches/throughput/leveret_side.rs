@@ -78,19 +78,23 @@ pub(crate) async fn backend(scene: &Scene) -> std::result::Result<Backend, Strin
     backend.map_err(|error| error.to_string())
 }
 
-fn settings() -> Settings {
-    Settings {
+fn settings(scene: &Scene) -> Settings {
+    let mut settings = Settings {
         activities: 512,
         turns: 1024,
         ..Settings::default()
+    };
+    if let Some(items) = scene.bundle {
+        settings.limits.bundle_items = items;
     }
+    settings
 }
 
 /// A process with so many workers, until the bench is gone.
-async fn work(workers: Vec<Worker>) -> std::result::Result<(), String> {
+async fn work(scene: &Scene, workers: Vec<Worker>) -> std::result::Result<(), String> {
     let mut running = Vec::new();
     for worker in workers {
-        let worker = worker.settings(settings()).start().await;
+        let worker = worker.settings(settings(scene)).start().await;
         running.push(worker.map_err(|error| error.to_string())?);
     }
     for worker in &running {
@@ -120,7 +124,7 @@ pub(crate) async fn caller(scene: Scene) -> std::result::Result<(), String> {
         .workflow(MAIN, main)
         .workflow(LEAF, leaf)
         .activity(step_of("main"), step);
-    work(vec![worker]).await
+    work(&scene, vec![worker]).await
 }
 
 /// A worker of one of many apps.
@@ -144,7 +148,7 @@ pub(crate) async fn target(scene: Scene) -> std::result::Result<(), String> {
     let hops = hops.filter(|_| scene.workload == Workload::Hops);
     let apps = (0..scene.apps).filter(|_| scene.workload == Workload::Apps);
     let apps = apps.map(|number| worker_of_many(number, &backend));
-    work(std::iter::once(steps).chain(hops).chain(apps).collect()).await
+    work(&scene, std::iter::once(steps).chain(hops).chain(apps).collect()).await
 }
 
 pub(crate) async fn client(scene: Scene) -> std::result::Result<(), String> {

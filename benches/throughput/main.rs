@@ -10,6 +10,7 @@
 //! The program is its own workers: with [`process::ROLE`] in its environment it is one of them.
 
 mod floor;
+mod kept;
 mod leveret_side;
 mod measure;
 mod options;

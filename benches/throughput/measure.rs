@@ -7,7 +7,7 @@ use leveret::Client;
 
 use crate::leveret_side;
 use crate::options::Options;
-use crate::process::{Counts, Part, Process, Ran, Round, Scene};
+use crate::process::{ByHand, Counts, Part, Process, Ran, Round, Scene};
 use crate::report::{Cost, Measured, Report};
 use crate::servers::Servers;
 use crate::usage::{cpu_seconds, noted};
@@ -169,6 +169,15 @@ async fn audit_on(client: &Client) -> String {
     }
 }
 
+/// The processes of a loop that is written by hand.
+async fn by_hand(which: ByHand, scene: &Scene) -> Result<Side, String> {
+    let scene = Scene {
+        by_hand: which,
+        ..scene.clone()
+    };
+    Side::start(which.name(), &["floor-driver", "floor-target"], &scene).await
+}
+
 async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Result<(), String> {
     let scene = Scene {
         amqp: servers.amqp_url(servers.broker_port),
@@ -177,6 +186,8 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
         workload: options.workload,
         payload: options.payload,
         apps: FEW_APPS,
+        bundle: options.bundle,
+        by_hand: ByHand::Floor,
     };
     let bench = Bench { servers, directory };
     match options.workload {
@@ -185,33 +196,40 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
         Workload::Sleepers => return whole_load::sleepers(&bench, options, &scene).await,
         _ => {}
     }
-    let mut floor = Side::start("floor", &["floor-driver", "floor-target"], &scene).await?;
+    let mut floor = by_hand(ByHand::Floor, &scene).await?;
     let mut leveret = Side::start("leveret", &LEVERET, &scene).await?;
     // In a namespace of its own, so that the others' rounds are not theirs.
     let many = Scene {
         namespace: "bench-many".into(),
         ..scene.clone()
     };
-    let mut others = match options.workers {
-        _ if options.workload == Workload::Apps => {
-            let apps = options.apps.unwrap_or(MANY_APPS);
-            Some(Side::start("apps", &LEVERET, &Scene { apps, ..many }).await?)
+    let mut others = Vec::new();
+    if options.workload == Workload::Apps {
+        let apps = options.apps.unwrap_or(MANY_APPS);
+        others.push(Side::start("apps", &LEVERET, &Scene { apps, ..many }).await?);
+    } else if options.workers > 1 {
+        let callers = std::iter::repeat_n(LEVERET[1], options.workers);
+        let targets = std::iter::repeat_n(LEVERET[2], options.workers);
+        let roles: Vec<_> = std::iter::once(LEVERET[0]).chain(callers).chain(targets).collect();
+        others.push(Side::start("workers", &roles, &many).await?);
+    }
+    let mut limits = Vec::new();
+    if options.limits {
+        for which in [ByHand::Bundled, ByHand::Kept] {
+            limits.push(by_hand(which, &scene).await?);
         }
-        1 => None,
-        workers => {
-            let callers = std::iter::repeat_n(LEVERET[1], workers);
-            let targets = std::iter::repeat_n(LEVERET[2], workers);
-            let roles: Vec<_> = std::iter::once(LEVERET[0]).chain(callers).chain(targets).collect();
-            Some(Side::start("workers", &roles, &many).await?)
-        }
-    };
+    }
     let auditor = match options.audit {
         true => Some(Client::new(leveret_side::backend(&scene).await?)),
         false => None,
     };
     let mut report = Report::new(options);
     let rounds = async {
-        for side in [&mut floor, &mut leveret].into_iter().chain(&mut others) {
+        for side in [&mut floor, &mut leveret]
+            .into_iter()
+            .chain(&mut others)
+            .chain(&mut limits)
+        {
             let calls = options.workload.calls(options.steps) as usize;
             let round = Round {
                 count: (WARM_UP.count * 3 / calls).max(1),
@@ -235,9 +253,11 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
                 report.add(floor.name, *in_flight, measured);
                 let measured = bench.round(&mut leveret, ours).await?;
                 report.add(leveret.name, *in_flight, measured);
-                if let Some(side) = &mut others {
-                    let measured = bench.round(side, ours).await?;
-                    report.add(side.name, *in_flight, measured);
+                for (side, round) in [(&mut others, ours), (&mut limits, floors)] {
+                    for side in side {
+                        let measured = bench.round(side, round).await?;
+                        report.add(side.name, *in_flight, measured);
+                    }
                 }
                 if let Some(auditor) = &auditor {
                     let measured = tokio::select! {
@@ -263,9 +283,7 @@ async fn measure(options: &Options, servers: &Servers, directory: &Path) -> Resu
         Ok::<_, String>(())
     };
     let done = rounds.await;
-    floor.stop().await;
-    leveret.stop().await;
-    if let Some(side) = others {
+    for side in [floor, leveret].into_iter().chain(others).chain(limits) {
         side.stop().await;
     }
     done?;

@@ -23,6 +23,9 @@ cargo bench --bench throughput -- [OPTIONS]
   --half               rounds of Leveret at half of the rate that it came to, too: what its latency is when it is not full
   --apps N             with the workload apps: how many the others are (100)
   --kill               with the workload loop: one series, whose worker is killed half-way; how soon another has gone on
+  --bundle N           items that share a message of Leveret's at most (its default)
+  --limits             rounds of two more loops by hand, too: bundled, the floor whose items share messages; and kept, the same that keeps
+                       in Redis what Leveret keeps, by the same scripts
   --audit              rounds of Leveret while the namespace is audited over and over, too
   --json FILE          also writes all rounds to FILE
   --svg FILE           also draws the rates by how many are in flight
@@ -60,6 +63,8 @@ pub(crate) struct Options {
     pub(crate) half: bool,
     pub(crate) apps: Option<u32>,
     pub(crate) kill: bool,
+    pub(crate) bundle: Option<usize>,
+    pub(crate) limits: bool,
     pub(crate) audit: bool,
     pub(crate) json: Option<PathBuf>,
     pub(crate) svg: Option<PathBuf>,
@@ -86,6 +91,8 @@ impl Options {
             half: false,
             apps: None,
             kill: false,
+            bundle: None,
+            limits: false,
             audit: false,
             json: None,
             svg: None,
@@ -115,6 +122,8 @@ impl Options {
                 "--half" => options.half = true,
                 "--apps" => options.apps = Some(number(&word, &value()?, 1, 1000)? as u32),
                 "--kill" => options.kill = true,
+                "--bundle" => options.bundle = Some(number(&word, &value()?, 1, 10_000)?),
+                "--limits" => options.limits = true,
                 "--audit" => options.audit = true,
                 "--json" => options.json = Some(value()?.into()),
                 "--svg" => options.svg = Some(value()?.into()),
@@ -134,6 +143,7 @@ impl Options {
             options.count = Some(100);
             options.workers = 2;
             options.half = true;
+            options.limits = true;
             options.audit = true;
         }
         Ok(Asked::Run(options))
@@ -149,6 +159,8 @@ impl Options {
         let refused = [
             ("--workers", self.workers > 1 && (!has_rounds || has_apps)),
             ("--half", self.half && !has_rounds),
+            ("--bundle", self.bundle.is_some() && !has_rounds),
+            ("--limits", self.limits && !has_rounds),
             ("--audit", self.audit && !has_rounds),
             ("--json", self.json.is_some() && !has_rounds),
             ("--svg", self.svg.is_some() && !has_rounds),

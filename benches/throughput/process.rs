@@ -18,6 +18,34 @@ use crate::{floor, leveret_side};
 pub(crate) const ROLE: &str = "THROUGHPUT_ROLE";
 const SCENE: &str = "THROUGHPUT_SCENE";
 
+/// Which of the loops that are written by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ByHand {
+    /// One message an item, and a commit of three commands.
+    Floor,
+    /// The same, and all that goes to one queue shares messages.
+    Bundled,
+    /// The same, and Redis keeps all that Leveret keeps there, by Leveret's own scripts.
+    Kept,
+}
+
+impl ByHand {
+    /// True for the name of one of them.
+    pub(crate) fn named(name: &str) -> bool {
+        [Self::Floor, Self::Bundled, Self::Kept]
+            .iter()
+            .any(|known| known.name() == name)
+    }
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Bundled => "bundled",
+            Self::Kept => "kept",
+        }
+    }
+}
+
 /// What every process is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Scene {
@@ -28,6 +56,10 @@ pub(crate) struct Scene {
     pub(crate) payload: usize,
     /// Apps that the steps of [`Workload::Apps`] are on.
     pub(crate) apps: u32,
+    /// Items that share a message of Leveret's at most, if not its default.
+    pub(crate) bundle: Option<usize>,
+    /// Which loop by hand, for those who play one.
+    pub(crate) by_hand: ByHand,
 }
 
 /// What a driver is asked for: one line of JSON.

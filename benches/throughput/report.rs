@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::options::Options;
 use crate::picture::{Curve, draw};
-use crate::process::Ran;
+use crate::process::{ByHand, Ran};
 
 /// Processor time, in cores, and calls.
 #[derive(Clone, Debug, Serialize)]
@@ -48,7 +48,9 @@ impl Measured {
 }
 
 /// In the order in which they are told. Those after the second are compared with it.
-const SIDES: [&str; 6] = ["floor", "leveret", "workers", "apps", "half", "audited"];
+const SIDES: [&str; 8] = [
+    "floor", "leveret", "bundled", "kept", "workers", "apps", "half", "audited",
+];
 
 #[derive(Serialize)]
 struct Row {
@@ -187,9 +189,14 @@ impl Report {
             p50 / floors_p50
         );
         for (side, rate, its_p50) in others {
+            let calls = if ByHand::named(side) {
+                self.calls[0]
+            } else {
+                self.calls[1]
+            };
             println!(
-                "           {side:<8} {:>8.2} of Leveret's rate, {:.2} of its p50",
-                rate / leveret,
+                "           {side:<8} {:>8.2} of Leveret's calls a second, {:.2} of its p50",
+                rate * f64::from(calls) / (leveret * f64::from(self.calls[1])),
                 its_p50 / p50
             );
         }

@@ -2,10 +2,10 @@
 //!
 //! [`effects_of`] is a function of the stored turn, so whoever finds a marked turn can make its effects. Each effect may be made any number of times.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::{join_all, join3};
 use tracing::{debug, warn};
 
 use super::due::{self, retention_entry};
@@ -209,10 +209,12 @@ impl Engine {
     /// nothing else from being made.
     pub(crate) async fn make(&self, instance: &InstanceRef, record: &Record, effects: Vec<Effect>) -> Result<()> {
         let (mut scheduled, mut unscheduled, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        let mut sent: BTreeMap<Queue, Vec<Item>> = BTreeMap::new();
         for effect in effects {
             match effect {
                 Effect::Schedule(entry) => scheduled.push(entry),
                 Effect::Unschedule(key) => unscheduled.push(key),
+                Effect::Send(queue, item) => sent.entry(queue).or_default().push(*item),
                 other => others.push(other),
             }
         }
@@ -227,9 +229,13 @@ impl Engine {
             }
             Ok(())
         };
+        let sending = join_all(
+            sent.into_iter()
+                .map(|(queue, items)| self.outbox.send_all(queue, items)),
+        );
         let others = join_all(others.into_iter().map(|effect| self.make_one(instance, record, effect)));
-        let (unscheduled, made) = join(unscheduling, others).await;
-        made.into_iter().chain([unscheduled]).collect()
+        let (unscheduled, sent, made) = join3(unscheduling, sending, others).await;
+        sent.into_iter().chain(made).chain([unscheduled]).collect()
     }
 
     pub(crate) async fn schedule(&self, instance: &InstanceRef, entries: &[DueEntry], when: When) -> Result<()> {
@@ -268,14 +274,14 @@ impl Engine {
 
     async fn make_one(&self, instance: &InstanceRef, record: &Record, effect: Effect) -> Result<()> {
         match effect {
-            Effect::Send(queue, item) => self.outbox.send(queue, *item).await,
             Effect::Child(child) => Box::pin(self.make_child(*child)).await,
             Effect::Raise(event) => Box::pin(self.raise(event)).await.map(drop),
             Effect::TerminateChild(child, task) => Box::pin(self.terminate_child(&child, task)).await,
             // Notes are ordered by the times that the store has given to the records.
             Effect::Index => self.retrying("index", || self.store().index(instance, record)).await,
             Effect::Retain(status) => self.retain(instance, record, status).await,
-            Effect::Schedule(_) | Effect::Unschedule(_) => Ok(()),
+            // Made together with others of their kind.
+            Effect::Send(..) | Effect::Schedule(_) | Effect::Unschedule(_) => Ok(()),
         }
     }
 

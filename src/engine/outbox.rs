@@ -8,26 +8,29 @@
 
 mod pace;
 mod stuck;
+mod told;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
+use futures_util::future::{join, join_all};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use self::pace::Pace;
 use self::stuck::{Confirms, LEFT_ALONE, Stuck, Way};
+use self::told::Told;
 use super::due::parked_entry;
 use super::persist;
 use crate::backend::{Backend, DueEntry, Error, Message, Queue, Result, Retryable, When};
 use crate::model::{AppId, Failure, Limits, MessageId, kinds};
 use crate::wire::{Bundle, CompletionItem, Item, Outcome};
 
-type Waiting = Vec<(Item, oneshot::Sender<Result<()>>)>;
+/// An item, and who is told what became of it.
+type Sent = (Item, Told);
 
 /// See the module. Cheap to clone.
 #[derive(Clone)]
@@ -44,7 +47,7 @@ struct Inner {
     confirms: Confirms,
     pace: Pace,
     /// Destinations with a message in flight, and what gathers behind it.
-    destinations: Mutex<HashMap<Queue, Waiting>>,
+    destinations: Mutex<HashMap<Queue, VecDeque<Sent>>>,
 }
 
 impl Outbox {
@@ -71,7 +74,7 @@ impl Outbox {
     /// Items that wait for a message that is on its way.
     pub(crate) fn waiting(&self) -> usize {
         let destinations = self.0.destinations.lock().unwrap_or_else(PoisonError::into_inner);
-        destinations.values().map(Vec::len).sum()
+        destinations.values().map(VecDeque::len).sum()
     }
 
     /// Sends an item and returns once the broker has stored it, or it is parked. Repeats until then: receivers drop duplicates. In place of a task or a
@@ -86,17 +89,45 @@ impl Outbox {
             // Boxed, as what is rare is in every future of which there are many at a time: each takes as much room as its largest branch.
             way => return Box::pin(self.send_by(way, queue, item)).await,
         }
-        let (sender, receiver) = oneshot::channel();
+        self.hand_over(queue, std::iter::once(item)).await
+    }
+
+    /// The same for items of one destination: a wide fan-out has thousands of them. All are sent, whatever becomes of some.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send): the first one that came up.
+    pub(crate) async fn send_all(&self, queue: Queue, items: Vec<Item>) -> Result<()> {
+        let is_free = self.way(&queue) == Way::Free;
+        let (together, alone): (Vec<_>, Vec<_>) = items
+            .into_iter()
+            .partition(|item| is_free && self.0.travels_with_others(item));
+        let alone = join_all(alone.into_iter().map(|item| self.send(queue.clone(), item)));
+        let together = async {
+            match together.is_empty() {
+                true => Ok(()),
+                false => self.hand_over(queue.clone(), together.into_iter()).await,
+            }
+        };
+        let (alone, together) = join(alone, together).await;
+        alone.into_iter().chain([together]).collect()
+    }
+
+    /// Has items go out with what gathers for their destination.
+    async fn hand_over(&self, queue: Queue, items: impl ExactSizeIterator<Item = Item>) -> Result<()> {
+        let (told, outcome) = Told::of(items.len());
         let is_first = {
             let mut destinations = self.0.destinations.lock().unwrap_or_else(PoisonError::into_inner);
             let is_first = !destinations.contains_key(&queue);
-            destinations.entry(queue.clone()).or_default().push((item, sender));
+            let waiting = destinations.entry(queue.clone()).or_default();
+            waiting.extend(items.map(|item| (item, told.clone())));
             is_first
         };
+        // Only items tell: if all are dropped, nobody waits in vain.
+        drop(told);
         if is_first {
             self.0.tracker.spawn(flush(self.0.clone(), queue));
         }
-        receiver
+        outcome
             .await
             .unwrap_or_else(|_| Err(Error::unknown("the process stops")))
     }
@@ -155,11 +186,10 @@ async fn flush(inner: Arc<Inner>, queue: Queue) {
         if batch.is_empty() {
             return;
         }
-        let (items, senders): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
+        let (items, told): (Vec<_>, Vec<Told>) = batch.into_iter().unzip();
         let results = inner.publish(&queue, items).await;
-        for (sender, result) in senders.into_iter().zip(results) {
-            // Whoever waited may have been cancelled; the item is published all the same.
-            let _ = sender.send(result);
+        for (told, result) in told.into_iter().zip(results) {
+            told.tell(result);
         }
     }
 }
@@ -180,33 +210,41 @@ impl Inner {
         }
     }
 
-    /// How many of the first items fit into one message.
-    fn fitting(&self, waiting: &Waiting) -> usize {
-        let mut bytes = 0;
-        let fitting = waiting.iter().take(self.limits.bundle_items).take_while(|(item, _)| {
-            // One that fills a message by itself travels alone.
-            let is_first = bytes == 0;
-            bytes += weight(item);
-            is_first || bytes <= self.limits.bundle_bytes
-        });
-        fitting.count()
+    /// Items that one message to the queue takes at most.
+    fn most_items(&self, queue: &Queue) -> usize {
+        match queue {
+            Queue::Events(..) => self.limits.bundle_items * Limits::FOR_A_LANE,
+            _ => self.limits.bundle_items,
+        }
     }
 
-    /// Takes the next bundle's items; forgets the destination if there are none.
-    fn gather(&self, queue: &Queue) -> Waiting {
+    /// Takes the next bundle's items; forgets the destination if there are none. Looks at no others: a wide fan-out has many more of them waiting.
+    fn gather(&self, queue: &Queue) -> Vec<Sent> {
         let mut destinations = self.destinations.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(waiting) = destinations.get_mut(queue) else {
-            return Waiting::new();
+            return Vec::new();
         };
-        // Whoever has given up waiting sends it again, or has left it to others: a queue that takes nothing must not gather it for ever.
-        waiting.retain(|(_, sender)| !sender.is_closed());
-        let count = self.fitting(waiting);
-        if count == 0 {
-            destinations.remove(queue);
-            return Waiting::new();
+        let most = self.most_items(queue);
+        let (mut batch, mut bytes) = (Vec::with_capacity(waiting.len().min(most)), 0);
+        while batch.len() < most
+            && let Some((item, told)) = waiting.pop_front()
+        {
+            // Whoever has given up waiting sends it again, or has left it to others: a queue that takes nothing must not gather it for ever.
+            if told.is_closed() {
+                continue;
+            }
+            bytes += weight(&item);
+            // One that fills a message by itself travels alone.
+            if bytes > self.limits.bundle_bytes && !batch.is_empty() {
+                waiting.push_front((item, told));
+                break;
+            }
+            batch.push((item, told));
         }
-        let rest = waiting.split_off(count);
-        std::mem::replace(waiting, rest)
+        if batch.is_empty() {
+            destinations.remove(queue);
+        }
+        batch
     }
 
     /// Publishes items in one message, or parks them. Gives the result of each.

@@ -7,7 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Largest payload (input, output, event, details) in bytes: 8 MiB.
     pub payload_bytes: usize,
-    /// Most items in one message: 128.
+    /// Most items in one message: 128. In one to a lane eight times as many: workers share tasks and starts among them by the message, and a lane has one
+    /// reader.
     pub bundle_items: usize,
     /// A message takes no further item that would bring it past this many bytes: 256 KiB. A single larger item still travels, alone.
     pub bundle_bytes: usize,
@@ -25,6 +26,11 @@ pub struct Limits {
     pub crashes: u32,
     /// How long a request ID, an event's message ID or a message for an absent instance is remembered: 1 h.
     pub dedup_window: Duration,
+}
+
+impl Limits {
+    /// A message to a lane takes so many times [`bundle_items`](Self::bundle_items).
+    pub(crate) const FOR_A_LANE: usize = 8;
 }
 
 impl Default for Limits {

@@ -21,14 +21,14 @@ pub struct ActivityContext {
 }
 
 struct Inner {
-    task: TaskItem,
+    task: Arc<TaskItem>,
     engine: Engine,
     cancelled: CancellationToken,
     reported: Mutex<Option<Timestamp>>,
 }
 
 impl ActivityContext {
-    pub(super) fn new(task: TaskItem, engine: Engine, cancelled: CancellationToken) -> Self {
+    pub(super) fn new(task: Arc<TaskItem>, engine: Engine, cancelled: CancellationToken) -> Self {
         Self {
             inner: Arc::new(Inner {
                 task,

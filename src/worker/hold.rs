@@ -17,6 +17,7 @@ use super::runtime::Runtime;
 use crate::backend::{DueEntry, DueOutcome, Result, When};
 use crate::engine::{LeaseEntry, encode, lease_key};
 use crate::model::Timestamp;
+use crate::wire::TaskItem;
 
 /// How often a task's caller is asked whether it still wants the result.
 const ASK_EVERY: Duration = Duration::from_secs(5);
@@ -84,7 +85,7 @@ impl Hold {
         loop {
             let wait = *waiting.borrow_and_update();
             if self.needs_lease(message_time, lease_time, wait) {
-                match self.renew(run, lease_time, wait).await {
+                match Box::pin(self.renew(run, lease_time, wait)).await {
                     Ok(true) if wait == Wait::Over => run.confirmed.notify_one(),
                     Ok(true) => {}
                     Ok(false) => {
@@ -152,7 +153,9 @@ impl Hold {
                 return self.is_stored(&entry).await;
             }
             None => {
-                let payload = encode(&LeaseEntry { task: run.task.clone() });
+                let payload = encode(&LeaseEntry {
+                    task: TaskItem::clone(&run.task),
+                });
                 // A body that runs takes the lease from a task that waits, and never the other way round.
                 let when = if wait == Wait::No { When::Set } else { When::Sooner };
                 let entry = engine
@@ -196,17 +199,21 @@ impl Hold {
     /// The task is done with: its message and its lease go.
     pub(super) async fn settle(mut self) {
         if let Some(lease) = self.lease.take() {
-            let settled = lease.entry.settled(DueOutcome::Remove);
-            let engine = &self.runtime.engine;
-            if let Err(error) = engine
-                .retrying("settle due", || engine.store().settle_due(&self.runtime.app, &settled))
-                .await
-            {
-                debug!(%error, "a finished lease was not removed; it lapses, and its result is known then");
-            }
+            Box::pin(self.remove(lease)).await;
         }
         if let Some(ticket) = self.ticket.take() {
             ticket.done();
+        }
+    }
+
+    async fn remove(&self, lease: Lease) {
+        let settled = lease.entry.settled(DueOutcome::Remove);
+        let engine = &self.runtime.engine;
+        if let Err(error) = engine
+            .retrying("settle due", || engine.store().settle_due(&self.runtime.app, &settled))
+            .await
+        {
+            debug!(%error, "a finished lease was not removed; it lapses, and its result is known then");
         }
     }
 

@@ -41,7 +41,7 @@ pub(super) enum Wait {
 /// A task on its way through this worker.
 pub(super) struct Run {
     pub(super) runtime: Arc<Runtime>,
-    pub(super) task: TaskItem,
+    pub(super) task: Arc<TaskItem>,
     pub(super) is_redelivered: bool,
     /// Whether it waits for its turn to be the one that may be deadly.
     pub(super) wait: watch::Sender<Wait>,
@@ -60,7 +60,7 @@ impl Run {
         Self {
             held: runtime.in_hand.take_task(&task, runtime.now()),
             runtime,
-            task,
+            task: Arc::new(task),
             is_redelivered,
             wait: watch::Sender::new(Wait::No),
             confirmed: Notify::new(),
@@ -70,6 +70,8 @@ impl Run {
     }
 
     /// Sees the task through; then settles its message or its lease. On an error both are handed back, and the task comes again.
+    ///
+    /// There are as many of these at a time as there are tasks, and each takes as much room as its largest branch: what is rare is boxed.
     pub(super) async fn attend(self, mut hold: Hold) {
         // Its child tokens fire when the worker drains; it fires by itself when nobody wants the result.
         let cancelled = self.runtime.cancel_activities.child_token();
@@ -86,9 +88,7 @@ impl Run {
             }
             Err(error) => {
                 debug!(%error, "a task is handed back");
-                self.pause_after(&error).await;
-                self.held.comes_again(self.runtime.now());
-                return hold.hand_back().await;
+                return Box::pin(self.hand_back(hold, &error)).await;
             }
         }
         let outcome = tokio::select! {
@@ -99,27 +99,29 @@ impl Run {
         };
         match outcome {
             Ok(()) => hold.settle().await,
-            Err(error) => {
-                // A body that was stopped by us is no crash; those before it were.
-                let ended = match self.has_token.load(Ordering::Relaxed) {
-                    true => self.end_run().await,
-                    false => Ok(()),
-                };
-                self.pause_after(&error).await;
-                self.held.comes_again(self.runtime.now());
-                hold.hand_back().await;
-                if !self.runtime.draining.is_cancelled() {
-                    warn!(activity = %self.task.name, caller = %self.task.caller.instance, %error, ?ended, "a task could not be seen through; it is handed back");
-                }
-            }
+            Err(error) => Box::pin(self.come_to_nothing(hold, &error)).await,
         }
     }
 
-    /// What cannot be done here would come back at once, for ever.
-    async fn pause_after(&self, error: &Error) {
+    async fn come_to_nothing(&self, hold: Hold, error: &Error) {
+        // A body that was stopped by us is no crash; those before it were.
+        let ended = match self.has_token.load(Ordering::Relaxed) {
+            true => self.end_run().await,
+            false => Ok(()),
+        };
+        self.hand_back(hold, error).await;
+        if !self.runtime.draining.is_cancelled() {
+            warn!(activity = %self.task.name, caller = %self.task.caller.instance, %error, ?ended, "a task could not be seen through; it is handed back");
+        }
+    }
+
+    async fn hand_back(&self, hold: Hold, error: &Error) {
+        // What cannot be done here would come back at once, for ever.
         if error.is_permanent() {
             self.runtime.pause(PAUSE_BEFORE_HANDING_BACK).await;
         }
+        self.held.comes_again(self.runtime.now());
+        hold.hand_back().await;
     }
 
     /// True if another run of the task, whose message is this one too or a copy of it, goes on under a lease.
@@ -127,7 +129,7 @@ impl Run {
         if is_leased || self.is_young() || planted(Defect::LeaseIsIgnored) {
             return Ok(false);
         }
-        self.has_live_lease().await
+        Box::pin(self.has_live_lease()).await
     }
 
     async fn work(&self, cancelled: &CancellationToken, is_leased: bool) -> Result<()> {
@@ -139,7 +141,7 @@ impl Run {
         let mut suspect = None;
         // Side by side, copies of a task that come again would each be counted as a death of the others. What the first came to, the next one finds.
         let _turn = match self.held.turns() {
-            Some(turns) if self.is_redelivered => self.wait_for_turn(turns, None).await?,
+            Some(turns) if self.is_redelivered => Box::pin(self.wait_for_turn(turns, None)).await?,
             turns => turns.and_then(|turns| turns.try_acquire().ok()),
         };
         if self.lost.is_cancelled() {
@@ -147,19 +149,17 @@ impl Run {
             return Ok(());
         }
         if self.is_redelivered {
-            if self.is_settled().await? {
+            if Box::pin(self.is_settled()).await? {
                 self.drop_for("already in history");
                 return self.end_run().await;
             }
-            let item = self.task.message_id();
-            let runs = engine
-                .retrying("runs", || engine.store().runs(&runtime.app, &item))
-                .await?;
+            let runs = Box::pin(self.runs()).await?;
             if runs >= runtime.settings.limits.crashes {
                 return Box::pin(self.give_up(runs)).await;
             }
             if runs > 0 {
-                suspect = self.wait_for_turn(&runtime.suspect, Some(LONGEST_SUSPICION)).await?;
+                let turn = self.wait_for_turn(&runtime.suspect, Some(LONGEST_SUSPICION));
+                suspect = Box::pin(turn).await?;
             }
         }
         // Waiting for a slot has no limit: the broker holds the rest, and a slot comes free when a body ends.
@@ -175,25 +175,11 @@ impl Run {
             return self.end_run().await;
         }
         if self.is_redelivered {
-            let (item, run) = (self.task.message_id(), RunToken::generate());
-            self.has_token.store(true, Ordering::Relaxed);
-            engine
-                .retrying("begin run", || engine.store().begin_run(&runtime.app, &item, run))
-                .await?;
+            Box::pin(self.begin_run()).await?;
         }
-        if self.task.claimed {
-            let caller = &self.task.caller;
-            let claim = engine
-                .retrying("claim", || {
-                    engine
-                        .store()
-                        .claim(&caller.instance, caller.execution, caller.sequence)
-                })
-                .await?;
-            if claim == Claim::Closed {
-                self.drop_for("the call is over");
-                return self.end_run().await;
-            }
+        if self.task.claimed && Box::pin(self.claim()).await? == Claim::Closed {
+            self.drop_for("the call is over");
+            return self.end_run().await;
         }
         fault_point("activity-claimed");
         runtime.counters.activities.add();
@@ -266,6 +252,30 @@ impl Run {
         Ok(permit)
     }
 
+    /// How often it was begun by processes that are not known to have come through.
+    async fn runs(&self) -> Result<u32> {
+        let (engine, app, item) = (&self.runtime.engine, &self.runtime.app, self.task.message_id());
+        engine.retrying("runs", || engine.store().runs(app, &item)).await
+    }
+
+    async fn begin_run(&self) -> Result<()> {
+        let (engine, app) = (&self.runtime.engine, &self.runtime.app);
+        let (item, run) = (self.task.message_id(), RunToken::generate());
+        self.has_token.store(true, Ordering::Relaxed);
+        let begin = || engine.store().begin_run(app, &item, run);
+        engine.retrying("begin run", begin).await.map(drop)
+    }
+
+    async fn claim(&self) -> Result<Claim> {
+        let (engine, caller) = (&self.runtime.engine, &self.task.caller);
+        let claim = || {
+            engine
+                .store()
+                .claim(&caller.instance, caller.execution, caller.sequence)
+        };
+        engine.retrying("claim", claim).await
+    }
+
     async fn has_live_lease(&self) -> Result<bool> {
         let engine = &self.runtime.engine;
         let key = lease_key(&self.task.message_id());
@@ -299,7 +309,7 @@ impl Run {
             return Ok(false);
         }
         let caller = &self.task.caller;
-        let Some(record) = self.caller_record().await? else {
+        let Some(record) = Box::pin(self.caller_record()).await? else {
             return Ok(false);
         };
         Ok(record.is_none_or(|record| {
@@ -359,7 +369,7 @@ impl Run {
             }
             let task = TaskItem {
                 misses: self.task.misses + 1,
-                ..self.task.clone()
+                ..TaskItem::clone(&self.task)
             };
             self.held.comes_again(runtime.now());
             return engine
@@ -385,7 +395,13 @@ impl Run {
         );
         warn!(activity = %self.task.name, caller = %self.task.caller.instance, "{message}");
         let origin = Queue::Activities(self.runtime.app.clone());
-        bury_item(&self.runtime, &Item::Task(self.task.clone()), &origin, &message).await?;
+        bury_item(
+            &self.runtime,
+            &Item::Task(TaskItem::clone(&self.task)),
+            &origin,
+            &message,
+        )
+        .await?;
         // A crash here: it is counted once more and ends here again.
         self.answer(Err(Failure::new(kinds::ACTIVITY_CRASHED, message).fatal()), true, None)
             .await?;
@@ -397,11 +413,9 @@ impl Run {
         if !self.is_redelivered {
             return Ok(());
         }
-        let engine = &self.runtime.engine;
-        let item = self.task.message_id();
-        engine
-            .retrying("end run", || engine.store().end_run(&self.runtime.app, &item))
-            .await
+        let (engine, app, item) = (&self.runtime.engine, &self.runtime.app, self.task.message_id());
+        let ending = engine.retrying("end run", || engine.store().end_run(app, &item));
+        Box::pin(ending).await
     }
 
     /// Sends the result to where the caller is at home; returns when the broker has stored it.

@@ -112,8 +112,13 @@ impl RedisStore {
     }
 
     pub(super) async fn claim_entries(&self, app: &AppId, most: usize, lease: Duration) -> Result<Vec<DueEntry>> {
-        let first = self.first_shard.fetch_add(1, Ordering::Relaxed);
-        let mut shards: Vec<u64> = (0..DUE_SHARDS).map(|n| (first % DUE_SHARDS + n) % DUE_SHARDS).collect();
+        let mut shards = self.shards_with_something_due(app).await?;
+        if !shards.is_empty() {
+            // None is first, and may take the room that there is, each time.
+            let first = self.first_shard.fetch_add(1, Ordering::Relaxed) as usize;
+            let count = shards.len();
+            shards.rotate_left(first % count);
+        }
         let mut claimed = Vec::new();
         // Each shard in the same measure first, since entries spread evenly; then those that had more.
         while !shards.is_empty() && claimed.len() + shards.len() <= most {
@@ -135,6 +140,28 @@ impl RedisStore {
         }
         claimed.sort_by(|(was_due, a), (b_was_due, b)| (was_due, &a.key).cmp(&(b_was_due, &b.key)));
         Ok(claimed.into_iter().map(|(_, entry)| entry).collect())
+    }
+
+    /// Most often nothing is due, and every worker asks many times a second: one look at the first entry of each shard costs a fraction of what claiming does.
+    async fn shards_with_something_due(&self, app: &AppId) -> Result<Vec<u64>> {
+        let mut looks = pipe();
+        looks.cmd("TIME");
+        for shard in 0..DUE_SHARDS {
+            let [set, _] = self.keys.due(app, shard);
+            looks.cmd("ZRANGE").arg(set).arg(0).arg(0).arg("WITHSCORES");
+        }
+        let mut replies = self.links.send_all("`claim_due`", &looks).await?.into_iter();
+        let now = Reply::new("TIME", replies.next().unwrap_or_default()).time()?;
+        let mut due = Vec::new();
+        for (shard, first) in (0..).zip(replies) {
+            let first = Reply::new("ZRANGE", first).pairs()?.into_iter().next();
+            if let Some((_, at)) = first
+                && Reply::of_bytes("ZRANGE", at).number()? <= now.as_millis() as i64
+            {
+                due.push(shard);
+            }
+        }
+        Ok(due)
     }
 
     /// Entries with the times at which they were due.

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use deadpool_redis::redis::Value;
 
 use crate::backend::{Error, Result};
+use crate::model::Timestamp;
 
 /// A reply, or a part of one, and to what.
 pub(super) struct Reply {
@@ -107,6 +108,16 @@ impl Reply {
             pairs.push((name, value));
         }
         Ok(pairs)
+    }
+
+    /// Redis' clock, as `TIME` tells it: seconds and microseconds.
+    pub(super) fn time(self) -> Result<Timestamp> {
+        let to = self.to;
+        let mut parts = self.items()?.into_iter().map(Reply::number);
+        match (parts.next(), parts.next()) {
+            (Some(seconds), Some(micros)) => Ok(Timestamp::from_millis((seconds? * 1000 + micros? / 1000) as u64)),
+            _ => Self::strange(to, "nothing"),
+        }
     }
 
     /// A word, and what comes with it.

@@ -265,12 +265,7 @@ impl Store for RedisStore {
     }
 
     async fn now(&self) -> Result<Timestamp> {
-        let parts = Reply::new("TIME", self.links.send("TIME", &cmd("TIME")).await?).items()?;
-        let mut parts = parts.into_iter().map(Reply::number);
-        match (parts.next(), parts.next()) {
-            (Some(seconds), Some(micros)) => Ok(Timestamp::from_millis((seconds? * 1000 + micros? / 1000) as u64)),
-            _ => Reply::strange("TIME", "nothing"),
-        }
+        Reply::new("TIME", self.links.send("TIME", &cmd("TIME")).await?).time()
     }
 
     async fn warnings(&self) -> Result<Vec<String>> {

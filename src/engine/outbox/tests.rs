@@ -22,6 +22,8 @@ struct Slow {
     tries: Arc<Mutex<Vec<Queue>>>,
     /// A queue that takes nothing; true if it refuses.
     stuck: Arc<Mutex<Option<(Queue, bool)>>>,
+    /// Bytes of the largest message that it takes, if it minds.
+    largest: Arc<Mutex<Option<usize>>>,
 }
 
 /// Virtual time, as tokio's.
@@ -50,6 +52,7 @@ impl Slow {
             permits: Arc::new(Semaphore::new(0)),
             tries: Arc::default(),
             stuck: Arc::default(),
+            largest: Arc::default(),
         };
         let namespace = Namespace::new("n").unwrap();
         let memory = Backend::memory(namespace.clone());
@@ -99,6 +102,14 @@ impl Broker for Slow {
             Some((_, true)) => return Err(Error::transient("the queue is full")),
             Some((_, false)) => std::future::pending().await,
             None => {}
+        }
+        if self
+            .largest
+            .lock()
+            .unwrap()
+            .is_some_and(|largest| message.body.len() > largest)
+        {
+            return Err(Error::too_large("the message is too large"));
         }
         self.permits.acquire().await.unwrap().forget();
         let bundle = Bundle::decode(&message.body).unwrap();
@@ -184,6 +195,16 @@ pub(super) fn task(sequence: u64) -> Item {
     Item::Task(task)
 }
 
+/// An event whose payload has so many bytes: nothing stands in for one that is too large.
+fn event(bytes: usize) -> Item {
+    Item::Event(crate::wire::EventItem {
+        instance: task_ref(0).instance,
+        name: "closed".to_owned(),
+        payload: Payload::encode(&"x".repeat(bytes)).unwrap(),
+        message_id: MessageId::generate(),
+    })
+}
+
 /// Sends what is given, one after the other, to a broker that lets nothing through until all of it was handed over.
 async fn send_all(slow: &Slow, outbox: &Outbox, items: Vec<(Queue, Item)>) {
     let mut sent = Box::pin(join_all(
@@ -246,10 +267,28 @@ async fn items_that_wait_for_one_destination_share_a_message_in_their_order() {
 #[tokio::test]
 async fn a_message_takes_no_more_items_than_the_limit() {
     let (slow, outbox) = Slow::with_outbox(limits(4, usize::MAX));
-    let items = (0..10).map(|sequence| (lane("orders"), answer(sequence, 1)));
+    let counts = || -> Vec<usize> { slow.items().into_iter().map(|(_, items)| items).collect() };
+    let starts = Queue::Workflows(AppId::new("orders").unwrap());
+    let items = (0..10).map(|sequence| (starts.clone(), answer(sequence, 1)));
     send_all(&slow, &outbox, items.collect()).await;
-    let counts: Vec<usize> = slow.items().into_iter().map(|(_, items)| items).collect();
-    assert_eq!(counts, [4, 4, 2]);
+    assert_eq!(counts(), [4, 4, 2]);
+    slow.hold_all();
+    slow.stored.lock().unwrap().clear();
+    // A lane has one reader: nobody could have taken the others.
+    let items = (0..50).map(|sequence| (lane("orders"), answer(sequence, 1)));
+    send_all(&slow, &outbox, items.collect()).await;
+    assert_eq!(counts(), [32, 18]);
+}
+
+#[tokio::test]
+async fn items_that_are_sent_together_are_all_sent_whatever_becomes_of_one() {
+    let (slow, outbox) = Slow::with_outbox(limits(4, 10_000));
+    *slow.largest.lock().unwrap() = Some(50_000);
+    slow.let_all_through();
+    let items = [1, 60_000, 1].map(event).to_vec();
+    let sent = outbox.send_all(lane("orders"), items).await;
+    assert!(sent.unwrap_err().is_too_large());
+    assert_eq!(slow.items().iter().map(|(_, items)| items).sum::<usize>(), 2);
 }
 
 #[tokio::test]
