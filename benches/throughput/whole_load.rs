@@ -12,6 +12,8 @@ use crate::usage::{cpu_seconds, memory};
 
 /// Steps of the series that a loop is compared with.
 const SHORT_LOOP: u32 = 100;
+/// What appends a turn to a history.
+const APPENDED: &str = "rpush";
 /// Sleepers that are started side by side.
 const SIDE_BY_SIDE: usize = 512;
 
@@ -196,9 +198,15 @@ async fn put_to_sleep_and_wake(bench: &Bench<'_>, options: &Options, side: &mut 
             pace: None,
         };
         let began = Instant::now();
+        let turns = bench.calls(APPENDED).await?;
         let asked: Ran = side.processes[0].run(round).await?;
-        let quiet = until_quiet(bench).await?;
-        let taken = quiet.duration_since(began).as_secs_f64();
+        // Each has one turn for this part of its life.
+        let taken = until_called(bench, APPENDED, turns + count as u64)
+            .await?
+            .duration_since(began)
+            .as_secs_f64();
+        // What is noted of a turn after its commit is in the memory that is told of.
+        tokio::time::sleep(Duration::from_secs(5)).await;
         println!(
             "{count} {done}: asked for at {:.0}/s, all done at {:.0}/s; {}",
             count as f64 / asked.seconds,
@@ -221,22 +229,22 @@ async fn redis_memory(bench: &Bench<'_>) -> Result<u64, String> {
         .ok_or_else(|| "INFO does not tell used_memory".into())
 }
 
-/// When the workers had nothing left to do: from then on Redis runs few scripts for them beyond those that say that they live.
-async fn until_quiet(bench: &Bench<'_>) -> Result<Instant, String> {
-    const LOOKED_EVERY: Duration = Duration::from_millis(500);
-    const IN_A_ROW: u32 = 6;
-    /// Calls between two looks that workers with nothing to do may make.
-    const IDLE_CALLS: u64 = 100;
-    let (mut calls, mut since, mut quiet) = (bench.scripts().await?, Instant::now(), 0);
-    while quiet < IN_A_ROW {
-        tokio::time::sleep(LOOKED_EVERY).await;
-        let now = bench.scripts().await?;
-        if now - calls > IDLE_CALLS {
-            (since, quiet) = (Instant::now(), 0);
-        } else {
-            quiet += 1;
+/// When Redis had carried out so many calls of a command.
+async fn until_called(bench: &Bench<'_>, command: &str, calls: u64) -> Result<Instant, String> {
+    const LOOKED_EVERY: Duration = Duration::from_millis(100);
+    /// As long as a round that comes no further.
+    const STANDSTILL: Duration = Duration::from_secs(60);
+    let (mut last, mut since) = (0, Instant::now());
+    loop {
+        let now = bench.calls(command).await?;
+        if now >= calls {
+            return Ok(Instant::now());
         }
-        calls = now;
+        if now > last {
+            (last, since) = (now, Instant::now());
+        } else if since.elapsed() > STANDSTILL {
+            return Err(format!("{} turns have not come for {STANDSTILL:?}", calls - now));
+        }
+        tokio::time::sleep(LOOKED_EVERY).await;
     }
-    Ok(since)
 }

@@ -38,9 +38,33 @@ pub struct Stuck {
 pub struct Execution {
     shared: Shared,
     code: Arc<dyn Code>,
-    future: Option<CodeFuture>,
+    future: Option<Running>,
     is_over: bool,
     waker: Arc<TurnWaker>,
+}
+
+/// Code that runs. It is begun when it is polled: what runs in `begin` may panic and log like the rest of the code.
+struct Running {
+    start: Option<(Arc<dyn Code>, WorkflowContext, Payload)>,
+    future: Option<CodeFuture>,
+}
+
+impl Running {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Payload, Failure>> {
+        if let Some((code, ctx, input)) = self.start.take() {
+            self.future = Some(code.begin(ctx, input));
+        }
+        match &mut self.future {
+            Some(future) => future.as_mut().poll(context),
+            // It has panicked in `begin`, and is not asked again.
+            None => Poll::Pending,
+        }
+    }
+
+    /// Bytes of the code's future.
+    fn size(&self) -> usize {
+        self.future.as_ref().map_or(0, |future| size_of_val(&**future))
+    }
 }
 
 impl Execution {
@@ -146,7 +170,8 @@ impl Execution {
 
     /// Rough size in memory, in bytes.
     pub fn weight(&self) -> usize {
-        self.shared.lock().weight()
+        let future = self.future.as_ref().map_or(0, Running::size);
+        future + self.shared.lock().weight()
     }
 
     /// How often code has looked at something that it waits on.
@@ -182,8 +207,10 @@ impl Execution {
         if let HistoryEvent::ExecutionStarted { input, .. } = event {
             let (code, input) = (self.code.clone(), input.clone());
             let ctx = WorkflowContext::new(self.shared.clone());
-            // Begun when it is polled: what runs in `begin` may panic and log like the rest of the code.
-            self.future = Some(Box::pin(async move { code.begin(ctx, input).await }));
+            self.future = Some(Running {
+                start: Some((code, ctx, input)),
+                future: None,
+            });
         }
         wakers.into_iter().for_each(Waker::wake);
         let result = self.run();
@@ -232,7 +259,7 @@ impl Execution {
         let future = self.future.as_mut()?;
         let waker = Waker::from(self.waker.clone());
         let mut context = Context::from_waker(&waker);
-        let mut poll = || catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(&mut context)));
+        let mut poll = || catch_unwind(AssertUnwindSafe(|| future.poll(&mut context)));
         let is_replaying = self.shared.lock().is_replaying;
         Some(if is_replaying { quietly(poll) } else { poll() })
     }

@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, info, warn};
@@ -29,9 +30,9 @@ pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::s
     while !runtime.draining.is_cancelled() {
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
         let in_hand = TaskTracker::new();
-        let handler = runtime
-            .tracker
-            .spawn(handle_all(runtime.clone(), lane, receiver, in_hand.clone()));
+        let hurry = runtime.draining.child_token();
+        let handler = handle_all(runtime.clone(), lane, receiver, in_hand.clone(), hurry.clone());
+        let handler = runtime.tracker.spawn(handler);
         probe(&runtime, lane);
         let until = async {
             tokio::select! {
@@ -46,6 +47,7 @@ pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::s
         })
         .await;
         drop(sender);
+        hurry.cancel();
         let _ = handler.await;
         if let Some(consumer) = consumer {
             in_hand.close();
@@ -71,16 +73,22 @@ pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::s
     }
 }
 
-/// Opens a lane's messages in their order.
+/// Opens a lane's messages in their order, as there is room for what they bring; once it is to hurry, all that are left.
 async fn handle_all(
     runtime: Arc<Runtime>,
     lane: Lane,
     mut deliveries: tokio::sync::mpsc::UnboundedReceiver<Delivery>,
     in_hand: TaskTracker,
+    hurry: CancellationToken,
 ) {
     while let Some(delivery) = deliveries.recv().await {
         if !runtime.draining.is_cancelled() {
             runtime.lanes.set(lane, true);
+        }
+        tokio::select! {
+            biased;
+            () = runtime.room() => {}
+            () = hurry.cancelled() => {}
         }
         if let Err(error) = handle(&runtime, lane, delivery, in_hand.token()).await {
             debug!(lane, %error, "a message of the lane is handed back");

@@ -60,6 +60,13 @@ impl Runtime {
         self.lane_count.load(Ordering::Relaxed)
     }
 
+    /// Returns when there is room for another instance to be worked on. Those that wait for their turn take memory, and gain nothing by being many.
+    pub(super) async fn room(&self) {
+        /// So many times those that have their turn.
+        const WAITING: usize = 4;
+        self.mailboxes.room(self.settings.turns.saturating_mul(WAITING)).await;
+    }
+
     /// Now, by the store's clock.
     pub(super) fn now(&self) -> Timestamp {
         self.engine.reckoned_now()

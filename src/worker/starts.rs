@@ -67,13 +67,26 @@ async fn take_bundle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
     };
     let is_redelivered = delivery.redelivered;
     let tickets = Ticket::split(delivery, bundle.items.len());
-    for (item, ticket) in bundle.items.into_iter().zip(tickets) {
+    // All of them before any has to wait: a marker that comes behind them must find them in hand.
+    let held: Vec<Held> = bundle
+        .items
+        .iter()
+        .map(|item| runtime.in_hand.take(item, runtime.now()))
+        .collect();
+    for ((item, held), ticket) in bundle.items.into_iter().zip(held).zip(tickets) {
         match item {
             Item::Probe(probe) => {
                 probe.marker.into_iter().for_each(|marker| runtime.in_hand.note(marker));
                 ticket.done();
             }
-            Item::Start(start) => begin(runtime, start, ticket, is_redelivered).await?,
+            Item::Start(start) => {
+                tokio::select! {
+                    biased;
+                    () = runtime.room() => {}
+                    () = runtime.draining.cancelled() => {}
+                }
+                begin(runtime, start, held, ticket, is_redelivered).await?;
+            }
             other => {
                 bury_item(runtime, &other, &origin, "only starts belong into a workflows queue").await?;
                 ticket.done();
@@ -93,9 +106,13 @@ pub(super) async fn bury_item(runtime: &Runtime, item: &Item, origin: &Queue, re
     runtime.bury(body, &properties, &origin.local_name(), reason).await
 }
 
-async fn begin(runtime: &Arc<Runtime>, start: StartItem, ticket: Ticket, is_redelivered: bool) -> Result<()> {
-    let item = Item::Start(start.clone());
-    let held = runtime.in_hand.take(&item, runtime.now());
+async fn begin(
+    runtime: &Arc<Runtime>,
+    start: StartItem,
+    held: Held,
+    ticket: Ticket,
+    is_redelivered: bool,
+) -> Result<()> {
     if runtime.registry.find_workflow(&start.workflow).is_none() {
         if let Err(error) = unknown(runtime, start, &held).await {
             runtime.pause(PAUSE_BEFORE_HANDING_BACK).await;
@@ -105,13 +122,13 @@ async fn begin(runtime: &Arc<Runtime>, start: StartItem, ticket: Ticket, is_rede
         ticket.done();
         return Ok(());
     }
-    let instance = start.instance;
+    let instance = start.instance.clone();
     arrive(
         runtime,
         &instance,
         Arrival {
             held,
-            item,
+            item: Item::Start(start),
             ticket,
             is_redelivered,
             lane: None,

@@ -42,6 +42,11 @@ async fn all_done(runs: &[leveret::Run<u64>]) {
     }
 }
 
+async fn waits(ctx: WorkflowContext, n: u64) -> Result<u64> {
+    ctx.event(GO).await?;
+    Ok(n)
+}
+
 fn three_activities() -> Settings {
     Settings {
         activities: 3,
@@ -202,6 +207,56 @@ pub(crate) async fn no_more_turns_run_at_once_than_the_setting_says(h: &impl Har
     all_done(&runs).await;
 }
 
+pub(crate) async fn a_worker_works_on_no_more_instances_than_it_has_room_for(h: &impl Harness) {
+    const INSTANCES: u64 = 20;
+    let stage = Stage::new(h).await;
+    let one = || {
+        let mut one = Settings {
+            turns: 1,
+            lanes: 1,
+            ..settings()
+        };
+        one.limits.bundle_items = 1;
+        one
+    };
+    up(stage.worker("orders").settings(one()).workflow(MAIN, waits))
+        .await
+        .stop()
+        .await;
+    let mut runs = Vec::new();
+    for n in 0..INSTANCES {
+        runs.push(stage.client.start(MAIN, n).await.unwrap());
+    }
+    let held_up = async || {
+        let (entered, holding, gate) = (Tally::new(), Gate::new(), Gate::new());
+        holding.open();
+        let worker = Worker::new("orders", with_commits_held(&stage, &entered, &holding, &gate));
+        let worker = up(worker.settings(one()).workflow(MAIN, waits)).await;
+        entered.reach(1).await;
+        a_while(&stage).await;
+        (worker, gate)
+    };
+    // Starts: each finds room or waits for it.
+    let (worker, gate) = held_up().await;
+    let active = worker.gauge().read().active;
+    assert!((4..=6).contains(&active), "{active} starts");
+    gate.open();
+    for run in &runs {
+        let id = run.instance().id.as_str();
+        stage.wait_for_text("orders", id, &["event `go`"]).await;
+    }
+    worker.stop().await;
+    // A lane: a message of at most eight events finds room or waits for it.
+    for run in &runs {
+        run.raise(GO, ()).await.unwrap();
+    }
+    let (worker, gate) = held_up().await;
+    let active = worker.gauge().read().active;
+    assert!((4..=12).contains(&active), "{active} events");
+    gate.open();
+    all_done(&runs).await;
+}
+
 pub(crate) async fn a_worker_holds_no_more_messages_than_its_prefetch(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let few = || Settings {
@@ -214,10 +269,6 @@ pub(crate) async fn a_worker_holds_no_more_messages_than_its_prefetch(h: &impl H
     for n in 0..10 {
         runs.push(stage.client.start(MAIN, n).await.unwrap());
     }
-    let waits = async |ctx: WorkflowContext, n: u64| -> Result<u64> {
-        ctx.event(GO).await?;
-        Ok(n)
-    };
     // Starts.
     let (entered, holding, gate) = (Tally::new(), Gate::new(), Gate::new());
     holding.open();

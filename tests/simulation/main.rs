@@ -111,7 +111,7 @@ const FOUND_BY: [(Defect, u64); 24] = [
     (Defect::PublishedFirst, 1),
     (Defect::LaneIsGuard, 1),
     (Defect::TimerIsRemovedFirst, 4),
-    (Defect::LeaseIsIgnored, 66),
+    (Defect::LeaseIsIgnored, 63),
     (Defect::OthersMarkIsCleared, 2),
     (Defect::ParentIsPurgedFirst, 15),
     (Defect::InboxStaysUnread, 6),
