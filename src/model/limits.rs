@@ -18,7 +18,7 @@ pub struct Limits {
     pub turn_events: usize,
     /// A history of this many events is warned of: 50,000.
     pub history_events: u64,
-    /// Bytes of live workflows that a worker keeps in memory: 256 MiB (estimated from the payloads they hold).
+    /// Bytes of live workflows that a worker keeps in memory: 128 MiB (estimated from the payloads and the code's futures that they hold).
     pub cache_bytes: usize,
     /// Continue-as-new generations that one activation runs before it yields to other instances: 20.
     pub generations: u32,
@@ -42,7 +42,7 @@ impl Default for Limits {
             inbox_events: 10_000,
             turn_events: 1_000,
             history_events: 50_000,
-            cache_bytes: 256 << 20,
+            cache_bytes: 128 << 20,
             generations: 20,
             crashes: 5,
             dedup_window: Duration::from_secs(3600),
