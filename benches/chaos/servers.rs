@@ -67,7 +67,7 @@ impl Servers {
     /// A command of the script; returns when its effect is there.
     ///
     /// # Errors
-    /// That it failed; what it said is in `servers.log`.
+    /// That it failed, and the last line of what it said; all of it is in `servers.log`, as long as the directory is there.
     pub(crate) async fn tell(&self, command: &str) -> Result<(), String> {
         let log = self.directory.with_file_name("servers.log");
         let out = std::fs::File::options().create(true).append(true).open(&log);
@@ -81,7 +81,11 @@ impl Servers {
             // The terminal's Ctrl-C is ours: it must not end the script half-way.
             .process_group(0)
             .status();
-        let failed = |what: String| format!("{} {command}: {what}, see {}", self.script.display(), log.display());
+        let failed = |what: String| {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            let said = said.lines().last().unwrap_or("it said nothing").to_owned();
+            format!("{} {command}: {what}: {said}", self.script.display())
+        };
         match tokio::time::timeout(COMMAND_TIMEOUT, told).await {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(failed(status.to_string())),

@@ -36,8 +36,13 @@ const PREFETCH: u16 = 1000;
 /// A round that comes no further for so long has lost something.
 const STANDSTILL: Duration = Duration::from_secs(60);
 
-/// Items that share a message at most, if any do: as many as of Leveret's.
-const BUNDLE: usize = 128;
+/// Items that share a message at most, if any do: as many as of Leveret's, to A's lane and to B's workers.
+fn bundle(to: To) -> usize {
+    match to {
+        To::A => 1024,
+        To::B => 128,
+    }
+}
 
 /// Appends a turn, if the workflow is at the version that its worker has seen.
 const COMMIT: &str = "
@@ -184,10 +189,10 @@ impl Publisher {
     /// Publishes side by side; returns when all are confirmed.
     async fn publish(&self, items: Vec<(To, Item)>) -> Result<(), String> {
         let (of_a, of_b): (Vec<_>, Vec<_>) = items.into_iter().partition(|(to, _)| *to == To::A);
-        let most = if self.by_hand == ByHand::Floor { 1 } else { BUNDLE };
         let mut messages = Vec::new();
         for (to, items) in [(To::A, of_a), (To::B, of_b)] {
             let items: Vec<Item> = items.into_iter().map(|(_, item)| item).collect();
+            let most = if self.by_hand == ByHand::Floor { 1 } else { bundle(to) };
             for bundle in items.chunks(most) {
                 messages.push((to.queue(self.by_hand), serde_json::to_vec(bundle).map_err(text)?));
             }

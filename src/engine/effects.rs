@@ -2,7 +2,7 @@
 //!
 //! [`effects_of`] is a function of the stored turn, so whoever finds a marked turn can make its effects. Each effect may be made any number of times.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use futures_util::future::{join_all, join3};
@@ -209,12 +209,19 @@ impl Engine {
     /// nothing else from being made.
     pub(crate) async fn make(&self, instance: &InstanceRef, record: &Record, effects: Vec<Effect>) -> Result<()> {
         let (mut scheduled, mut unscheduled, mut others) = (Vec::new(), Vec::new(), Vec::new());
-        let mut sent: BTreeMap<Queue, Vec<Item>> = BTreeMap::new();
+        // In the order in which the code has called: whoever is called first is asked first.
+        let (mut sent, mut places): (Vec<(Queue, Vec<Item>)>, HashMap<Queue, usize>) = Default::default();
         for effect in effects {
             match effect {
                 Effect::Schedule(entry) => scheduled.push(entry),
                 Effect::Unschedule(key) => unscheduled.push(key),
-                Effect::Send(queue, item) => sent.entry(queue).or_default().push(*item),
+                Effect::Send(queue, item) => {
+                    let place = *places.entry(queue.clone()).or_insert(sent.len());
+                    if place == sent.len() {
+                        sent.push((queue, Vec::new()));
+                    }
+                    sent[place].1.push(*item);
+                }
                 other => others.push(other),
             }
         }
@@ -234,8 +241,8 @@ impl Engine {
                 .map(|(queue, items)| self.outbox.send_all(queue, items)),
         );
         let others = join_all(others.into_iter().map(|effect| self.make_one(instance, record, effect)));
-        let (unscheduled, sent, made) = join3(unscheduling, sending, others).await;
-        sent.into_iter().chain(made).chain([unscheduled]).collect()
+        let (unscheduled, made, sent) = join3(unscheduling, others, sending).await;
+        made.into_iter().chain(sent).chain([unscheduled]).collect()
     }
 
     pub(crate) async fn schedule(&self, instance: &InstanceRef, entries: &[DueEntry], when: When) -> Result<()> {

@@ -97,11 +97,15 @@ impl Outbox {
     /// # Errors
     /// As [`send`](Self::send): the first one that came up.
     pub(crate) async fn send_all(&self, queue: Queue, items: Vec<Item>) -> Result<()> {
-        let is_free = self.way(&queue) == Way::Free;
-        let (together, alone): (Vec<_>, Vec<_>) = items
+        match self.way(&queue) {
+            Way::Free => {}
+            way => return Box::pin(self.send_all_by(way, queue, items)).await,
+        }
+        let (together, alone): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| self.0.travels_with_others(item));
+        let alone = alone
             .into_iter()
-            .partition(|item| is_free && self.0.travels_with_others(item));
-        let alone = join_all(alone.into_iter().map(|item| self.send(queue.clone(), item)));
+            .map(|item| self.send_by(Way::Free, queue.clone(), item));
+        let alone = join_all(alone);
         let together = async {
             match together.is_empty() {
                 true => Ok(()),
@@ -110,6 +114,21 @@ impl Outbox {
         };
         let (alone, together) = join(alone, together).await;
         alone.into_iter().chain([together]).collect()
+    }
+
+    /// To a queue that has taken nothing: one of them tries it.
+    async fn send_all_by(&self, way: Way, queue: Queue, items: Vec<Item>) -> Result<()> {
+        if way == Way::Closed {
+            return self.0.park(&queue, items).await.into_iter().collect();
+        }
+        let mut items = items.into_iter();
+        let Some(first) = items.next() else {
+            return Ok(());
+        };
+        let tried = self.send_by(way, queue.clone(), first).await;
+        // What it came to decides how the others go.
+        let others = self.send_all(queue, items.collect()).await;
+        tried.and(others)
     }
 
     /// Has items go out with what gathers for their destination.
@@ -213,7 +232,7 @@ impl Inner {
     /// Items that one message to the queue takes at most.
     fn most_items(&self, queue: &Queue) -> usize {
         match queue {
-            Queue::Events(..) => self.limits.bundle_items * Limits::FOR_A_LANE,
+            Queue::Events(..) => self.limits.bundle_items.saturating_mul(Limits::FOR_A_LANE),
             _ => self.limits.bundle_items,
         }
     }

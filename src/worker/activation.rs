@@ -12,6 +12,7 @@ use tokio::sync::SemaphorePermit;
 use tracing::{debug, warn};
 
 use super::delivery::Arrival;
+use super::room::Waiting;
 use super::runtime::Runtime;
 use super::state::Live;
 use super::turn::Opening;
@@ -30,12 +31,16 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 /// Takes an item to its instance. Whoever finds nobody at work begins an activation.
 pub(super) fn arrive(runtime: &Arc<Runtime>, instance: &InstanceRef, arrival: Arrival) {
     if runtime.mailboxes.push(instance, arrival) {
-        runtime.tracker.spawn(activate(runtime.clone(), instance.clone()));
+        let waiting = runtime.room.enter();
+        runtime
+            .tracker
+            .spawn(activate(runtime.clone(), instance.clone(), waiting));
     }
 }
 
 /// Works until nothing waits for the instance.
-async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
+async fn activate(runtime: Arc<Runtime>, instance: InstanceRef, waiting: Waiting) {
+    let mut waiting = Some(waiting);
     let mut guard = Abandoned {
         runtime: &runtime,
         instance: &instance,
@@ -51,6 +56,7 @@ async fn activate(runtime: Arc<Runtime>, instance: InstanceRef) {
         let Ok(permit) = runtime.turns.acquire().await else {
             return;
         };
+        drop(waiting.take());
         let mut activation = Activation::new(&runtime, &instance, &batch, permit);
         let batch = if planted(Defect::AcknowledgedFirst) {
             batch.into_iter().for_each(|arrival| arrival.ticket.done());

@@ -30,8 +30,8 @@ pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::s
     while !runtime.draining.is_cancelled() {
         let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
         let in_hand = TaskTracker::new();
-        let hurry = runtime.draining.child_token();
-        let handler = handle_all(runtime.clone(), lane, receiver, in_hand.clone(), hurry.clone());
+        let let_go = runtime.draining.child_token();
+        let handler = handle_all(runtime.clone(), lane, receiver, in_hand.clone(), let_go.clone());
         let handler = runtime.tracker.spawn(handler);
         probe(&runtime, lane);
         let until = async {
@@ -47,7 +47,7 @@ pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::s
         })
         .await;
         drop(sender);
-        hurry.cancel();
+        let_go.cancel();
         let _ = handler.await;
         if let Some(consumer) = consumer {
             in_hand.close();
@@ -73,13 +73,14 @@ pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::s
     }
 }
 
-/// Opens a lane's messages in their order, as there is room for what they bring; once it is to hurry, all that are left.
+/// Opens a lane's messages in their order, as there is room for what they bring. Once the lane is let go it opens no more: what it has not opened goes back
+/// with the subscription.
 async fn handle_all(
     runtime: Arc<Runtime>,
     lane: Lane,
     mut deliveries: tokio::sync::mpsc::UnboundedReceiver<Delivery>,
     in_hand: TaskTracker,
-    hurry: CancellationToken,
+    let_go: CancellationToken,
 ) {
     while let Some(delivery) = deliveries.recv().await {
         if !runtime.draining.is_cancelled() {
@@ -87,8 +88,8 @@ async fn handle_all(
         }
         tokio::select! {
             biased;
-            () = runtime.room() => {}
-            () = hurry.cancelled() => {}
+            () = let_go.cancelled() => return,
+            () = runtime.room.for_a_lane() => {}
         }
         if let Err(error) = handle(&runtime, lane, delivery, in_hand.token()).await {
             debug!(lane, %error, "a message of the lane is handed back");

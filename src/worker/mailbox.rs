@@ -1,26 +1,19 @@
 //! Mailboxes: what waits for an instance whose turn is running. At most one turn of an instance runs in a worker at a time.
 
 use std::collections::{HashMap, VecDeque};
-use std::pin::pin;
 use std::sync::{Mutex, PoisonError};
-
-use tokio::sync::Notify;
 
 use super::delivery::Arrival;
 use crate::model::InstanceRef;
 
-/// See the module. Bounded by the prefetch of the consumers that fill it, and by those who wait for room before they do.
+/// See the module. Bounded by the prefetch of the consumers that fill it.
 #[derive(Default)]
-pub(super) struct Mailboxes {
-    boxes: Mutex<HashMap<InstanceRef, VecDeque<Arrival>>>,
-    /// Told when nothing waits for an instance any more.
-    emptied: Notify,
-}
+pub(super) struct Mailboxes(Mutex<HashMap<InstanceRef, VecDeque<Arrival>>>);
 
 impl Mailboxes {
     /// Adds an arrival. True if nobody works on the instance: the caller begins to.
     pub(super) fn push(&self, instance: &InstanceRef, arrival: Arrival) -> bool {
-        let mut boxes = self.boxes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut boxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match boxes.get_mut(instance) {
             Some(waiting) => {
                 waiting.push_back(arrival);
@@ -35,33 +28,19 @@ impl Mailboxes {
 
     /// Instances that somebody works on, and items that wait for them.
     pub(super) fn size(&self) -> (usize, usize) {
-        let boxes = self.boxes.lock().unwrap_or_else(PoisonError::into_inner);
+        let boxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         (boxes.len(), boxes.values().map(VecDeque::len).sum())
-    }
-
-    /// Returns when somebody works on fewer instances than so many: whoever has thousands of items does not begin them all at once.
-    pub(super) async fn room(&self, instances: usize) {
-        loop {
-            // Registered before looking.
-            let mut emptied = pin!(self.emptied.notified());
-            emptied.as_mut().enable();
-            if self.boxes.lock().unwrap_or_else(PoisonError::into_inner).len() < instances {
-                return;
-            }
-            emptied.await;
-        }
     }
 
     /// Takes what waits, at most so many. Nothing means that the caller's work is over and the next arrival begins anew.
     pub(super) fn take(&self, instance: &InstanceRef, most: usize) -> Vec<Arrival> {
-        let mut boxes = self.boxes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut boxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(waiting) = boxes.get_mut(instance) else {
             return Vec::new();
         };
         let taken: Vec<_> = waiting.drain(..most.min(waiting.len())).collect();
         if taken.is_empty() {
             boxes.remove(instance);
-            self.emptied.notify_waiters();
         }
         taken
     }

@@ -30,6 +30,7 @@ mod not_running;
 mod parked;
 mod reading;
 mod registry;
+mod room;
 mod run;
 mod running;
 mod runtime;

@@ -14,6 +14,7 @@ use super::gauge::Gauge;
 use super::held_lanes::HeldLanes;
 use super::lanes::Lanes;
 use super::registry::Registry;
+use super::room::Room;
 use super::runtime::Runtime;
 use super::{WorkerCounts, WorkerError, activities, due, http, membership, starts, unrouted};
 use crate::backend::Backend;
@@ -63,6 +64,7 @@ impl RunningWorker {
             lanes: HeldLanes::default(),
             lane_count: AtomicU16::new(settings.lanes),
             turns: Semaphore::new(settings.turns),
+            room: Arc::new(Room::new(settings.turns)),
             slots: Arc::new(Semaphore::new(settings.activities)),
             suspect: Semaphore::new(1),
             parked_tries: Semaphore::new(PARKED_TRIES),

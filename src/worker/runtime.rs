@@ -14,6 +14,7 @@ use super::held_lanes::HeldLanes;
 use super::in_hand::InHand;
 use super::mailbox::Mailboxes;
 use super::registry::Registry;
+use super::room::Room;
 use crate::backend::{Message, Properties, Queue, Result};
 use crate::engine::Engine;
 use crate::model::{AppId, BuildId, Settings, Timestamp, WorkerId};
@@ -36,6 +37,8 @@ pub(super) struct Runtime {
     pub(super) lane_count: AtomicU16,
     /// Turns that may run at once.
     pub(super) turns: Semaphore,
+    /// For those that wait for such a turn.
+    pub(super) room: Arc<Room>,
     /// Activities that may run at once.
     pub(super) slots: Arc<Semaphore>,
     /// Held by the one task that may be about to take the process down: it has done so before, or was there when another did.
@@ -58,13 +61,6 @@ impl Runtime {
     /// How many lanes the app has.
     pub(super) fn lane_count(&self) -> u16 {
         self.lane_count.load(Ordering::Relaxed)
-    }
-
-    /// Returns when there is room for another instance to be worked on. Those that wait for their turn take memory, and gain nothing by being many.
-    pub(super) async fn room(&self) {
-        /// So many times those that have their turn.
-        const WAITING: usize = 4;
-        self.mailboxes.room(self.settings.turns.saturating_mul(WAITING)).await;
     }
 
     /// Now, by the store's clock.

@@ -73,24 +73,41 @@ async fn take_bundle(runtime: &Arc<Runtime>, delivery: Delivery) -> Result<()> {
         .iter()
         .map(|item| runtime.in_hand.take(item, runtime.now()))
         .collect();
-    for ((item, held), ticket) in bundle.items.into_iter().zip(held).zip(tickets) {
-        match item {
-            Item::Probe(probe) => {
-                probe.marker.into_iter().for_each(|marker| runtime.in_hand.note(marker));
-                ticket.done();
+    let mut items = bundle.items.into_iter().zip(held).zip(tickets);
+    while let Some(((item, held), ticket)) = items.next() {
+        if let Err(error) = take_item(runtime, item, held, ticket, is_redelivered, &origin).await {
+            // The message is handed back, and those behind the item with it.
+            items.for_each(|((_, held), _)| held.comes_again(runtime.now()));
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+async fn take_item(
+    runtime: &Arc<Runtime>,
+    item: Item,
+    held: Held,
+    ticket: Ticket,
+    is_redelivered: bool,
+    origin: &Queue,
+) -> Result<()> {
+    match item {
+        Item::Probe(probe) => {
+            probe.marker.into_iter().for_each(|marker| runtime.in_hand.note(marker));
+            ticket.done();
+        }
+        Item::Start(start) => {
+            tokio::select! {
+                biased;
+                () = runtime.room.for_a_start() => {}
+                () = runtime.draining.cancelled() => {}
             }
-            Item::Start(start) => {
-                tokio::select! {
-                    biased;
-                    () = runtime.room() => {}
-                    () = runtime.draining.cancelled() => {}
-                }
-                begin(runtime, start, held, ticket, is_redelivered).await?;
-            }
-            other => {
-                bury_item(runtime, &other, &origin, "only starts belong into a workflows queue").await?;
-                ticket.done();
-            }
+            begin(runtime, start, held, ticket, is_redelivered).await?;
+        }
+        other => {
+            bury_item(runtime, &other, origin, "only starts belong into a workflows queue").await?;
+            ticket.done();
         }
     }
     Ok(())

@@ -115,9 +115,9 @@ impl RedisStore {
         let mut shards = self.shards_with_something_due(app).await?;
         if !shards.is_empty() {
             // None is first, and may take the room that there is, each time.
-            let first = self.first_shard.fetch_add(1, Ordering::Relaxed) as usize;
-            let count = shards.len();
-            shards.rotate_left(first % count);
+            let first = self.first_shard.fetch_add(1, Ordering::Relaxed) % DUE_SHARDS;
+            let before = shards.partition_point(|shard| *shard < first);
+            shards.rotate_left(before);
         }
         let mut claimed = Vec::new();
         // Each shard in the same measure first, since entries spread evenly; then those that had more.

@@ -504,3 +504,30 @@ async fn a_client_waits_for_a_queue_that_takes_nothing_and_what_it_gives_up_is_n
     assert_eq!(stuck.items(), vec![("orders".to_owned(), 1); 2]);
     assert_eq!(outbox.waiting(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_items_that_are_sent_together_one_tries_a_queue_that_has_taken_nothing() {
+    let (broker, outbox) = beside_a_stuck_queue(true);
+    let all = |sequences: std::ops::Range<u64>| sequences.map(|sequence| answer(sequence, 1)).collect();
+    let (sent, ()) = tokio::join!(outbox.send_all(lane("payments"), all(0..3)), others(&outbox, 10));
+    sent.unwrap();
+    assert_eq!(parked(&outbox).await.len(), 3);
+    let to_payments = || {
+        broker
+            .items()
+            .iter()
+            .filter(|(app, _)| app == "payments")
+            .map(|(_, items)| items)
+            .sum::<usize>()
+    };
+    tokio::time::sleep(LEFT_ALONE).await;
+    let tries = broker.tries_of("payments");
+    let (sent, ()) = tokio::join!(outbox.send_all(lane("payments"), all(3..6)), others(&outbox, 10));
+    sent.unwrap();
+    assert!(broker.tries_of("payments") > tries, "nobody has tried it");
+    assert_eq!((parked(&outbox).await.len(), to_payments()), (6, 0));
+    *broker.stuck.lock().unwrap() = None;
+    tokio::time::sleep(LEFT_ALONE).await;
+    outbox.send_all(lane("payments"), all(6..9)).await.unwrap();
+    assert_eq!((parked(&outbox).await.len(), to_payments()), (6, 3));
+}

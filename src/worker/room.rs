@@ -1,0 +1,106 @@
+//! Room: how many instances may wait for a turn while more of what has come is opened.
+//!
+//! An item that is opened is a task with its instance's turn ahead of it, and takes kilobytes; a message that is not takes its bytes. So ten thousand items
+//! that come at once stay in their messages until most of those before them have had their turn. Only who waits for a turn counts: whoever waits for a
+//! server holds up nobody here.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::{Mutex, Notify};
+
+/// See the module.
+pub(super) struct Room {
+    /// Turns that run at once.
+    turns: usize,
+    waiting: AtomicUsize,
+    /// Told when one waits no more.
+    left: Notify,
+    /// Starts wait in a line of their own, and only the first of them looks.
+    starts: Mutex<()>,
+}
+
+/// An instance that waits for a turn, until this is dropped.
+pub(super) struct Waiting(Arc<Room>);
+
+impl Room {
+    pub(super) fn new(turns: usize) -> Self {
+        Self {
+            turns,
+            waiting: AtomicUsize::new(0),
+            left: Notify::new(),
+            starts: Mutex::default(),
+        }
+    }
+
+    pub(super) fn enter(self: &Arc<Self>) -> Waiting {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        Waiting(self.clone())
+    }
+
+    /// Returns when a lane's next message may be opened.
+    pub(super) async fn for_a_lane(&self) {
+        self.below(self.turns.saturating_mul(4)).await;
+    }
+
+    /// Returns when the next start may be taken. Sooner closed than lanes: what has begun goes before what has not.
+    pub(super) async fn for_a_start(&self) {
+        let _first = self.starts.lock().await;
+        self.below(self.turns.saturating_mul(2)).await;
+    }
+
+    async fn below(&self, most: usize) {
+        loop {
+            // Registered before looking.
+            let mut left = pin!(self.left.notified());
+            left.as_mut().enable();
+            if self.waiting.load(Ordering::Acquire) < most {
+                return;
+            }
+            left.await;
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        self.0.left.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn lanes_find_room_when_starts_do_not() {
+        let room = Arc::new(Room::new(1));
+        let mut waiting: Vec<Waiting> = (0..2).map(|_| room.enter()).collect();
+        room.for_a_lane().await;
+        let mut starts = [Box::pin(room.for_a_start()), Box::pin(room.for_a_start())];
+        assert!(poll!(&mut starts[0]).is_pending() && poll!(&mut starts[1]).is_pending());
+        waiting.extend([room.enter(), room.enter()]);
+        let mut lane = Box::pin(room.for_a_lane());
+        assert!(poll!(&mut lane).is_pending());
+        waiting.pop();
+        assert!(poll!(&mut lane).is_ready() && poll!(&mut starts[0]).is_pending());
+        waiting.clear();
+        assert!(poll!(&mut starts[0]).is_ready() && poll!(&mut starts[1]).is_ready());
+    }
+
+    #[tokio::test]
+    async fn a_start_that_gives_up_waiting_leaves_its_place_to_the_next() {
+        let room = Arc::new(Room::new(1));
+        let waiting = [room.enter(), room.enter()];
+        let mut first = Box::pin(room.for_a_start());
+        let mut second = Box::pin(room.for_a_start());
+        assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
+        drop(first);
+        drop(waiting);
+        assert!(poll!(&mut second).is_ready());
+    }
+}
