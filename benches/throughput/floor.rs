@@ -248,9 +248,9 @@ pub(crate) async fn driver(scene: Scene) -> Result<(), String> {
     let address = address.set_tcp_settings(TcpSettings::default().set_nodelay(true));
     let redis = Client::open(address).map_err(text)?;
     let mut redis = redis.get_multiplexed_async_connection().await.map_err(text)?;
-    for script in [COMMIT].iter().chain(&kept::SCRIPTS) {
-        let load = redis::cmd("SCRIPT").arg("LOAD").arg(script).to_owned();
-        load.query_async::<String>(&mut redis).await.map_err(text)?;
+    let own = redis::Script::new(COMMIT);
+    for script in [&own].into_iter().chain(kept::scripts()) {
+        script.prepare_invoke().load_async(&mut redis).await.map_err(text)?;
     }
     let mut requests = Requests::new();
     while let Some(round) = requests.next().await {

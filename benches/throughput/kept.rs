@@ -1,7 +1,9 @@
 //! What Leveret keeps of a workflow, by hand: its own scripts, with what they get from it, in as few pipelines as there can be.
 //!
-//! Nobody could do with less and keep as much: each start has its record, each turn its guarded commit, each end its place in the index and its day of
-//! removal, and what nobody has finished is found. Nothing else is done here: no replay, no code of a workflow, no waiting for a result.
+//! Each start has its record, each turn its guarded commit, each end its place in the index and its day of removal, and what nobody has finished is found.
+//! Nothing else is done here: no replay, no code of a workflow, no waiting for a result.
+
+use std::sync::LazyLock;
 
 use deadpool_redis::redis::aio::MultiplexedConnection;
 use deadpool_redis::redis::{self, Pipeline, Script, Value};
@@ -9,14 +11,21 @@ use uuid::Uuid;
 
 use crate::floor::Item;
 
-const CREATE: &str = include_str!("../../src/backend/redis/scripts/create.lua");
-const COMMIT: &str = include_str!("../../src/backend/redis/scripts/commit.lua");
-const CLEAR_MARK: &str = include_str!("../../src/backend/redis/scripts/clear_mark.lua");
-const SCHEDULE: &str = include_str!("../../src/backend/redis/scripts/schedule.lua");
-const INDEX: &str = include_str!("../../src/backend/redis/scripts/index.lua");
+static CREATE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../../src/backend/redis/scripts/create.lua")));
+static COMMIT: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../../src/backend/redis/scripts/commit.lua")));
+static CLEAR_MARK: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../../src/backend/redis/scripts/clear_mark.lua")));
+static SCHEDULE: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../../src/backend/redis/scripts/schedule.lua")));
+static INDEX: LazyLock<Script> =
+    LazyLock::new(|| Script::new(include_str!("../../src/backend/redis/scripts/index.lua")));
 
-/// The scripts that it calls.
-pub(crate) const SCRIPTS: [&str; 5] = [CREATE, COMMIT, CLEAR_MARK, SCHEDULE, INDEX];
+/// The scripts that it calls. Each is hashed once: a hash takes as long as the call.
+pub(crate) fn scripts() -> [&'static Script; 5] {
+    [&CREATE, &COMMIT, &CLEAR_MARK, &SCHEDULE, &INDEX].map(|script| &**script)
+}
 
 /// Bytes that a turn, a view, an origin and an entry of the due-set have beside payloads: about what Leveret's have.
 const TURN: usize = 300;
@@ -61,11 +70,8 @@ fn filled(bytes: usize) -> Vec<u8> {
 }
 
 /// Adds a call of a script.
-fn call<'a>(pipeline: &'a mut Pipeline, script: &str, keys: &[String]) -> &'a mut Pipeline {
-    let call = pipeline
-        .cmd("EVALSHA")
-        .arg(Script::new(script).get_hash())
-        .arg(keys.len());
+fn call<'a>(pipeline: &'a mut Pipeline, script: &Script, keys: &[String]) -> &'a mut Pipeline {
+    let call = pipeline.cmd("EVALSHA").arg(script.get_hash()).arg(keys.len());
     keys.iter().fold(call, |call, key| call.arg(key))
 }
 
@@ -92,7 +98,7 @@ pub(crate) async fn create(redis: &mut MultiplexedConnection, started: &[&Item])
         let request = id(item, "request");
         let keys = ["meta", "history", "inbox", "claims"].map(|name| key(item, name));
         let keys: Vec<_> = keys.into_iter().chain([key(item, &request)]).collect();
-        call(&mut pipeline, CREATE, &keys)
+        call(&mut pipeline, &CREATE, &keys)
             .arg(id(item, "execution"))
             .arg(id(item, "run"))
             .arg(request)
@@ -120,7 +126,7 @@ pub(crate) async fn commit(redis: &mut MultiplexedConnection, items: &[Item], st
             item.step.to_string()
         };
         let payloads = if ends { 2 } else { 1 };
-        let call = call(&mut pipeline, COMMIT, &keys)
+        let call = call(&mut pipeline, &COMMIT, &keys)
             .arg(guard(item, item.step))
             .arg(guard(item, item.step + 1))
             .arg(if ends { "Completed 0" } else { "Running 0" })
@@ -147,7 +153,7 @@ pub(crate) async fn commit(redis: &mut MultiplexedConnection, items: &[Item], st
     for item in &ended {
         let keys = [key(item, "meta")];
         let mark = (steps + 1).to_string();
-        call(&mut pipeline, CLEAR_MARK, &keys)
+        call(&mut pipeline, &CLEAR_MARK, &keys)
             .arg(id(item, "execution"))
             .arg(mark)
             .arg("");
@@ -165,7 +171,7 @@ fn note(pipeline: &mut Pipeline, items: &[&Item], groups: &str, seconds: u64) {
         .elapsed()
         .unwrap_or_default()
         .as_millis() as u64;
-    let due = call(pipeline, SCHEDULE, &DUE.map(str::to_owned));
+    let due = call(pipeline, &SCHEDULE, &DUE.map(str::to_owned));
     for item in items {
         let what = if groups == "00000" { "retention" } else { "check" };
         due.arg(0)
@@ -173,7 +179,7 @@ fn note(pipeline: &mut Pipeline, items: &[&Item], groups: &str, seconds: u64) {
             .arg(id(item, what))
             .arg(filled(ENTRY));
     }
-    let index = call(pipeline, INDEX, &SETS.map(str::to_owned));
+    let index = call(pipeline, &INDEX, &SETS.map(str::to_owned));
     for item in items {
         index.arg(&item.workflow).arg(now).arg(now).arg(groups);
     }

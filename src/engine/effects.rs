@@ -2,7 +2,7 @@
 //!
 //! [`effects_of`] is a function of the stored turn, so whoever finds a marked turn can make its effects. Each effect may be made any number of times.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use futures_util::future::{join_all, join3};
@@ -209,19 +209,16 @@ impl Engine {
     /// nothing else from being made.
     pub(crate) async fn make(&self, instance: &InstanceRef, record: &Record, effects: Vec<Effect>) -> Result<()> {
         let (mut scheduled, mut unscheduled, mut others) = (Vec::new(), Vec::new(), Vec::new());
-        // In the order in which the code has called: whoever is called first is asked first.
-        let (mut sent, mut places): (Vec<(Queue, Vec<Item>)>, HashMap<Queue, usize>) = Default::default();
+        // A wide fan-out sends one queue thousands of items in a row.
+        let mut sent: Vec<(Queue, Vec<Item>)> = Vec::new();
         for effect in effects {
             match effect {
                 Effect::Schedule(entry) => scheduled.push(entry),
                 Effect::Unschedule(key) => unscheduled.push(key),
-                Effect::Send(queue, item) => {
-                    let place = *places.entry(queue.clone()).or_insert(sent.len());
-                    if place == sent.len() {
-                        sent.push((queue, Vec::new()));
-                    }
-                    sent[place].1.push(*item);
-                }
+                Effect::Send(queue, item) => match sent.last_mut() {
+                    Some((last, items)) if *last == queue => items.push(*item),
+                    _ => sent.push((queue, vec![*item])),
+                },
                 other => others.push(other),
             }
         }

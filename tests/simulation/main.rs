@@ -99,7 +99,7 @@ const FOUND_BY: [(Defect, u64); 24] = [
     (Defect::TimerIsNoEffect, 47),
     (Defect::MarkedTurnIsRetired, 45),
     (Defect::MarkedTurnIsPurged, 3),
-    (Defect::MarkedTurnIsReplaced, 13),
+    (Defect::MarkedTurnIsReplaced, 4),
     (Defect::UnknownTaskIsDropped, 38),
     (Defect::GuardIsTheVersion, 51),
     (Defect::SecondAttemptIsDuplicate, 48),

@@ -20,8 +20,7 @@ impl Memory {
         let settings = script.settings();
         // Of each lane, of starts, and of the unrouted.
         let queues = usize::from(settings.lanes) + 2;
-        // Of a lane's messages, which are the largest.
-        let items = queues * usize::from(settings.prefetch) * settings.limits.bundle_items * 8 + COPIES;
+        let items = queues * usize::from(settings.prefetch) * settings.limits.bundle_items + COPIES;
         self.most = Some(Footprint {
             cached_bytes: settings.limits.cache_bytes,
             active: items,
