@@ -6,6 +6,7 @@
 //! A queue may take nothing although the broker is there. What a worker sends there is parked, as what is sent to an app that does not exist is: in a
 //! due-set, from where it is tried again. So nobody waits for such a queue.
 
+mod items;
 mod pace;
 mod stuck;
 mod told;
@@ -20,14 +21,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use self::items::{stand_in, weight};
 use self::pace::Pace;
 use self::stuck::{Confirms, LEFT_ALONE, Stuck, Way};
 use self::told::Told;
 use super::due::parked_entry;
 use super::persist;
 use crate::backend::{Backend, DueEntry, Error, Message, Queue, Result, Retryable, When};
-use crate::model::{AppId, Failure, Limits, MessageId, kinds};
-use crate::wire::{Bundle, CompletionItem, Item, Outcome};
+use crate::model::{AppId, Limits, MessageId};
+use crate::wire::{Bundle, CompletionItem, Item};
 
 /// An item, and who is told what became of it.
 type Sent = (Item, Told);
@@ -401,49 +403,6 @@ impl Inner {
             }
         }
         results
-    }
-}
-
-/// What goes out in place of an item that is too large, and where to: the failure of its call.
-fn stand_in(queue: &Queue, item: Item, error: &Error) -> Option<(Queue, Item)> {
-    let failure = || Failure::new(kinds::PAYLOAD_TOO_LARGE, error.to_string()).fatal();
-    match item {
-        Item::Task(task) => {
-            let queue = Queue::Events(task.caller.instance.app.clone(), task.reply_to);
-            let completion = CompletionItem {
-                task: task.caller,
-                task_execution_id: Some(task.task_execution_id),
-                from: task.app,
-                outcome: Outcome::Failed(failure()),
-                progressed: false,
-                ran: None,
-            };
-            Some((queue, Item::Completion(completion)))
-        }
-        Item::Completion(completion) => {
-            let failure = failure().at(&completion.from);
-            let completion = CompletionItem {
-                outcome: Outcome::Failed(failure),
-                ..completion
-            };
-            Some((queue.clone(), Item::Completion(completion)))
-        }
-        _ => None,
-    }
-}
-
-/// Roughly the item's size as bytes: payloads and a constant.
-fn weight(item: &Item) -> usize {
-    use crate::wire::Outcome;
-    const REST: usize = 200;
-    REST + match item {
-        Item::Task(task) => task.input.len(),
-        Item::Event(event) => event.payload.len(),
-        Item::Completion(completion) => match &completion.outcome {
-            Outcome::Completed(output) => output.len(),
-            Outcome::Failed(failure) => failure.bytes(),
-        },
-        _ => 0,
     }
 }
 

@@ -40,6 +40,7 @@ mod starts;
 mod state;
 mod turn;
 mod unrouted;
+mod wanted;
 
 pub use activity::ActivityContext;
 pub use builder::{Worker, WorkerError};

@@ -361,6 +361,32 @@ async fn a_due_set_of_many_batches_is_handled_whole() {
     }
 }
 
+/// Workers ask many times a second.
+#[tokio::test]
+async fn a_due_set_with_nothing_due_has_no_script_called() {
+    // Of its own: others call scripts.
+    let server = Server::start().await;
+    let store: Fresh = connect(&server.url()).await.unwrap();
+    let mut beside = Beside::open(&server.url()).await;
+    let orders = app("orders");
+    let later = Timestamp::from_millis(store.now().await.unwrap().as_millis() + 3_600_000);
+    let entry = |due| DueEntry {
+        key: due_key(DueKind::Timer, "a"),
+        due,
+        payload: "payload".into(),
+    };
+    store.schedule(&orders, &[entry(later)], When::Set).await.unwrap();
+    let _: () = beside.ask(&["CONFIG", "RESETSTAT"]).await;
+    for _ in 0..10 {
+        assert_eq!(store.claim_due(&orders, 10, KEEP).await.unwrap(), []);
+    }
+    let calls: String = beside.ask(&["INFO", "commandstats"]).await;
+    assert!(!calls.contains("cmdstat_eval"), "{calls}");
+    let past = Timestamp::from_millis(1000);
+    store.schedule(&orders, &[entry(past)], When::Set).await.unwrap();
+    assert_eq!(store.claim_due(&orders, 10, KEEP).await.unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn two_namespaces_on_one_redis_do_not_see_each_other() {
     let (one, two): (Fresh, Fresh) = (fresh().await.0, fresh().await.0);

@@ -66,7 +66,9 @@ macro_rules! all_behaviours {
                 of_a_redelivered_bundle_only_tasks_without_a_result_run_again,
                 tasks_of_an_activity_that_is_known_to_be_short_share_messages,
                 no_more_turns_run_at_once_than_the_setting_says,
-                a_worker_works_on_no_more_instances_than_it_has_room_for,
+                a_worker_takes_no_more_starts_than_it_has_room_for,
+                a_worker_opens_no_more_of_a_lane_than_it_has_room_for,
+                what_a_worker_has_not_opened_goes_back_when_it_stops,
                 a_worker_holds_no_more_messages_than_its_prefetch,
                 a_fan_out_wider_than_the_worker_is_joined;
             calls_across_apps:

@@ -207,37 +207,62 @@ pub(crate) async fn no_more_turns_run_at_once_than_the_setting_says(h: &impl Har
     all_done(&runs).await;
 }
 
-pub(crate) async fn a_worker_works_on_no_more_instances_than_it_has_room_for(h: &impl Harness) {
-    const INSTANCES: u64 = 20;
-    let stage = Stage::new(h).await;
-    let one = || {
-        let mut one = Settings {
-            turns: 1,
-            lanes: 1,
-            ..settings()
-        };
-        one.limits.bundle_items = 1;
-        one
+/// One turn at a time, and messages of one item, or of eight to the lane.
+fn one_turn() -> Settings {
+    let mut one = Settings {
+        turns: 1,
+        lanes: 1,
+        ..settings()
     };
-    up(stage.worker("orders").settings(one()).workflow(MAIN, waits))
-        .await
-        .stop()
-        .await;
+    one.limits.bundle_items = 1;
+    one
+}
+
+/// Instances that ask for a turn all at once.
+const MANY: u64 = 20;
+
+/// So many starts, and no worker.
+async fn many_starts(stage: &Stage) -> Vec<leveret::Run<u64>> {
+    let worker = stage.worker("orders").settings(one_turn()).workflow(MAIN, waits);
+    up(worker).await.stop().await;
     let mut runs = Vec::new();
-    for n in 0..INSTANCES {
+    for n in 0..MANY {
         runs.push(stage.client.start(MAIN, n).await.unwrap());
     }
-    let held_up = async || {
-        let (entered, holding, gate) = (Tally::new(), Gate::new(), Gate::new());
-        holding.open();
-        let worker = Worker::new("orders", with_commits_held(&stage, &entered, &holding, &gate));
-        let worker = up(worker.settings(one()).workflow(MAIN, waits)).await;
-        entered.reach(1).await;
-        a_while(&stage).await;
-        (worker, gate)
-    };
-    // Starts: one has its turn, two wait for theirs, and the others wait for room.
-    let (worker, gate) = held_up().await;
+    runs
+}
+
+/// A worker that has begun on what there is; its commits wait for the gate.
+async fn held_up(stage: &Stage) -> (leveret::RunningWorker, Gate) {
+    let (entered, holding, gate) = (Tally::new(), Gate::new(), Gate::new());
+    holding.open();
+    let worker = Worker::new("orders", with_commits_held(stage, &entered, &holding, &gate));
+    let worker = up(worker.settings(one_turn()).workflow(MAIN, waits)).await;
+    entered.reach(1).await;
+    a_while(stage).await;
+    (worker, gate)
+}
+
+/// The workflows have begun; each waits for its event, and all of these stand in the lane.
+async fn many_events(stage: &Stage) -> Vec<leveret::Run<u64>> {
+    let runs = many_starts(stage).await;
+    let worker = up(stage.worker("orders").settings(one_turn()).workflow(MAIN, waits)).await;
+    for run in &runs {
+        let id = run.instance().id.as_str();
+        stage.wait_for_text("orders", id, &["event `go`"]).await;
+    }
+    worker.stop().await;
+    for run in &runs {
+        run.raise(GO, ()).await.unwrap();
+    }
+    runs
+}
+
+pub(crate) async fn a_worker_takes_no_more_starts_than_it_has_room_for(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let runs = many_starts(&stage).await;
+    let (worker, gate) = held_up(&stage).await;
+    // One has its turn, two wait for theirs, and the others wait for room.
     let active = worker.gauge().read().active;
     assert!((2..=4).contains(&active), "{active} starts");
     gate.open();
@@ -245,15 +270,27 @@ pub(crate) async fn a_worker_works_on_no_more_instances_than_it_has_room_for(h: 
         let id = run.instance().id.as_str();
         stage.wait_for_text("orders", id, &["event `go`"]).await;
     }
-    worker.stop().await;
-    // A lane: a message of at most eight events finds room or waits for it.
-    for run in &runs {
-        run.raise(GO, ()).await.unwrap();
-    }
-    let (worker, gate) = held_up().await;
+}
+
+pub(crate) async fn a_worker_opens_no_more_of_a_lane_than_it_has_room_for(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let runs = many_events(&stage).await;
+    let (worker, gate) = held_up(&stage).await;
+    // The last message that finds room has eight events at most.
     let active = worker.gauge().read().active;
     assert!((4..=12).contains(&active), "{active} events");
     gate.open();
+    all_done(&runs).await;
+}
+
+pub(crate) async fn what_a_worker_has_not_opened_goes_back_when_it_stops(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let runs = many_events(&stage).await;
+    let (worker, gate) = held_up(&stage).await;
+    tokio::join!(worker.stop(), async { gate.open() });
+    let left = stage.depth(Queue::Events(app("orders"), 0)).await;
+    assert!(left >= MANY - 12, "{left} messages are left");
+    let _other = up(stage.worker("orders").settings(one_turn()).workflow(MAIN, waits)).await;
     all_done(&runs).await;
 }
 
