@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench series` runs the memory and the embedded backend, and RabbitMQ + Redis as well if `LEVERET_TEST_AMQP_URL` and
 //! `LEVERET_TEST_REDIS_URL` are set (`tests/servers start DIR` starts private ones). `--short` is the form that CI runs: it fails on lost
-//! workflows, never on speed. Each row: medians of the rounds, with the spread.
+//! workflows, never on speed. Each row: medians of the rounds, with the spread. For profiles: `--backend memory` plays no other, `--in-flight 512` with
+//! `--count 20000` nothing else, in one round, and `--threads 1` has all of it in one thread.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,28 +48,58 @@ impl Size {
                 loads: vec![(1, 5), (64, 128)],
             };
         }
-        Self {
-            rounds: 5,
-            loads: vec![(1, 100), (64, 3_000), (512, 6_000)],
+        match (number("--in-flight"), number("--count")) {
+            (None, None) => Self {
+                rounds: 5,
+                loads: vec![(1, 100), (64, 3_000), (512, 6_000)],
+            },
+            (in_flight, count) => Self {
+                rounds: 1,
+                loads: vec![(in_flight.unwrap_or(512), count.unwrap_or(6_000))],
+            },
         }
     }
 }
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let size = Size::from_args();
+/// What follows the option.
+fn option(name: &str) -> Option<String> {
+    std::env::args().skip_while(|arg| arg != name).nth(1)
+}
+
+fn number(name: &str) -> Option<usize> {
+    let text = option(name)?;
+    let number = text.parse().ok().filter(|number| *number > 0);
+    Some(number.unwrap_or_else(|| panic!("{name} takes a number from 1 on, and not {text:?}")))
+}
+
+fn main() -> Result<()> {
+    let threads = number("--threads").unwrap_or(2);
+    let mut runtime = match threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime.worker_threads(threads).enable_all().build().expect("a runtime");
+    runtime.block_on(play(Size::from_args()))
+}
+
+async fn play(size: Size) -> Result<()> {
+    let wanted = option("--backend");
+    let is_wanted = |name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
     println!(
         "series-3: workflows/s median (min-max), latency p50 / p99, {} round(s), payload {PAYLOAD_BYTES} B",
         size.rounds
     );
-    measure("memory", Backend::memory(namespace()?), &size).await?;
-    let dir = tempfile::tempdir()?;
-    measure(
-        "embedded",
-        Backend::embedded(dir.path().join("bench.db"), namespace()?).await?,
-        &size,
-    )
-    .await?;
+    if is_wanted("memory") {
+        measure("memory", Backend::memory(namespace()?), &size).await?;
+    }
+    if is_wanted("embedded") {
+        let dir = tempfile::tempdir()?;
+        let file = Backend::embedded(dir.path().join("bench.db"), namespace()?).await?;
+        measure("embedded", file, &size).await?;
+    }
+    if !is_wanted("servers") {
+        return Ok(());
+    }
     match (
         std::env::var("LEVERET_TEST_AMQP_URL"),
         std::env::var("LEVERET_TEST_REDIS_URL"),

@@ -140,6 +140,10 @@ pub trait Store: Send + Sync {
     /// As [`Store`] says.
     async fn watch(&self, instance: &InstanceRef) -> Result<Box<dyn Watch>>;
 
+    /// The same, if it costs nothing because the store hears of such ends already. One that is made before an instance is created misses nothing, so
+    /// that its record need not be read first.
+    fn listen(&self, instance: &InstanceRef) -> Option<Box<dyn Watch>>;
+
     // --- claims: time limits of activity calls, in the caller's record
 
     /// Takes the open claim of a call before its body starts; taking it again starts its time anew. `Closed`: do not run the body.

@@ -5,6 +5,7 @@ use std::marker::PhantomData;
 
 use serde::Serialize;
 
+use super::wait::EarlyWatch;
 use super::{Client, Error, Instance, InstanceInfo, Raise, ResultWait, StatusChange, Terminate};
 use crate::model::{Event, InstanceRef, RunId};
 
@@ -30,6 +31,7 @@ pub struct Run<O> {
     run: RunId,
     /// True if the start found it there.
     is_existing: bool,
+    watch: EarlyWatch,
     output: PhantomData<fn() -> O>,
 }
 
@@ -39,8 +41,14 @@ impl<O> Run<O> {
             handle: Instance::new(client, instance, Some(run)),
             run,
             is_existing,
+            watch: EarlyWatch::default(),
             output: PhantomData,
         }
+    }
+
+    pub(super) fn with(mut self, watch: EarlyWatch) -> Self {
+        self.watch = watch;
+        self
     }
 
     /// The instance.
@@ -70,7 +78,7 @@ impl<O> Run<O> {
 
     /// Waits for the output. Await the builder; see [`ResultWait`].
     pub fn result(&self) -> ResultWait<O> {
-        self.handle.result_as()
+        self.handle.result_as().with(EarlyWatch::new(self.watch.take()))
     }
 
     /// Where it is and what it waits for; see [`Instance::get`].
@@ -106,8 +114,10 @@ impl<O> Clone for Run<O> {
     fn clone(&self) -> Self {
         Self {
             handle: self.handle.clone(),
+            run: self.run,
+            is_existing: self.is_existing,
+            watch: EarlyWatch::default(),
             output: PhantomData,
-            ..*self
         }
     }
 }

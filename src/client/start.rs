@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use super::wait::settled;
+use super::wait::{EarlyWatch, settled};
 use super::{Client, CommandState, Error, Run};
 use crate::backend::{ConflictPolicy, Created};
 use crate::engine::{NewInstance, check_key};
@@ -127,9 +127,12 @@ impl<O> Start<O> {
         let (client, policy) = (self.client.clone(), self.policy);
         let is_request_ours_alone = self.request.is_none();
         let mut new = self.check().await?;
+        let watch = client.store().listen(&new.instance);
         for _ in 0..ROUNDS {
             let occupant = match client.reach(client.engine().begin(&new)).await? {
-                Created::Created(_) => return Ok(Run::new(client, new.instance, new.run, false)),
+                Created::Created(_) => {
+                    return Ok(Run::new(client, new.instance, new.run, false).with(EarlyWatch::new(watch)));
+                }
                 Created::Repeated { run, .. } => return Ok(Run::new(client, new.instance, run, false)),
                 Created::Refused => {
                     // We were so slow that the check entry came due before the record was there.

@@ -1,7 +1,9 @@
 //! Waiting: for a run's result, and for an instance to reach a status.
 
+use std::fmt;
 use std::future::IntoFuture;
 use std::marker::PhantomData;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -18,6 +20,26 @@ const READ_AGAIN: Duration = Duration::from_secs(30);
 const FIRST_LOOK: Duration = Duration::from_millis(20);
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
+/// A watch that is older than the run that it is for, so that nothing has escaped it: for the first who waits.
+#[derive(Default)]
+pub(super) struct EarlyWatch(Mutex<Option<Box<dyn Watch>>>);
+
+impl EarlyWatch {
+    pub(super) fn new(watch: Option<Box<dyn Watch>>) -> Self {
+        Self(Mutex::new(watch))
+    }
+
+    pub(super) fn take(&self) -> Option<Box<dyn Watch>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl fmt::Debug for EarlyWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EarlyWatch")
+    }
+}
+
 /// A wait for a result, ready to be awaited: `run.result().await?` or `run.result().within(Duration::from_secs(5)).await?`.
 ///
 /// It survives restarts of servers and workers, and waits as long as it takes unless [`within`](Self::within) says otherwise. Continue-as-new is no
@@ -33,6 +55,7 @@ pub struct ResultWait<O> {
     client: Client,
     instance: InstanceRef,
     run: Option<RunId>,
+    watch: EarlyWatch,
     within: Option<Duration>,
     output: PhantomData<fn() -> O>,
 }
@@ -43,9 +66,15 @@ impl<O> ResultWait<O> {
             client,
             instance,
             run,
+            watch: EarlyWatch::default(),
             within: None,
             output: PhantomData,
         }
+    }
+
+    pub(super) fn with(mut self, watch: EarlyWatch) -> Self {
+        self.watch = watch;
+        self
     }
 
     /// Waits at most this long. The run goes on in any case.
@@ -61,11 +90,12 @@ impl<O: DeserializeOwned + 'static> IntoFuture for ResultWait<O> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
+            let output = output(&self.client, &self.instance, self.run, self.watch.take());
             let output = match self.within {
-                None => output(&self.client, &self.instance, self.run).await?,
+                None => output.await?,
                 Some(longest) => tokio::select! {
                     biased;
-                    output = output(&self.client, &self.instance, self.run) => output?,
+                    output = output => output?,
                     () = self.client.clock().sleep(longest) => {
                         return Err(Error::ResultPending { instance: self.instance, waited: longest });
                     }
@@ -79,13 +109,24 @@ impl<O: DeserializeOwned + 'static> IntoFuture for ResultWait<O> {
     }
 }
 
-/// The run's output, once there is one. Without a run, the one that is current now.
-async fn output(client: &Client, instance: &InstanceRef, mut run: Option<RunId>) -> Result<Payload, Error> {
+/// The run's output, once there is one. Without a run, the one that is current now. With a watch that is older than the run nothing is looked at before
+/// that is woken.
+async fn output(
+    client: &Client,
+    instance: &InstanceRef,
+    mut run: Option<RunId>,
+    watch: Option<Box<dyn Watch>>,
+) -> Result<Payload, Error> {
     let engine = client.engine();
     // Requests are repeated here until they have an answer: a result is worth waiting for while a server restarts.
-    let mut watch = engine.retrying("watch", || client.store().watch(instance)).await?;
-    // Subscribed before the first look: what happens in between wakes us.
-    let mut told: Option<Ending> = None;
+    let (mut watch, mut told) = match watch {
+        Some(mut watch) => {
+            let told = next(client, &mut *watch).await;
+            (watch, told)
+        }
+        // Subscribed before the first look: what happens in between wakes us.
+        None => (engine.retrying("watch", || client.store().watch(instance)).await?, None),
+    };
     loop {
         let ending = match told.take() {
             // An end is an end, however long ago it was told. (Another run's is none.)
@@ -120,11 +161,16 @@ async fn output(client: &Client, instance: &InstanceRef, mut run: Option<RunId>)
                 return ended(instance, outcome, was_terminated);
             }
         }
-        tokio::select! {
-            biased;
-            ending = watch.changed() => told = ending,
-            () = client.clock().sleep(jittered(READ_AGAIN)) => {}
-        }
+        told = next(client, &mut *watch).await;
+    }
+}
+
+/// What the watch tells next; `None` if the record is to be read.
+async fn next(client: &Client, watch: &mut dyn Watch) -> Option<Ending> {
+    tokio::select! {
+        biased;
+        ending = watch.changed() => ending,
+        () = client.clock().sleep(jittered(READ_AGAIN)) => None,
     }
 }
 

@@ -4,7 +4,7 @@
 //! Until then the store shows them. If this process dies first, whoever sees the instance next makes the effects once more, which changes nothing but that
 //! bodies of activities may run again: hence the moment is short.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use tracing::{debug, warn};
 use super::Engine;
 use crate::backend::{DueKey, Mark, Result};
 use crate::fault::fault_point;
-use crate::model::{ExecutionId, InstanceRef, Timestamp};
+use crate::model::{ExecutionId, InstanceRef, Map, Timestamp};
 
 /// A turn's mark is left to the next commit for so long.
 const TURN_KEPT: Duration = Duration::from_millis(200);
@@ -33,7 +33,7 @@ pub(crate) struct Confirmed(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
-    marks: HashMap<InstanceRef, Vec<Kept>>,
+    marks: Map<InstanceRef, Vec<Kept>>,
     /// In the order in which they are looked at again.
     turns: VecDeque<(Timestamp, InstanceRef)>,
     starts: VecDeque<(Timestamp, InstanceRef)>,

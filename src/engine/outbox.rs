@@ -11,7 +11,7 @@ mod pace;
 mod stuck;
 mod told;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,7 +28,7 @@ use self::told::Told;
 use super::due::parked_entry;
 use super::persist;
 use crate::backend::{Backend, DueEntry, Error, Message, Queue, Result, Retryable, When};
-use crate::model::{AppId, Limits, MessageId};
+use crate::model::{AppId, Limits, Map, MessageId};
 use crate::wire::{Bundle, CompletionItem, Item};
 
 /// An item, and who is told what became of it.
@@ -49,7 +49,7 @@ struct Inner {
     confirms: Confirms,
     pace: Pace,
     /// Destinations with a message in flight, and what gathers behind it.
-    destinations: Mutex<HashMap<Queue, VecDeque<Sent>>>,
+    destinations: Mutex<Map<Queue, VecDeque<Sent>>>,
 }
 
 impl Outbox {

@@ -7,7 +7,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
 use super::random;
@@ -84,7 +85,8 @@ fn check_printable(what: &'static str, value: &str, most: usize) -> Result<(), I
             format!("is {} bytes long: {most} is the most", value.len()),
         ));
     }
-    if let Some(bad) = value.chars().find(|c| c.is_control()) {
+    let is_plain = value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if !is_plain && let Some(bad) = value.chars().find(|c| c.is_control()) {
         return Err(refuse(
             what,
             value,
@@ -110,13 +112,39 @@ fn printable_schema(most: usize) -> schemars::Schema {
     })
 }
 
+/// Reads a text and has it checked, without a copy in between: a message holds dozens of IDs.
+struct IdText<T>(fn(&str) -> Result<T, IdError>);
+
+impl<T> Visitor<'_> for IdText<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+        (self.0)(text).map_err(E::custom)
+    }
+}
+
 /// A text newtype: validated, cheap to clone, serialised as the text itself.
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr, $schema:expr) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Arc<str>);
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+                to.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                from.deserialize_str(IdText(|text| Self::new(text)))
+            }
+        }
 
         impl schemars::JsonSchema for $name {
             fn schema_name() -> std::borrow::Cow<'static, str> {
@@ -151,19 +179,6 @@ macro_rules! text_id {
         impl fmt::Debug for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 fmt::Debug::fmt(&self.0, f)
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = IdError;
-            fn try_from(text: String) -> Result<Self, IdError> {
-                Self::new(text)
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(id: $name) -> String {
-                id.0.as_ref().to_owned()
             }
         }
 

@@ -7,6 +7,7 @@ mod contract;
 mod failure;
 mod ids;
 mod limits;
+mod map;
 mod payload;
 mod queue_type;
 pub(crate) mod random;
@@ -26,6 +27,7 @@ pub use ids::{
     RunToken, Sequence, TaskExecutionId, WorkerId, derived_child_id,
 };
 pub use limits::Limits;
+pub(crate) use map::Map;
 pub use payload::Payload;
 pub use queue_type::QueueType;
 pub use retention::Retention;

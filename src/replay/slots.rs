@@ -6,11 +6,11 @@
 //!
 //! Nothing here decides anything: what fills a slot is for the machine around it to say.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::task::Waker;
 
 use super::open::Plan;
-use crate::model::{Failure, Payload, Sequence};
+use crate::model::{Failure, Map, Payload, Sequence};
 
 /// Names something that code can wait on. Not recorded: it only lives with the future.
 pub(super) type SlotId = u64;
@@ -51,8 +51,8 @@ struct Group {
 /// See the module.
 #[derive(Default)]
 pub(super) struct Slots {
-    slots: HashMap<SlotId, Slot>,
-    groups: HashMap<u64, Group>,
+    slots: Map<SlotId, Slot>,
+    groups: Map<u64, Group>,
     /// The last number given to a slot or a group.
     last: u64,
     fillings: u64,

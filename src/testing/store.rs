@@ -76,6 +76,14 @@ impl Store for SimulatedStore {
         }))
     }
 
+    fn listen(&self, instance: &InstanceRef) -> Option<Box<dyn Watch>> {
+        let inner = self.store().listen(instance)?;
+        Some(Box::new(SimulatedWatch {
+            inner,
+            process: self.process.clone(),
+        }))
+    }
+
     fn readiness(&self) -> std::result::Result<(), String> {
         Ok(())
     }

@@ -32,9 +32,9 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 pub(super) fn arrive(runtime: &Arc<Runtime>, instance: &InstanceRef, arrival: Arrival) {
     if runtime.mailboxes.push(instance, arrival) {
         let waiting = runtime.room.enter();
-        runtime
-            .tracker
-            .spawn(activate(runtime.clone(), instance.clone(), waiting));
+        // Boxed, since a task's future is moved five times on its way in and out.
+        let activation = Box::pin(activate(runtime.clone(), instance.clone(), waiting));
+        runtime.tracker.spawn(activation);
     }
 }
 

@@ -54,7 +54,10 @@ async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
                 // One that was passed on may have copies, as one that comes again has.
                 let has_been_here = is_redelivered || task.misses > 0;
                 let run = Run::new(runtime.clone(), task, has_been_here);
-                runtime.tracker.spawn(run.attend(Hold::message(&runtime, ticket)));
+                // Boxed, as activations are.
+                runtime
+                    .tracker
+                    .spawn(Box::pin(run.attend(Hold::message(&runtime, ticket))));
             }
             other => {
                 if bury_item(&runtime, &other, &origin, "only tasks belong into an activities queue")

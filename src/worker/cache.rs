@@ -1,10 +1,10 @@
 //! Live workflows: executions kept in memory between turns, so that a turn costs the new events and not the history.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use super::state::Live;
-use crate::model::InstanceRef;
+use crate::model::{InstanceRef, Map};
 
 /// Least recently used first out, by bytes. What is taken out for a turn is not counted until it is put back.
 pub(super) struct Cache {
@@ -14,7 +14,7 @@ pub(super) struct Cache {
 
 #[derive(Default)]
 struct Inner {
-    entries: HashMap<InstanceRef, Entry>,
+    entries: Map<InstanceRef, Entry>,
     /// Ages to instances, oldest first.
     ages: BTreeMap<u64, InstanceRef>,
     clock: u64,

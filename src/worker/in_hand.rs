@@ -4,14 +4,14 @@
 //! An item that is handed back or published again may come and go many times between two signs of life, and each time behind an auditor's marker. So it
 //! counts as in hand for a while after it was let go.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
 use crate::backend::Holding;
-use crate::model::{ExecutionId, MessageId, Sequence, Timestamp};
+use crate::model::{ExecutionId, Map, MessageId, Sequence, Timestamp};
 use crate::wire::{Item, TaskItem, TaskRef};
 
 /// See the module. Bounded by the prefetch of the consumers, and by the activities that have a lease.
@@ -20,7 +20,7 @@ pub(super) struct InHand(Mutex<State>);
 
 #[derive(Default)]
 struct State {
-    items: HashMap<Key, Since>,
+    items: Map<Key, Since>,
     /// The latest first.
     markers: VecDeque<MessageId>,
 }

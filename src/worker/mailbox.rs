@@ -1,14 +1,14 @@
 //! Mailboxes: what waits for an instance whose turn is running. At most one turn of an instance runs in a worker at a time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
 use super::delivery::Arrival;
-use crate::model::InstanceRef;
+use crate::model::{InstanceRef, Map};
 
 /// See the module. Bounded by the prefetch of the consumers that fill it.
 #[derive(Default)]
-pub(super) struct Mailboxes(Mutex<HashMap<InstanceRef, VecDeque<Arrival>>>);
+pub(super) struct Mailboxes(Mutex<Map<InstanceRef, VecDeque<Arrival>>>);
 
 impl Mailboxes {
     /// Adds an arrival. True if nobody works on the instance: the caller begins to.

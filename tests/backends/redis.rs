@@ -334,6 +334,26 @@ async fn watchers_that_are_gone_leave_no_subscription() {
 }
 
 #[tokio::test]
+async fn who_waits_for_one_instance_after_the_other_subscribes_once() {
+    let server = Server::start().await;
+    let store = connect(&server.url()).await.unwrap();
+    let mut beside = Beside::open(&server.url()).await;
+    for _ in 0..20 {
+        drop(store.watch(&instance("a")).await.unwrap());
+    }
+    let stats: String = beside.ask(&["INFO", "commandstats"]).await;
+    let calls = |command: &str| {
+        let line = stats.lines().find(|line| line.starts_with(command));
+        line.map(|line| line.split(',').next().unwrap().to_owned())
+    };
+    assert_eq!(
+        calls("cmdstat_subscribe:").as_deref(),
+        Some("cmdstat_subscribe:calls=1")
+    );
+    assert_eq!(calls("cmdstat_unsubscribe:"), None);
+}
+
+#[tokio::test]
 async fn a_due_set_of_many_batches_is_handled_whole() {
     let (store, ()) = fresh().await;
     let orders = app("orders");

@@ -77,6 +77,7 @@ macro_rules! store_suite {
             a_receipt_of_a_deleted_instance_lapses,
             another_execution_is_not_deleted,
             a_watcher_wakes_when_the_instance_ends,
+            who_listens_before_an_instance_is_there_is_woken_by_its_end,
             a_watch_that_was_interrupted_still_wakes,
             // claims
             an_open_claim_is_granted_again_and_again,

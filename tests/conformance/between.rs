@@ -204,6 +204,10 @@ macro_rules! pass_on {
                 answer
             })+
 
+            fn listen(&self, instance: &InstanceRef) -> Option<Box<dyn Watch>> {
+                self.store.listen(instance)
+            }
+
             fn readiness(&self) -> std::result::Result<(), String> {
                 self.store.readiness()
             }

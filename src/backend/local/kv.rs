@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, btree_map};
 
 use bytes::Bytes;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::key::KeyRange;
 use crate::backend::{Error, Result};
@@ -128,7 +128,7 @@ pub(super) fn encode<T: Serialize>(value: &T) -> Bytes {
 }
 
 /// Reads the stored form.
-pub(super) fn decode<T: DeserializeOwned>(stored: &[u8]) -> Result<T> {
+pub(super) fn decode<'a, T: Deserialize<'a>>(stored: &'a [u8]) -> Result<T> {
     rmp_serde::from_slice(stored).map_err(|cause| {
         Error::permanent(format!(
             "a stored {} cannot be read: the data is damaged or was written by a later release",

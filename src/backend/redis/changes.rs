@@ -18,21 +18,17 @@ impl RedisStore {
             .arg(record::place_text(commit.status, commit.lane))
             .arg(commit.turn.as_ref())
             .arg(record::pack(&commit.view))
-            .arg(record::marks_text(&commit.cleared))
-            .arg(record::marks_text(&commit.marks));
+            .arg(&*record::marks_text(&commit.cleared))
+            .arg(&*record::marks_text(&commit.marks));
         call = match rare_text(commit) {
             None => call.arg(""),
             Some(rare) => self.with_rare(call.arg(rare), commit),
         };
-        let (word, rest) = call.send_small(&self.links).await?.word()?;
-        match (word.as_str(), <[Reply; 2]>::try_from(rest)) {
-            ("applied", Ok([left, updated])) => Ok(Committed::Applied {
-                inbox_left: usize::try_from(left.number()?).unwrap_or_default(),
-                updated_at: Timestamp::from_millis(updated.number()?.max(0) as u64),
-            }),
-            ("conflict", _) => Ok(Committed::Conflict),
-            ("absent", _) => Ok(Committed::Absent),
-            _ => Reply::strange("commit", &word),
+        let said = call.send_small(&self.links).await?.text()?;
+        match said.as_str() {
+            "conflict" => Ok(Committed::Conflict),
+            "absent" => Ok(Committed::Absent),
+            _ => applied(&said).map_or_else(|| Reply::strange("commit", &said), Ok),
         }
     }
 
@@ -123,6 +119,15 @@ impl RedisStore {
     }
 }
 
+/// Reads `applied <items left in the inbox> <updated>`.
+fn applied(said: &str) -> Option<Committed> {
+    let (left, updated) = said.strip_prefix("applied ")?.split_once(' ')?;
+    Some(Committed::Applied {
+        inbox_left: left.parse().ok()?,
+        updated_at: Timestamp::from_millis(updated.parse().ok()?),
+    })
+}
+
 /// What most commits have not: `None` if this has not either.
 fn rare_text(commit: &Commit) -> Option<String> {
     let (ends, renews, drops) = (
@@ -133,13 +138,8 @@ fn rare_text(commit: &Commit) -> Option<String> {
     let (taken, kept) = (commit.inbox_taken, commit.inbox_kept.len());
     let (opened, closed) = (commit.claims_opened.len(), commit.claims_closed.len());
     let is_usual = !ends && !renews && !drops && taken + kept + opened + closed == 0;
-    let flags = [ends, renews, drops].map(u8::from);
-    (!is_usual).then(|| {
-        format!(
-            "{} {} {} {taken} {kept} {opened} {closed}",
-            flags[0], flags[1], flags[2]
-        )
-    })
+    let numbers = [ends.into(), renews.into(), drops.into(), taken, kept, opened, closed];
+    (!is_usual).then(|| numbers.map(|number: usize| number.to_string()).join(" "))
 }
 
 /// `<start by> <timeout> <heartbeat>`, all in ms; `-` for what is not limited.

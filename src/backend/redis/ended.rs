@@ -1,10 +1,11 @@
 //! Waking whoever waits for an instance to end.
 //!
 //! The commit that ends an instance says so on one of its app's channels, with the outcome if that is short. One connection listens for all watchers,
-//! to the channels that they need and no others. Whatever may have been missed, because the connection broke or a message was late, wakes everybody
-//! concerned: who is told nothing reads the record.
+//! to the channels that they need, and for some seconds to those that they needed: who waits for one instance after the other subscribes once.
+//! Whatever may have been missed, because the connection broke or a message was late, wakes everybody concerned: who is told nothing reads the record.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -20,8 +21,8 @@ use super::problem::Problem;
 use crate::backend::{Ending, Error, Result, Watch};
 use crate::model::{InstanceRef, RunId, Status};
 
-/// How often a silent connection is tried.
-const TRIED_EVERY: Duration = Duration::from_secs(10);
+/// How often the connection is tried, and channels that nobody has needed since the last time are let go.
+const TRIED_EVERY: Duration = Duration::from_secs(5);
 
 /// Bytes of an outcome that is told to everybody who listens to a channel, also to those who wait for others; who waits for a longer one reads it.
 const SHORT: usize = 512;
@@ -100,13 +101,15 @@ struct Channel {
     watchers: HashMap<String, HashMap<u64, Arc<Bell>>>,
     /// True while Redis tells us what is published there.
     is_active: bool,
+    /// Nobody waited on it when that was last looked at, nor since.
+    is_unused: bool,
 }
 
 /// What watchers and the listening task share.
 struct Shared {
     channels: Mutex<HashMap<String, Channel>>,
-    /// A channel was added, or is not needed any more.
-    changed: Notify,
+    /// A channel was added.
+    added: Notify,
     /// Counts how often the subscriptions have changed or failed to; with why, if they failed.
     rounds: watch::Sender<(u64, Option<Problem>)>,
 }
@@ -161,6 +164,8 @@ pub(super) struct Ended {
     _listener: AbortOnDropHandle<()>,
     /// How long a subscription may take, a new connection included.
     patience: Duration,
+    /// Numbers for watchers.
+    watchers: AtomicU64,
 }
 
 impl Ended {
@@ -174,7 +179,7 @@ impl Ended {
             .map_err(|error| Problem::of_setup(&endpoint.address, "the URL", &error).error())?;
         let shared = Arc::new(Shared {
             channels: Mutex::default(),
-            changed: Notify::new(),
+            added: Notify::new(),
             rounds: watch::Sender::new((0, None)),
         });
         let listener = Listener {
@@ -188,35 +193,19 @@ impl Ended {
             shared,
             _listener: AbortOnDropHandle::new(tasks.spawn(listener.run())),
             patience: config.connect_timeout + config.response_timeout,
+            watchers: AtomicU64::new(0),
         })
     }
 
     /// Returns once the subscription is active, so that whoever reads the record after that misses nothing. What rang until then is over: it
     /// would have the record read twice.
-    pub(super) async fn watch(&self, number: u64, channel: String, id: &str) -> Result<Box<dyn Watch>> {
+    pub(super) async fn watch(&self, channel: String, id: &str) -> Result<Watcher> {
         let mut rounds = self.shared.rounds.subscribe();
-        let bell = Arc::new(Bell::default());
-        let watcher = Watcher {
-            shared: self.shared.clone(),
-            channel,
-            id: id.to_owned(),
-            number,
-            bell: bell.clone(),
-        };
-        {
-            let mut channels = self.shared.channels();
-            let channel = channels.entry(watcher.channel.clone()).or_default();
-            channel
-                .watchers
-                .entry(watcher.id.clone())
-                .or_default()
-                .insert(number, bell);
-            if channel.is_active {
-                drop(channels);
-                return Ok(Box::new(watcher));
-            }
+        let (watcher, is_active) = self.add(channel, id);
+        if is_active {
+            return Ok(watcher);
         }
-        self.shared.changed.notify_one();
+        self.shared.added.notify_one();
         let active = async {
             loop {
                 // A failure before this watcher came is no answer to it.
@@ -241,12 +230,41 @@ impl Ended {
             Err(_) => return Err(Error::transient("Redis did not confirm a subscription in time")),
         }
         let _ = watcher.bell.rung.notified().now_or_never();
-        Ok(Box::new(watcher))
+        Ok(watcher)
+    }
+
+    /// The same, if Redis tells us already what happens there.
+    pub(super) fn listen(&self, channel: String, id: &str) -> Option<Watcher> {
+        let is_active = |channel: &Channel| channel.is_active;
+        if !self.shared.channels().get(&channel).is_some_and(is_active) {
+            return None;
+        }
+        let (watcher, is_active) = self.add(channel, id);
+        is_active.then_some(watcher)
+    }
+
+    /// A watcher, and whether its channel is active.
+    fn add(&self, channel: String, id: &str) -> (Watcher, bool) {
+        let number = self.watchers.fetch_add(1, Ordering::Relaxed);
+        let bell = Arc::new(Bell::default());
+        let watcher = Watcher {
+            shared: self.shared.clone(),
+            channel,
+            id: id.to_owned(),
+            number,
+            bell: bell.clone(),
+        };
+        let mut channels = self.shared.channels();
+        let channel = channels.entry(watcher.channel.clone()).or_default();
+        channel.is_unused = false;
+        let of_instance = channel.watchers.entry(watcher.id.clone()).or_default();
+        of_instance.insert(number, bell);
+        (watcher, channel.is_active)
     }
 }
 
-/// One who waits. Dropping it ends its subscription, and its channel's if it was the last.
-struct Watcher {
+/// One who waits, until it is dropped.
+pub(super) struct Watcher {
     shared: Arc<Shared>,
     channel: String,
     id: String,
@@ -266,16 +284,12 @@ impl Watch for Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         let mut channels = self.shared.channels();
-        if let Some(channel) = channels.get_mut(&self.channel) {
-            if let Some(watchers) = channel.watchers.get_mut(&self.id) {
-                watchers.remove(&self.number);
-                if watchers.is_empty() {
-                    channel.watchers.remove(&self.id);
-                }
-            }
-            if channel.watchers.is_empty() {
-                drop(channels);
-                self.shared.changed.notify_one();
+        if let Some(channel) = channels.get_mut(&self.channel)
+            && let Some(watchers) = channel.watchers.get_mut(&self.id)
+        {
+            watchers.remove(&self.number);
+            if watchers.is_empty() {
+                channel.watchers.remove(&self.id);
             }
         }
     }
@@ -296,7 +310,7 @@ impl Listener {
         loop {
             // Without anybody to listen for, no connection is held.
             while self.shared.channels().is_empty() {
-                self.shared.changed.notified().await;
+                self.shared.added.notified().await;
             }
             let began = Instant::now();
             let problem = match tokio::time::timeout(self.connect_timeout, self.client.get_async_pubsub()).await {
@@ -318,58 +332,66 @@ impl Listener {
         }
     }
 
-    /// Until nobody waits any more (`Ok`), or the connection breaks.
+    /// Until nobody has waited for a while (`Ok`), or the connection breaks.
     async fn listen(&self, connection: PubSub) -> std::result::Result<(), Problem> {
         let (mut sink, mut messages) = connection.split();
         let mut tick = tokio::time::interval(TRIED_EVERY);
-        self.shared.changed.notify_one();
+        self.shared.added.notify_one();
         loop {
             tokio::select! {
                 message = messages.next() => match message {
                     Some(message) => self.shared.wake(&message),
                     None => return Err(Problem::transient(format!("Redis at {} closed the subscription", self.address))),
                 },
-                () = self.shared.changed.notified() => {
-                    self.adjust(&mut sink).await?;
+                () = self.shared.added.notified() => self.subscribe(&mut sink).await?,
+                _ = tick.tick() => {
+                    self.bounded(sink.ping::<()>()).await?;
+                    self.let_go(&mut sink).await?;
                     if self.shared.channels().is_empty() {
                         return Ok(());
                     }
                 }
-                _ = tick.tick() => self.bounded(sink.ping::<()>()).await?,
             }
         }
     }
 
-    /// Subscribes to what is needed, and to nothing else.
-    async fn adjust(&self, sink: &mut PubSubSink) -> std::result::Result<(), Problem> {
-        let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
-        self.shared.channels().retain(|name, channel| {
-            if channel.watchers.is_empty() {
-                if channel.is_active {
-                    unwanted.push(name.clone());
-                }
-                return false;
-            }
+    /// Subscribes to what has been added.
+    async fn subscribe(&self, sink: &mut PubSubSink) -> std::result::Result<(), Problem> {
+        let mut wanted = Vec::new();
+        for (name, channel) in &*self.shared.channels() {
             if !channel.is_active {
                 wanted.push(name.clone());
             }
-            true
-        });
-        if !unwanted.is_empty() {
-            self.bounded(sink.unsubscribe(&unwanted)).await?;
         }
-        if !wanted.is_empty() {
-            self.bounded(sink.subscribe(&wanted)).await?;
-            for name in &wanted {
-                if let Some(channel) = self.shared.channels().get_mut(name) {
-                    channel.is_active = true;
-                    // What was published since they last looked has gone by unheard.
-                    wake_all(channel);
-                }
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        self.bounded(sink.subscribe(&wanted)).await?;
+        for name in &wanted {
+            if let Some(channel) = self.shared.channels().get_mut(name) {
+                channel.is_active = true;
+                // What was published since they last looked has gone by unheard.
+                wake_all(channel);
             }
-            self.shared.next_round(None);
         }
+        self.shared.next_round(None);
         Ok(())
+    }
+
+    /// Ends the subscription to what nobody has needed since the last time.
+    async fn let_go(&self, sink: &mut PubSubSink) -> std::result::Result<(), Problem> {
+        let mut unwanted = Vec::new();
+        self.shared.channels().retain(|name, channel| {
+            let was_unused = std::mem::replace(&mut channel.is_unused, channel.watchers.is_empty());
+            if was_unused && channel.is_active {
+                unwanted.push(name.clone());
+            }
+            !was_unused
+        });
+        match unwanted.is_empty() {
+            true => Ok(()),
+            false => self.bounded(sink.unsubscribe(&unwanted)).await,
+        }
     }
 
     async fn bounded<T>(

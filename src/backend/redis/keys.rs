@@ -64,7 +64,16 @@ impl Keys {
     pub(super) fn instance(&self, instance: &InstanceRef) -> InstanceKeys {
         let id = escape(instance.id.as_str());
         InstanceKeys {
-            prefix: format!("lv:{{{}/{}/{id}}}", self.namespace, instance.app),
+            prefix: [
+                "lv:{",
+                self.namespace.as_str(),
+                "/",
+                instance.app.as_str(),
+                "/",
+                &id,
+                "}",
+            ]
+            .concat(),
         }
     }
 
@@ -109,22 +118,22 @@ pub(super) struct InstanceKeys {
 impl InstanceKeys {
     /// Hash: the record.
     pub(super) fn meta(&self) -> String {
-        format!("{}:meta", self.prefix)
+        self.part("meta")
     }
 
     /// List: the turns of the execution, one element each.
     pub(super) fn history(&self) -> String {
-        format!("{}:history", self.prefix)
+        self.part("history")
     }
 
     /// List: items that wait. With a time to live while there is no record.
     pub(super) fn inbox(&self) -> String {
-        format!("{}:inbox", self.prefix)
+        self.part("inbox")
     }
 
     /// Hash: open claims, and progress.
     pub(super) fn claims(&self) -> String {
-        format!("{}:claims", self.prefix)
+        self.part("claims")
     }
 
     /// Text: what became of a request: `<execution> <run>` or `refused`. Without a time to live only while its run has the record.
@@ -139,7 +148,7 @@ impl InstanceKeys {
 
     /// The part of this name, as [`instance_part`] gives it.
     pub(super) fn part(&self, part: &str) -> String {
-        format!("{}:{part}", self.prefix)
+        [&self.prefix, ":", part].concat()
     }
 
     pub(super) fn past_outcome_of(&self, run: RunId) -> String {

@@ -1,7 +1,7 @@
 //! The store itself: what its parts do, under the trait's names.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -36,8 +36,6 @@ pub struct RedisStore {
     pub(super) gatherer: Gatherer,
     /// Who waits for instances to end.
     ended: Ended,
-    /// Tells watchers apart.
-    watchers: AtomicU64,
     /// Where the next claim of due entries begins, so that no shard always comes first.
     pub(super) first_shard: AtomicU64,
 }
@@ -65,7 +63,6 @@ impl RedisStore {
             keys,
             links,
             ended,
-            watchers: AtomicU64::new(0),
             first_shard: AtomicU64::new(0),
         }))
     }
@@ -141,10 +138,13 @@ impl Store for RedisStore {
     }
 
     async fn watch(&self, instance: &InstanceRef) -> Result<Box<dyn Watch>> {
-        let number = self.watchers.fetch_add(1, Ordering::Relaxed);
-        self.ended
-            .watch(number, self.keys.channel(instance), instance.id.as_str())
-            .await
+        let watcher = self.ended.watch(self.keys.channel(instance), instance.id.as_str());
+        Ok(Box::new(watcher.await?))
+    }
+
+    fn listen(&self, instance: &InstanceRef) -> Option<Box<dyn Watch>> {
+        let watcher = self.ended.listen(self.keys.channel(instance), instance.id.as_str())?;
+        Some(Box::new(watcher))
     }
 
     async fn claim(&self, instance: &InstanceRef, execution: ExecutionId, sequence: Sequence) -> Result<Claim> {

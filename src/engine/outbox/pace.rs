@@ -2,11 +2,10 @@
 //!
 //! A message is acknowledged as a whole, so a long body would hold up those that came with it.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::model::AppId;
+use crate::model::{AppId, Map};
 use crate::wire::{CompletionItem, TaskItem};
 
 /// A body that takes no longer is short.
@@ -20,7 +19,7 @@ const KNOWN: usize = 4096;
 
 /// See the module.
 #[derive(Default)]
-pub(super) struct Pace(Mutex<HashMap<AppId, HashMap<String, Tempo>>>);
+pub(super) struct Pace(Mutex<Map<AppId, Map<String, Tempo>>>);
 
 #[derive(Clone, Copy)]
 enum Tempo {
@@ -34,7 +33,7 @@ impl Pace {
     pub(super) fn learn(&self, completion: &CompletionItem) {
         let Some(ran) = &completion.ran else { return };
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_full = known.values().map(HashMap::len).sum::<usize>() >= KNOWN;
+        let is_full = known.values().map(Map::len).sum::<usize>() >= KNOWN;
         let of_app = known.entry(completion.from.clone()).or_default();
         let tempo = match of_app.get_mut(&ran.activity) {
             Some(tempo) => tempo,
@@ -112,7 +111,7 @@ mod tests {
                 ..completion.clone()
             });
         }
-        let known: usize = pace.0.lock().unwrap().values().map(HashMap::len).sum();
+        let known: usize = pace.0.lock().unwrap().values().map(Map::len).sum();
         assert_eq!(known, KNOWN);
     }
 }

@@ -1,6 +1,5 @@
 //! Queues that take nothing although the broker is there: full and refusing, or without their majority.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,14 +7,14 @@ use tracing::{info, warn};
 
 use super::PATIENCE;
 use crate::backend::Queue;
-use crate::model::Timestamp;
+use crate::model::{Map, Timestamp};
 
 /// How long a stuck queue is left alone between two tries.
 pub(super) const LEFT_ALONE: Duration = Duration::from_secs(1);
 
 /// The queues that took nothing when they were last tried, and when they are tried again, with one message at a time.
 #[derive(Default)]
-pub(super) struct Stuck(Mutex<HashMap<Queue, Timestamp>>);
+pub(super) struct Stuck(Mutex<Map<Queue, Timestamp>>);
 
 /// How a message gets to its queue.
 #[derive(Debug, PartialEq)]
@@ -62,7 +61,7 @@ impl Stuck {
         }
     }
 
-    fn queues(&self) -> MutexGuard<'_, HashMap<Queue, Timestamp>> {
+    fn queues(&self) -> MutexGuard<'_, Map<Queue, Timestamp>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -79,7 +78,7 @@ pub(super) struct Confirms(Mutex<Counts>);
 #[derive(Default)]
 struct Counts {
     handed_over: u64,
-    queues: HashMap<Queue, Taken>,
+    queues: Map<Queue, Taken>,
 }
 
 /// What a queue has taken.

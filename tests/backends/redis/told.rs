@@ -88,3 +88,52 @@ async fn who_waits_for_a_run_takes_the_message_of_its_end_and_no_other() {
     let result = tokio::time::timeout(PATIENCE, result).await;
     assert_eq!(result.expect("it is over").unwrap(), "right");
 }
+
+#[tokio::test]
+async fn listening_to_what_nobody_has_waited_for_costs_nothing() {
+    let server = Server::start().await;
+    let store = connect(&server.url()).await.unwrap();
+    assert!(store.listen(&instance("a")).is_none());
+    let mut beside = Beside::open(&server.url()).await;
+    let channels: Vec<String> = beside.ask(&["PUBSUB", "CHANNELS", "lv:*"]).await;
+    assert_eq!(channels, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_end_of_what_was_started_while_its_channel_was_heard_is_not_looked_for() {
+    let server = Server::start().await;
+    let namespace = fresh_namespace();
+    let store: Fresh = RedisStore::connect(RedisConfig::new(server.url(), namespace.clone()))
+        .await
+        .unwrap();
+    let broker = Backend::memory(namespace.clone()).broker().clone();
+    let client = Client::new(Backend::new(
+        namespace,
+        broker,
+        store.clone(),
+        Arc::new(SystemClock),
+        "Redis",
+    ));
+    let mut beside = Beside::open(&server.url()).await;
+    let mut looks = async || {
+        let stats: String = beside.ask(&["INFO", "commandstats"]).await;
+        stats
+            .lines()
+            .find(|line| line.starts_with("cmdstat_hmget:"))
+            .map(str::to_owned)
+    };
+    let of = InstanceRef::new("app".parse().unwrap(), "a".parse().unwrap());
+    // As long as somebody waits, or has just waited, for an instance of that channel.
+    drop(store.watch(&of).await.unwrap());
+    let run = client.start(WORKFLOW, ()).id("a").await.unwrap();
+    let before = looks().await;
+    let mut result = std::pin::pin!(run.result().into_future());
+    assert!(tokio::time::timeout(ms(50), &mut result).await.is_err());
+    assert_eq!(looks().await, before);
+    end_with(&store, &of, "right").await;
+    let result = tokio::time::timeout(PATIENCE, result).await;
+    assert_eq!(result.expect("it is over").unwrap(), "right");
+    // A second one who waits has missed the end, and reads it.
+    assert_eq!(run.result().await.unwrap(), "right");
+    assert_ne!(looks().await, before);
+}

@@ -95,6 +95,18 @@ pub(crate) async fn a_watcher_wakes_when_the_instance_ends(store: Fresh) {
     }
 }
 
+pub(crate) async fn who_listens_before_an_instance_is_there_is_woken_by_its_end(store: Fresh) {
+    let instance = instance("a");
+    // Some stores hear of an instance only while somebody waits for it, or for its neighbours.
+    let _neighbour = store.watch(&instance).await.unwrap();
+    let mut watch = store.listen(&instance).expect("it costs nothing now");
+    running(&store, &instance).await;
+    end(&store, &instance).await;
+    let ending = store.ending(&instance).await.unwrap();
+    let told = tokio::time::timeout(PATIENCE, watch.changed()).await.expect("it wakes");
+    assert!(told.is_none() || told == ending, "{told:?}");
+}
+
 pub(crate) async fn a_watch_that_was_interrupted_still_wakes(store: Fresh) {
     let instance = instance("a");
     running(&store, &instance).await;

@@ -16,7 +16,7 @@ pub(super) const DATA: TableDefinition<'static, &[u8], &[u8]> = TableDefinition:
 const FORMAT: TableDefinition<'static, &str, u64> = TableDefinition::new("leveret.format");
 
 /// The version of the format that this release reads and writes: the keys of `key.rs` and their values.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Bytes of pages kept in memory.
 const CACHE_BYTES: usize = 64 << 20;
@@ -176,19 +176,23 @@ mod tests {
 
     #[test]
     fn a_file_of_another_format_is_refused_with_both_versions() {
-        let directory = Directory::new();
-        let path = directory.file();
-        let database = open(&path).expect("opened");
-        let write = database.begin_write().expect("a transaction");
-        let mut table = write.open_table(FORMAT).expect("the table");
-        table.insert("version", 2).expect("written");
-        drop(table);
-        write.commit().expect("committed");
-        drop(database);
-        let error = open(&path).expect_err("refused");
-        assert!(error.is_permanent());
-        let expected = "has the format 2 of a later release; this one reads format 1";
-        assert!(error.to_string().contains(expected), "{error}");
+        for (version, expected) in [
+            (1, "has the format 1 of an earlier release; this one reads format 2"),
+            (3, "has the format 3 of a later release; this one reads format 2"),
+        ] {
+            let directory = Directory::new();
+            let path = directory.file();
+            let database = open(&path).expect("opened");
+            let write = database.begin_write().expect("a transaction");
+            let mut table = write.open_table(FORMAT).expect("the table");
+            table.insert("version", version).expect("written");
+            drop(table);
+            write.commit().expect("committed");
+            drop(database);
+            let error = open(&path).expect_err("refused");
+            assert!(error.is_permanent());
+            assert!(error.to_string().contains(expected), "{error}");
+        }
     }
 
     #[test]

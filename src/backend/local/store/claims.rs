@@ -154,8 +154,8 @@ pub(super) struct CallRef<'a> {
 impl CallRef<'_> {
     /// The call as stored, if its execution is the current one and not over.
     fn find(self, from: &dyn Snapshot) -> Result<Found> {
-        let record = records::read(from, self.namespace, self.instance)?;
-        let current = record.is_some_and(|record| record.execution == self.execution && !record.status.is_terminal());
+        let state = records::state(from, self.namespace, self.instance)?;
+        let current = state.is_some_and(|state| state.execution == self.execution && !state.status.is_terminal());
         if !current || from.get(&self.key(Table::ClosedCall))?.is_some() {
             return Ok(Found::Over);
         }
@@ -229,10 +229,10 @@ pub(super) fn progress_of(
     instance: &InstanceRef,
     most: usize,
 ) -> Result<Vec<Progress>> {
-    let Some(record) = records::read(from, namespace, instance)? else {
+    let Some(state) = records::state(from, namespace, instance)? else {
         return Ok(Vec::new());
     };
-    let calls = calls(Table::Claim, namespace, instance, record.execution);
+    let calls = calls(Table::Claim, namespace, instance, state.execution);
     let mut running = Vec::new();
     let mut next: Sequence = 0;
     // Claims that nobody has taken, or that are decided, are skipped, so one scan may not be enough.

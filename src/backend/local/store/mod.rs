@@ -2,7 +2,7 @@
 //!
 //! | file | keeps |
 //! |---|---|
-//! | `records` | records and histories |
+//! | `records`, `stored` | records and histories; how a record is stored |
 //! | `inbox` | what waits for an instance |
 //! | `receipts` | what became of requests |
 //! | `claims` | time limits and progress of calls |
@@ -20,6 +20,7 @@ mod inbox;
 mod index;
 mod receipts;
 mod records;
+mod stored;
 mod survey;
 pub(super) mod trash;
 mod watchers;
@@ -131,9 +132,9 @@ impl Store for LocalStore {
         count: usize,
     ) -> Result<Vec<Bytes>> {
         self.read(|from, namespace, _| {
-            let record = records::read(from, namespace, instance)?;
-            match record {
-                Some(record) if record.execution == execution => {
+            let state = records::state(from, namespace, instance)?;
+            match state {
+                Some(state) if state.execution == execution => {
                     records::turns(from, namespace, instance, execution, after, count)
                 }
                 _ => Ok(Vec::new()),
@@ -193,12 +194,7 @@ impl Store for LocalStore {
     }
 
     async fn ending(&self, instance: &InstanceRef) -> Result<Option<Ending>> {
-        let record = self.read(|from, namespace, _| records::read(from, namespace, instance))?;
-        Ok(record.map(|record| Ending {
-            run: record.run,
-            status: record.status,
-            outcome: record.outcome,
-        }))
+        self.read(|from, namespace, _| records::ending(from, namespace, instance))
     }
 
     async fn past_outcome(&self, instance: &InstanceRef, run: RunId) -> Result<Option<Outcome>> {
@@ -207,6 +203,10 @@ impl Store for LocalStore {
 
     async fn watch(&self, instance: &InstanceRef) -> Result<Box<dyn Watch>> {
         Ok(Box::new(self.shared.watchers.watch(&self.namespace, instance)))
+    }
+
+    fn listen(&self, instance: &InstanceRef) -> Option<Box<dyn Watch>> {
+        Some(Box::new(self.shared.watchers.watch(&self.namespace, instance)))
     }
 
     async fn claim(&self, instance: &InstanceRef, execution: ExecutionId, sequence: Sequence) -> Result<Claim> {

@@ -5,11 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::super::key::{Key, Table};
-use super::super::kv::{Snapshot, Transaction, get_as};
+use super::super::kv::{Snapshot, Transaction};
 use super::receipts::{self, Receipt};
+use super::stored::{State, Stored};
 use super::{claims, expiry, inbox, trash};
 use crate::backend::{
-    Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver, Delivered, Loaded, Mark, Record, Result,
+    Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver, Delivered, Ending, Loaded, Mark, Record,
+    Result,
 };
 use crate::fault::{Defect, planted};
 use crate::model::{ExecutionId, InstanceRef, Namespace, RunId, Timestamp};
@@ -19,7 +21,20 @@ use crate::wire::Outcome;
 const OUTCOME_KEPT: Duration = Duration::from_secs(60);
 
 pub(super) fn read(from: &dyn Snapshot, namespace: &Namespace, instance: &InstanceRef) -> Result<Option<Record>> {
-    get_as(from, &key(namespace, instance))
+    let stored = from.get(&key(namespace, instance))?;
+    stored.map(|stored| Stored::read(&stored)?.record()).transpose()
+}
+
+/// The part of the record that tells where the instance is in its life.
+pub(super) fn state(from: &dyn Snapshot, namespace: &Namespace, instance: &InstanceRef) -> Result<Option<State>> {
+    let stored = from.get(&key(namespace, instance))?;
+    stored.map(|stored| Ok(Stored::read(&stored)?.state)).transpose()
+}
+
+/// See [`Store::ending`](crate::backend::Store::ending).
+pub(super) fn ending(from: &dyn Snapshot, namespace: &Namespace, instance: &InstanceRef) -> Result<Option<Ending>> {
+    let stored = from.get(&key(namespace, instance))?;
+    stored.map(|stored| Stored::read(&stored)?.ending()).transpose()
 }
 
 /// True if there is a record, whether or not it can be read.
@@ -55,7 +70,7 @@ pub(super) fn create(
         run: *run,
     };
     receipts::put(to, namespace, instance, &create.origin.request, &receipt, None);
-    to.put_as(key(namespace, instance), &create.record(now));
+    to.put(key(namespace, instance), Stored::of(&create.record(now)).encode());
     Ok(Created::Created(now))
 }
 
@@ -105,71 +120,68 @@ pub(super) fn commit(
     now: Timestamp,
 ) -> Result<Committed> {
     let instance = &commit.instance;
-    let Some(mut record) = read(to, namespace, instance)? else {
+    let key = key(namespace, instance);
+    let Some(stored) = to.get(&key)? else {
         return Ok(Committed::Absent);
     };
-    if record.execution == commit.execution() && record.commit == Some(commit.id) {
+    let mut stored = Stored::read(&stored)?;
+    let state = &mut stored.state;
+    if state.execution == commit.execution() && state.commit == Some(commit.id) {
         let inbox_left = inbox::len(to, namespace, instance, now)?;
         return Ok(Committed::Applied {
             inbox_left,
-            updated_at: record.updated_at,
+            updated_at: state.updated_at,
         });
     }
     let is_guarded = if planted(Defect::GuardIsTheVersion) {
-        record.version == commit.guard.version
+        state.version == commit.guard.version
     } else {
-        record.guard() == commit.guard || planted(Defect::LaneIsGuard)
+        state.guard() == commit.guard || planted(Defect::LaneIsGuard)
     };
     if !is_guarded {
         return Ok(Committed::Conflict);
     }
-    record.marks.retain(|mark| !commit.cleared.contains(mark));
+    state.marks.retain(|mark| !commit.cleared.contains(mark));
     if commit.next_execution.is_some() {
-        record.marks.retain(|mark| *mark != Mark::Run);
-        if !record.marks.is_empty() {
+        state.marks.retain(|mark| *mark != Mark::Run);
+        if !state.marks.is_empty() {
             return Ok(Committed::Conflict);
         }
-        end_execution(to, namespace, instance, record.execution)?;
+        end_execution(to, namespace, instance, state.execution)?;
     }
-    apply(&mut record, commit, now);
-    to.put(
-        history(namespace, instance, record.execution)
-            .number(record.version)
-            .end(),
-        commit.turn.clone(),
-    );
-    if record.status.is_terminal() {
-        claims::throw(to, namespace, instance, record.execution)?;
+    apply(state, commit, now);
+    let (execution, updated_at) = (state.execution, state.updated_at);
+    let turn = history(namespace, instance, execution).number(state.version);
+    to.put(turn.end(), commit.turn.clone());
+    if commit.status.is_terminal() {
+        claims::throw(to, namespace, instance, execution)?;
     } else {
-        claims::open(to, namespace, instance, record.execution, &commit.claims_opened);
-        claims::close(to, namespace, instance, record.execution, &commit.claims_closed);
+        claims::open(to, namespace, instance, execution, &commit.claims_opened);
+        claims::close(to, namespace, instance, execution, &commit.claims_closed);
     }
     let inbox_left = inbox::take(to, namespace, instance, commit.inbox_taken, &commit.inbox_kept, now)?;
-    to.put_as(key(namespace, instance), &record);
-    Ok(Committed::Applied {
-        inbox_left,
-        updated_at: record.updated_at,
-    })
+    stored.set_view(&commit.view);
+    stored.set_outcome(commit.outcome.as_ref());
+    if commit.drop_input {
+        stored.drop_input();
+    }
+    to.put(key, stored.encode());
+    Ok(Committed::Applied { inbox_left, updated_at })
 }
 
-/// What a commit changes in the record.
-fn apply(record: &mut Record, commit: &Commit, now: Timestamp) {
-    record.version = commit.version();
-    record.execution = commit.execution();
-    record.commit = Some(commit.id);
-    record.status = commit.status;
-    record.lane = commit.lane;
-    record.view = commit.view.clone();
-    record.outcome = commit.outcome.clone();
-    if commit.drop_input {
-        record.input = None;
-    }
+/// What a commit changes in the state.
+fn apply(state: &mut State, commit: &Commit, now: Timestamp) {
+    state.version = commit.version();
+    state.execution = commit.execution();
+    state.commit = Some(commit.id);
+    state.status = commit.status;
+    state.lane = commit.lane;
     // Whoever orders records by it can tell two commits of one millisecond apart.
-    record.updated_at = now.max(record.updated_at + Duration::from_millis(1));
-    record.ended_at = commit.status.is_terminal().then_some(record.updated_at);
-    record.marks.extend(&commit.marks);
-    record.marks.sort_unstable();
-    record.marks.dedup();
+    state.updated_at = now.max(state.updated_at + Duration::from_millis(1));
+    state.ended_at = commit.status.is_terminal().then_some(state.updated_at);
+    state.marks.extend(&commit.marks);
+    state.marks.sort_unstable();
+    state.marks.dedup();
 }
 
 /// See [`Store::clear_mark`](crate::backend::Store::clear_mark).
@@ -180,7 +192,7 @@ pub(super) fn clear_mark(
     execution: ExecutionId,
     mark: Mark,
 ) -> Result<Option<usize>> {
-    clear_mark_if(to, namespace, instance, mark, |record| record.execution == execution)
+    clear_mark_if(to, namespace, instance, mark, |state| state.execution == execution)
 }
 
 /// See [`Store::clear_first_start`](crate::backend::Store::clear_first_start).
@@ -190,8 +202,8 @@ pub(super) fn clear_first_start(
     instance: &InstanceRef,
     execution: ExecutionId,
 ) -> Result<Option<usize>> {
-    clear_mark_if(to, namespace, instance, Mark::Start, |record| {
-        record.execution == execution && record.version == 0
+    clear_mark_if(to, namespace, instance, Mark::Start, |state| {
+        state.execution == execution && state.version == 0
     })
 }
 
@@ -200,16 +212,19 @@ fn clear_mark_if(
     namespace: &Namespace,
     instance: &InstanceRef,
     mark: Mark,
-    is_meant: impl Fn(&Record) -> bool,
+    is_meant: impl Fn(&State) -> bool,
 ) -> Result<Option<usize>> {
-    let Some(mut record) = read(to, namespace, instance)? else {
+    let key = key(namespace, instance);
+    let Some(stored) = to.get(&key)? else {
         return Ok(None);
     };
-    if is_meant(&record) && record.marks.contains(&mark) {
-        record.marks.retain(|set| *set != mark);
-        to.put_as(key(namespace, instance), &record);
+    let mut stored = Stored::read(&stored)?;
+    let is_there = stored.state.marks.contains(&mark) && is_meant(&stored.state);
+    if is_there {
+        stored.state.marks.retain(|set| *set != mark);
+        to.put(key, stored.encode());
     }
-    Ok(Some(record.marks.len()))
+    Ok(Some(stored.state.marks.len()))
 }
 
 /// See [`Store::deliver`](crate::backend::Store::deliver).
@@ -219,10 +234,10 @@ pub(super) fn deliver(
     deliver: &Deliver,
     now: Timestamp,
 ) -> Result<Delivered> {
-    let record = read(to, namespace, &deliver.instance)?;
-    let keep = match &record {
-        Some(record) if record.status.is_terminal() => return Ok(Delivered::Over(record.status)),
-        Some(Record {
+    let state = state(to, namespace, &deliver.instance)?;
+    let keep = match &state {
+        Some(state) if state.status.is_terminal() => return Ok(Delivered::Over(state.status)),
+        Some(State {
             status,
             lane: Some(lane),
             ..
@@ -239,7 +254,7 @@ pub(super) fn deliver(
         keep,
     };
     if inbox::push(to, namespace, &deliver.instance, push, now)? {
-        let status = record.map(|record| record.status);
+        let status = state.map(|state| state.status);
         Ok(Delivered::Kept { status })
     } else {
         Ok(Delivered::Full)

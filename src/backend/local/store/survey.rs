@@ -1,8 +1,9 @@
 //! All records and all of the index, page by page: for audits.
 
 use super::super::key::{Key, Table};
-use super::super::kv::{Snapshot, decode};
+use super::super::kv::Snapshot;
 use super::records;
+use super::stored::Stored;
 use crate::backend::{Error, Record, Result, Survey};
 use crate::model::{AppId, InstanceId, InstanceRef, Namespace};
 
@@ -43,20 +44,24 @@ pub(super) fn page(from: &dyn Snapshot, namespace: &Namespace, after: Option<&st
             }
             continue;
         }
-        match decode::<Record>(&value) {
-            Ok(record) if record.status.is_terminal() && record.marks.is_empty() => {}
-            Ok(record) => {
-                let small = Record {
-                    input: None,
-                    outcome: None,
-                    ..record
-                };
-                page.active.push((instance, small));
-            }
+        match active(&value) {
+            Ok(None) => {}
+            Ok(Some(record)) => page.active.push((instance, record)),
             Err(error) => page.unreadable.push((instance, error.to_string())),
         }
     }
     Ok(page)
+}
+
+/// The record without what may be large; `None` if it is over and has no marks.
+fn active(value: &[u8]) -> Result<Option<Record>> {
+    let mut stored = Stored::read(value)?;
+    if stored.state.status.is_terminal() && stored.state.marks.is_empty() {
+        return Ok(None);
+    }
+    stored.drop_input();
+    stored.set_outcome(None);
+    stored.record().map(Some)
 }
 
 /// App and instance ID, each with a zero byte behind it.

@@ -4,16 +4,16 @@
 --       8 '' if that is all, else '<1 if the status is terminal> <1 for another execution> <1 to drop the input> <inbox items taken> <put back>
 --       <claims opened> <closed>'; then outcome, channel and what is said there after the run, each '' unless it is terminal; then the items, sequence number and
 --       terms of each opened claim, sequence numbers of the closed ones. (The state and its parts are as record.rs says.)
--- Reply: {'applied', items left in the inbox, updated} | {'conflict'}: another guard holds | {'absent'}: no record.
+-- Reply: 'applied <items left in the inbox> <updated>' | 'conflict': another guard holds | 'absent': no record.
 -- Repeated: while the commit is the last one, it changes nothing and answers the same.
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then
   if redis.call('EXISTS', KEYS[1]) == 1 then return redis.error_reply('ERR the record cannot be read: its field `state` is missing') end
-  return {'absent'}
+  return 'absent'
 end
 local guard, updated, ended, marks = string.match(state, '^(%S+ %S+ %S+) %S+ %S+ (%S+) (%S+) (%S+)$')
-if guard == ARGV[2] then return {'applied', redis.call('LLEN', KEYS[3]), updated} end
-if guard ~= ARGV[1] then return {'conflict'} end
+if guard == ARGV[2] then return 'applied ' .. redis.call('LLEN', KEYS[3]) .. ' ' .. updated end
+if guard ~= ARGV[1] then return 'conflict' end
 
 local ends, renews, drops, taken, kept, opened, closed
 if ARGV[8] ~= '' then
@@ -33,7 +33,7 @@ else
     end
   end
   -- The turns of the old execution go: none of them may have effects outstanding.
-  if renews == '1' and #list > 0 then return {'conflict'} end
+  if renews == '1' and #list > 0 then return 'conflict' end
   for mark in string.gmatch(ARGV[7], '[^,-]+') do
     if not set[mark] then
       set[mark] = true
@@ -50,7 +50,7 @@ if ends == '1' then ended = updated end
 if renews == '1' then redis.call('UNLINK', KEYS[2], KEYS[4]) end
 redis.call('RPUSH', KEYS[2], ARGV[4])
 redis.call('HSET', KEYS[1], 'state', ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. updated .. ' ' .. ended .. ' ' .. marks, 'view', ARGV[5])
-if ARGV[8] == '' then return {'applied', redis.call('LLEN', KEYS[3]), updated} end
+if ARGV[8] == '' then return 'applied ' .. redis.call('LLEN', KEYS[3]) .. ' ' .. updated end
 
 if drops == '1' then redis.call('HDEL', KEYS[1], 'input') end
 if taken ~= '0' then redis.call('LTRIM', KEYS[3], taken, -1) end
@@ -69,4 +69,4 @@ if ends == '1' then
   -- A hint: a user who may not publish must not leave half a commit.
   redis.pcall('PUBLISH', ARGV[10], run .. ' ' .. ARGV[11])
 end
-return {'applied', redis.call('LLEN', KEYS[3]), updated}
+return 'applied ' .. redis.call('LLEN', KEYS[3]) .. ' ' .. updated
