@@ -33,6 +33,9 @@ async fn series(ctx: WorkflowContext, text: String) -> Result<String> {
     ctx.call(STEP, text).await
 }
 
+/// What `--backend` takes.
+const BACKENDS: [&str; 3] = ["memory", "embedded", "servers"];
+
 /// How much is run.
 struct Size {
     rounds: usize,
@@ -73,17 +76,22 @@ fn number(name: &str) -> Option<usize> {
 }
 
 fn main() -> Result<()> {
-    let threads = number("--threads").unwrap_or(2);
-    let mut runtime = match threads {
-        1 => tokio::runtime::Builder::new_current_thread(),
+    let mut runtime = match number("--threads") {
+        Some(1) => tokio::runtime::Builder::new_current_thread(),
         _ => tokio::runtime::Builder::new_multi_thread(),
     };
-    let runtime = runtime.worker_threads(threads).enable_all().build().expect("a runtime");
+    if let Some(threads) = number("--threads") {
+        runtime.worker_threads(threads);
+    }
+    let runtime = runtime.enable_all().build().expect("a runtime");
     runtime.block_on(play(Size::from_args()))
 }
 
 async fn play(size: Size) -> Result<()> {
     let wanted = option("--backend");
+    if let Some(unknown) = wanted.as_deref().filter(|name| !BACKENDS.contains(name)) {
+        panic!("--backend takes one of {BACKENDS:?}, and not {unknown:?}");
+    }
     let is_wanted = |name: &str| wanted.as_deref().is_none_or(|wanted| wanted == name);
     println!(
         "series-3: workflows/s median (min-max), latency p50 / p99, {} round(s), payload {PAYLOAD_BYTES} B",

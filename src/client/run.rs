@@ -46,7 +46,7 @@ impl<O> Run<O> {
         }
     }
 
-    pub(super) fn with(mut self, watch: EarlyWatch) -> Self {
+    pub(super) fn with_watch(mut self, watch: EarlyWatch) -> Self {
         self.watch = watch;
         self
     }
@@ -78,7 +78,7 @@ impl<O> Run<O> {
 
     /// Waits for the output. Await the builder; see [`ResultWait`].
     pub fn result(&self) -> ResultWait<O> {
-        self.handle.result_as().with(EarlyWatch::new(self.watch.take()))
+        self.handle.result_as().with_watch(EarlyWatch::new(self.watch.take()))
     }
 
     /// Where it is and what it waits for; see [`Instance::get`].

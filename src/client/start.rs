@@ -131,7 +131,7 @@ impl<O> Start<O> {
         for _ in 0..ROUNDS {
             let occupant = match client.reach(client.engine().begin(&new)).await? {
                 Created::Created(_) => {
-                    return Ok(Run::new(client, new.instance, new.run, false).with(EarlyWatch::new(watch)));
+                    return Ok(Run::new(client, new.instance, new.run, false).with_watch(EarlyWatch::new(watch)));
                 }
                 Created::Repeated { run, .. } => return Ok(Run::new(client, new.instance, run, false)),
                 Created::Refused => {

@@ -72,7 +72,7 @@ impl<O> ResultWait<O> {
         }
     }
 
-    pub(super) fn with(mut self, watch: EarlyWatch) -> Self {
+    pub(super) fn with_watch(mut self, watch: EarlyWatch) -> Self {
         self.watch = watch;
         self
     }
@@ -90,7 +90,9 @@ impl<O: DeserializeOwned + 'static> IntoFuture for ResultWait<O> {
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            let output = output(&self.client, &self.instance, self.run, self.watch.take());
+            let told_within = LAST_LOOK.min(self.within.unwrap_or(LAST_LOOK) / 2);
+            let watch = self.watch.take().map(|watch| (watch, told_within));
+            let output = output(&self.client, &self.instance, self.run, watch);
             let output = match self.within {
                 None => output.await?,
                 Some(longest) => tokio::select! {
@@ -109,19 +111,19 @@ impl<O: DeserializeOwned + 'static> IntoFuture for ResultWait<O> {
     }
 }
 
-/// The run's output, once there is one. Without a run, the one that is current now. With a watch that is older than the run nothing is looked at before
-/// that is woken.
+/// The run's output, once there is one. Without a run, the one that is current now. With a watch that is older than the run, the record is read only if that
+/// has told nothing for so long: most runs are short, and a message is seldom lost.
 async fn output(
     client: &Client,
     instance: &InstanceRef,
     mut run: Option<RunId>,
-    watch: Option<Box<dyn Watch>>,
+    watch: Option<(Box<dyn Watch>, Duration)>,
 ) -> Result<Payload, Error> {
     let engine = client.engine();
     // Requests are repeated here until they have an answer: a result is worth waiting for while a server restarts.
     let (mut watch, mut told) = match watch {
-        Some(mut watch) => {
-            let told = next(client, &mut *watch).await;
+        Some((mut watch, told_within)) => {
+            let told = next(client, &mut *watch, told_within).await;
             (watch, told)
         }
         // Subscribed before the first look: what happens in between wakes us.
@@ -161,16 +163,16 @@ async fn output(
                 return ended(instance, outcome, was_terminated);
             }
         }
-        told = next(client, &mut *watch).await;
+        told = next(client, &mut *watch, jittered(READ_AGAIN)).await;
     }
 }
 
-/// What the watch tells next; `None` if the record is to be read.
-async fn next(client: &Client, watch: &mut dyn Watch) -> Option<Ending> {
+/// What the watch tells next; `None` if the record is to be read, after this long at the latest.
+async fn next(client: &Client, watch: &mut dyn Watch, longest: Duration) -> Option<Ending> {
     tokio::select! {
         biased;
         ending = watch.changed() => ending,
-        () = client.clock().sleep(jittered(READ_AGAIN)) => None,
+        () = client.clock().sleep(longest) => None,
     }
 }
 

@@ -327,6 +327,7 @@ async fn watchers_that_are_gone_leave_no_subscription() {
     let mut left = channels;
     let waited = tokio::time::timeout(PATIENCE, async {
         while !left.is_empty() {
+            tokio::time::sleep(ms(50)).await;
             left = beside.ask(&["PUBSUB", "CHANNELS", "lv:*"]).await;
         }
     });

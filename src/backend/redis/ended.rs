@@ -13,6 +13,7 @@ use deadpool_redis::redis::aio::{PubSub, PubSubSink};
 use deadpool_redis::redis::{Client, Msg, RedisError};
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::{Notify, watch};
+use tokio::time::MissedTickBehavior;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::config::RedisConfig;
@@ -101,7 +102,7 @@ struct Channel {
     watchers: HashMap<String, HashMap<u64, Arc<Bell>>>,
     /// True while Redis tells us what is published there.
     is_active: bool,
-    /// Nobody waited on it when that was last looked at, nor since.
+    /// Nobody has begun to wait on it since that was last looked at.
     is_unused: bool,
 }
 
@@ -164,8 +165,7 @@ pub(super) struct Ended {
     _listener: AbortOnDropHandle<()>,
     /// How long a subscription may take, a new connection included.
     patience: Duration,
-    /// Numbers for watchers.
-    watchers: AtomicU64,
+    next_watcher: AtomicU64,
 }
 
 impl Ended {
@@ -193,7 +193,7 @@ impl Ended {
             shared,
             _listener: AbortOnDropHandle::new(tasks.spawn(listener.run())),
             patience: config.connect_timeout + config.response_timeout,
-            watchers: AtomicU64::new(0),
+            next_watcher: AtomicU64::new(0),
         })
     }
 
@@ -201,7 +201,12 @@ impl Ended {
     /// would have the record read twice.
     pub(super) async fn watch(&self, channel: String, id: &str) -> Result<Watcher> {
         let mut rounds = self.shared.rounds.subscribe();
-        let (watcher, is_active) = self.add(channel, id);
+        let (watcher, is_active) = {
+            let mut channels = self.shared.channels();
+            let of_name = channels.entry(channel.clone()).or_default();
+            of_name.is_unused = false;
+            (self.add(of_name, channel, id), of_name.is_active)
+        };
         if is_active {
             return Ok(watcher);
         }
@@ -233,33 +238,25 @@ impl Ended {
         Ok(watcher)
     }
 
-    /// The same, if Redis tells us already what happens there.
-    pub(super) fn listen(&self, channel: String, id: &str) -> Option<Watcher> {
-        let is_active = |channel: &Channel| channel.is_active;
-        if !self.shared.channels().get(&channel).is_some_and(is_active) {
-            return None;
-        }
-        let (watcher, is_active) = self.add(channel, id);
-        is_active.then_some(watcher)
+    /// The same, if Redis tells us already what happens there. It does not go on doing so for this: whoever starts many and waits for none would hear of
+    /// all for ever.
+    pub(super) fn listen(&self, name: String, id: &str) -> Option<Watcher> {
+        let mut channels = self.shared.channels();
+        let channel = channels.get_mut(&name).filter(|channel| channel.is_active)?;
+        Some(self.add(channel, name, id))
     }
 
-    /// A watcher, and whether its channel is active.
-    fn add(&self, channel: String, id: &str) -> (Watcher, bool) {
-        let number = self.watchers.fetch_add(1, Ordering::Relaxed);
-        let bell = Arc::new(Bell::default());
+    fn add(&self, channel: &mut Channel, name: String, id: &str) -> Watcher {
         let watcher = Watcher {
             shared: self.shared.clone(),
-            channel,
+            channel: name,
             id: id.to_owned(),
-            number,
-            bell: bell.clone(),
+            number: self.next_watcher.fetch_add(1, Ordering::Relaxed),
+            bell: Arc::new(Bell::default()),
         };
-        let mut channels = self.shared.channels();
-        let channel = channels.entry(watcher.channel.clone()).or_default();
-        channel.is_unused = false;
         let of_instance = channel.watchers.entry(watcher.id.clone()).or_default();
-        of_instance.insert(number, bell);
-        (watcher, channel.is_active)
+        of_instance.insert(watcher.number, watcher.bell.clone());
+        watcher
     }
 }
 
@@ -275,6 +272,9 @@ pub(super) struct Watcher {
 #[async_trait::async_trait]
 impl Watch for Watcher {
     async fn changed(&mut self) -> Option<Ending> {
+        if let Some(channel) = self.shared.channels().get_mut(&self.channel) {
+            channel.is_unused = false;
+        }
         // No timeout: the caller has one, and an interruption wakes it too. A wake-up that nobody awaited is kept.
         self.bell.rung.notified().await;
         self.bell.told().take()
@@ -336,6 +336,7 @@ impl Listener {
     async fn listen(&self, connection: PubSub) -> std::result::Result<(), Problem> {
         let (mut sink, mut messages) = connection.split();
         let mut tick = tokio::time::interval(TRIED_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         self.shared.added.notify_one();
         loop {
             tokio::select! {
@@ -382,11 +383,12 @@ impl Listener {
     async fn let_go(&self, sink: &mut PubSubSink) -> std::result::Result<(), Problem> {
         let mut unwanted = Vec::new();
         self.shared.channels().retain(|name, channel| {
-            let was_unused = std::mem::replace(&mut channel.is_unused, channel.watchers.is_empty());
-            if was_unused && channel.is_active {
+            let was_unused = std::mem::replace(&mut channel.is_unused, true);
+            let is_needed = !was_unused || !channel.watchers.is_empty();
+            if !is_needed && channel.is_active {
                 unwanted.push(name.clone());
             }
-            !was_unused
+            is_needed
         });
         match unwanted.is_empty() {
             true => Ok(()),

@@ -2,7 +2,7 @@
 
 use leveret::backend::{Backend, Ending, SystemClock};
 use leveret::wire::Outcome;
-use leveret::{Client, Payload, RunId, Status, Workflow};
+use leveret::{Client, Namespace, Payload, Run, RunId, Status, Workflow};
 
 use super::*;
 
@@ -99,41 +99,105 @@ async fn listening_to_what_nobody_has_waited_for_costs_nothing() {
     assert_eq!(channels, Vec::<String>::new());
 }
 
+/// A run that was started while its channel was heard, at a server of its own.
+struct Heard {
+    server: Server,
+    beside: Beside,
+    namespace: Namespace,
+    store: Fresh,
+    instance: InstanceRef,
+    run: Run<String>,
+}
+
+impl Heard {
+    async fn start() -> Self {
+        let server = Server::start().await;
+        let beside = Beside::open(&server.url()).await;
+        let namespace = fresh_namespace();
+        let config = RedisConfig::new(server.url(), namespace.clone());
+        let store: Fresh = RedisStore::connect(config).await.unwrap();
+        let instance = InstanceRef::new("app".parse().unwrap(), "a".parse().unwrap());
+        // It is heard as long as somebody waits for an instance of that channel, or has just waited.
+        drop(store.watch(&instance).await.unwrap());
+        let broker = Backend::memory(namespace.clone()).broker().clone();
+        let clock = Arc::new(SystemClock);
+        let client = Client::new(Backend::new(namespace.clone(), broker, store.clone(), clock, "Redis"));
+        let run = client.start(WORKFLOW, ()).id("a").await.unwrap();
+        Self {
+            server,
+            beside,
+            namespace,
+            store,
+            instance,
+            run,
+        }
+    }
+
+    /// How often a record was looked at.
+    async fn looks(&mut self) -> Option<String> {
+        let stats: String = self.beside.ask(&["INFO", "commandstats"]).await;
+        let line = stats.lines().find(|line| line.starts_with("cmdstat_hmget:"));
+        line.map(str::to_owned)
+    }
+
+    async fn result(&self) -> String {
+        let result = tokio::time::timeout(PATIENCE, self.run.result().into_future()).await;
+        result.expect("it is over").expect("it has completed")
+    }
+}
+
 #[tokio::test]
 async fn the_end_of_what_was_started_while_its_channel_was_heard_is_not_looked_for() {
-    let server = Server::start().await;
-    let namespace = fresh_namespace();
-    let store: Fresh = RedisStore::connect(RedisConfig::new(server.url(), namespace.clone()))
-        .await
-        .unwrap();
-    let broker = Backend::memory(namespace.clone()).broker().clone();
-    let client = Client::new(Backend::new(
-        namespace,
-        broker,
-        store.clone(),
-        Arc::new(SystemClock),
-        "Redis",
-    ));
-    let mut beside = Beside::open(&server.url()).await;
-    let mut looks = async || {
-        let stats: String = beside.ask(&["INFO", "commandstats"]).await;
-        stats
-            .lines()
-            .find(|line| line.starts_with("cmdstat_hmget:"))
-            .map(str::to_owned)
-    };
-    let of = InstanceRef::new("app".parse().unwrap(), "a".parse().unwrap());
-    // As long as somebody waits, or has just waited, for an instance of that channel.
-    drop(store.watch(&of).await.unwrap());
-    let run = client.start(WORKFLOW, ()).id("a").await.unwrap();
-    let before = looks().await;
-    let mut result = std::pin::pin!(run.result().into_future());
-    assert!(tokio::time::timeout(ms(50), &mut result).await.is_err());
-    assert_eq!(looks().await, before);
-    end_with(&store, &of, "right").await;
-    let result = tokio::time::timeout(PATIENCE, result).await;
-    assert_eq!(result.expect("it is over").unwrap(), "right");
+    let mut heard = Heard::start().await;
+    end_with(&heard.store, &heard.instance, "right").await;
+    let before = heard.looks().await;
+    assert_eq!(heard.result().await, "right");
+    assert_eq!(heard.looks().await, before);
     // A second one who waits has missed the end, and reads it.
-    assert_eq!(run.result().await.unwrap(), "right");
-    assert_ne!(looks().await, before);
+    assert_eq!(heard.result().await, "right");
+    assert_ne!(heard.looks().await, before);
+}
+
+#[tokio::test]
+async fn an_end_of_which_nothing_is_told_is_found_all_the_same() {
+    let mut heard = Heard::start().await;
+    let _: () = heard
+        .beside
+        .ask(&[
+            "ACL", "SETUSER", "quiet", "on", ">sesame1", "~*", "&*", "+@all", "-publish",
+        ])
+        .await;
+    let url = format!("redis://quiet:sesame1@127.0.0.1:{}", heard.server.port);
+    let config = RedisConfig::new(url, heard.namespace.clone());
+    let quiet: Fresh = RedisStore::connect(config).await.unwrap();
+    end_with(&quiet, &heard.instance, "right").await;
+    // Well before the record is read again in any case.
+    assert_eq!(heard.result().await, "right");
+}
+
+#[tokio::test]
+async fn an_end_that_was_told_while_the_connection_was_broken_is_found() {
+    let mut heard = Heard::start().await;
+    let _: i64 = heard.beside.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    end_with(&heard.store, &heard.instance, "right").await;
+    assert_eq!(heard.result().await, "right");
+}
+
+#[tokio::test]
+async fn who_starts_many_and_waits_for_none_hears_of_none_in_the_end() {
+    let mut heard = Heard::start().await;
+    drop(heard.run);
+    let heard_of = async {
+        loop {
+            drop(heard.store.listen(&heard.instance));
+            let channels: Vec<String> = heard.beside.ask(&["PUBSUB", "CHANNELS", "lv:*"]).await;
+            if channels.is_empty() {
+                break;
+            }
+            tokio::time::sleep(ms(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, heard_of)
+        .await
+        .expect("the channel is let go");
 }

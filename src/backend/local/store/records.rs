@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::super::key::{Key, Table};
 use super::super::kv::{Snapshot, Transaction};
 use super::receipts::{self, Receipt};
-use super::stored::{State, Stored};
+use super::stored::{State, StoredRecord};
 use super::{claims, expiry, inbox, trash};
 use crate::backend::{
     Commit, Committed, ConflictPolicy, Create, Created, Deleted, Deliver, Delivered, Ending, Loaded, Mark, Record,
@@ -22,19 +22,19 @@ const OUTCOME_KEPT: Duration = Duration::from_secs(60);
 
 pub(super) fn read(from: &dyn Snapshot, namespace: &Namespace, instance: &InstanceRef) -> Result<Option<Record>> {
     let stored = from.get(&key(namespace, instance))?;
-    stored.map(|stored| Stored::read(&stored)?.record()).transpose()
+    stored.map(|stored| StoredRecord::read(&stored)?.record()).transpose()
 }
 
 /// The part of the record that tells where the instance is in its life.
 pub(super) fn state(from: &dyn Snapshot, namespace: &Namespace, instance: &InstanceRef) -> Result<Option<State>> {
     let stored = from.get(&key(namespace, instance))?;
-    stored.map(|stored| Ok(Stored::read(&stored)?.state)).transpose()
+    stored.map(|stored| Ok(StoredRecord::read(&stored)?.state)).transpose()
 }
 
 /// See [`Store::ending`](crate::backend::Store::ending).
 pub(super) fn ending(from: &dyn Snapshot, namespace: &Namespace, instance: &InstanceRef) -> Result<Option<Ending>> {
     let stored = from.get(&key(namespace, instance))?;
-    stored.map(|stored| Stored::read(&stored)?.ending()).transpose()
+    stored.map(|stored| StoredRecord::read(&stored)?.ending()).transpose()
 }
 
 /// True if there is a record, whether or not it can be read.
@@ -70,7 +70,7 @@ pub(super) fn create(
         run: *run,
     };
     receipts::put(to, namespace, instance, &create.origin.request, &receipt, None);
-    to.put(key(namespace, instance), Stored::of(&create.record(now)).encode());
+    to.put(key(namespace, instance), StoredRecord::of(&create.record(now)).encode());
     Ok(Created::Created(now))
 }
 
@@ -124,7 +124,7 @@ pub(super) fn commit(
     let Some(stored) = to.get(&key)? else {
         return Ok(Committed::Absent);
     };
-    let mut stored = Stored::read(&stored)?;
+    let mut stored = StoredRecord::read(&stored)?;
     let state = &mut stored.state;
     if state.execution == commit.execution() && state.commit == Some(commit.id) {
         let inbox_left = inbox::len(to, namespace, instance, now)?;
@@ -218,7 +218,7 @@ fn clear_mark_if(
     let Some(stored) = to.get(&key)? else {
         return Ok(None);
     };
-    let mut stored = Stored::read(&stored)?;
+    let mut stored = StoredRecord::read(&stored)?;
     let is_there = stored.state.marks.contains(&mark) && is_meant(&stored.state);
     if is_there {
         stored.state.marks.retain(|set| *set != mark);

@@ -37,7 +37,7 @@ impl State {
 
 /// A record in its stored form.
 #[derive(Serialize, Deserialize)]
-pub(super) struct Stored<'a> {
+pub(super) struct StoredRecord<'a> {
     pub(super) state: State,
     /// An [`Origin`](crate::backend::Origin).
     #[serde(borrow, with = "serde_bytes")]
@@ -53,7 +53,7 @@ pub(super) struct Stored<'a> {
     outcome: Option<Cow<'a, [u8]>>,
 }
 
-impl<'a> Stored<'a> {
+impl<'a> StoredRecord<'a> {
     /// Reads what lies under a record's key.
     ///
     /// # Errors
@@ -181,16 +181,16 @@ mod tests {
             ..record()
         };
         for record in [ended, pending] {
-            let stored = Stored::of(&record).encode();
-            assert_eq!(Stored::read(&stored).unwrap().record().unwrap(), record);
+            let stored = StoredRecord::of(&record).encode();
+            assert_eq!(StoredRecord::read(&stored).unwrap().record().unwrap(), record);
         }
     }
 
     #[test]
     fn what_is_no_record_is_refused() {
-        let stored = Stored::of(&record()).encode();
+        let stored = StoredRecord::of(&record()).encode();
         for bad in [&b""[..], b"\x80", &stored[..stored.len() / 2]] {
-            let error = Stored::read(bad).map(|_| ()).expect_err("unreadable");
+            let error = StoredRecord::read(bad).map(|_| ()).expect_err("unreadable");
             assert!(error.is_permanent(), "{error}");
         }
     }

@@ -3,7 +3,7 @@
 use super::super::key::{Key, Table};
 use super::super::kv::Snapshot;
 use super::records;
-use super::stored::Stored;
+use super::stored::StoredRecord;
 use crate::backend::{Error, Record, Result, Survey};
 use crate::model::{AppId, InstanceId, InstanceRef, Namespace};
 
@@ -55,7 +55,7 @@ pub(super) fn page(from: &dyn Snapshot, namespace: &Namespace, after: Option<&st
 
 /// The record without what may be large; `None` if it is over and has no marks.
 fn active(value: &[u8]) -> Result<Option<Record>> {
-    let mut stored = Stored::read(value)?;
+    let mut stored = StoredRecord::read(value)?;
     if stored.state.status.is_terminal() && stored.state.marks.is_empty() {
         return Ok(None);
     }
