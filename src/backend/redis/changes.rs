@@ -1,6 +1,6 @@
 //! What changes an instance while it lives: commits, marks and the inbox.
 
-use super::ended::end_message;
+use super::end::end_message;
 use super::record;
 use super::reply::Reply;
 use super::script;

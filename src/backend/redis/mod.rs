@@ -13,6 +13,7 @@ mod claims;
 mod config;
 mod directory;
 mod due;
+mod end;
 mod ended;
 mod gather;
 mod index;
