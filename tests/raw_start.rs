@@ -244,12 +244,14 @@ async fn a_message_that_cannot_be_read_is_a_dead_letter_whose_reason_names_the_f
 #[tokio::test]
 async fn a_start_with_a_taken_instance_id_is_a_dead_letter() {
     let fixture = Fixture::new().await;
-    let delayed = json!({"workflow": "greet", "instance_id": "ada", "input": "Ada", "start_at": 4_102_444_800_000_u64});
+    // Whichever is first waits, and holds the ID: one that was over might be replaced.
+    let delayed =
+        |input| json!({"workflow": "greet", "instance_id": "ada", "input": input, "start_at": 4_102_444_800_000_u64});
     fixture.publish(
         "greeter",
         &[
-            json!({"json": delayed, "message_id": "m-1"}),
-            json!({"json": {"workflow": "greet", "instance_id": "ada", "input": "other"}, "message_id": "m-2"}),
+            json!({"json": delayed("Ada"), "message_id": "m-1"}),
+            json!({"json": delayed("other"), "message_id": "m-2"}),
         ],
     );
     let (body, reason) = fixture.dead(1).await.remove(0);
