@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use super::{Broker, Clock, Store};
 use crate::model::{Namespace, Settings};
 use crate::probes::Joined;
@@ -17,6 +19,8 @@ pub struct Backend {
     description: String,
     /// What workers and clients on it go by, unless they are told otherwise.
     settings: Arc<Settings>,
+    /// For what may take down the process, whichever of the workers on this backend runs it.
+    suspect: Arc<Semaphore>,
     /// The health port, kept open from the first attempt to connect on.
     probes: Option<Arc<Joined>>,
 }
@@ -38,6 +42,7 @@ impl Backend {
             clock,
             description: description.into(),
             settings: Arc::default(),
+            suspect: Arc::new(Semaphore::new(1)),
             probes: None,
         }
     }
@@ -52,6 +57,11 @@ impl Backend {
     /// [`Backend::from_env`].
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Held by the one task or turn of this process that may be about to take it down: only that is charged with its death.
+    pub(crate) fn suspect(&self) -> &Semaphore {
+        &self.suspect
     }
 
     /// Keeps the health port open for as long as the backend is there.

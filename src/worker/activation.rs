@@ -138,7 +138,7 @@ pub(super) struct Activation<'a> {
     /// True if its turns may take the process down.
     is_suspect: bool,
     /// Held while such code runs, or may run.
-    suspect: Option<SemaphorePermit<'a>>,
+    suspect: Option<Suspicion<'a>>,
 }
 
 impl<'a> Activation<'a> {
@@ -178,7 +178,7 @@ impl<'a> Activation<'a> {
         // In the order in which one that begins takes them: else each could have what the other waits for.
         self.permit = self.runtime.turns.acquire().await.ok();
         if self.is_suspect {
-            self.suspect = self.runtime.suspect_turn.acquire().await.ok();
+            self.suspect = Some(Box::pin(suspicion(self.runtime)).await);
         }
     }
 
@@ -369,7 +369,7 @@ impl<'a> Activation<'a> {
         if tries > 0 {
             // All turns that were under way when a process died have a token. One at a time, only the deadly one gets another.
             self.is_suspect = true;
-            self.suspect = runtime.suspect_turn.acquire().await.ok();
+            self.suspect = Some(Box::pin(suspicion(runtime)).await);
         }
         self.token = Some(execution);
         engine
@@ -389,7 +389,6 @@ impl<'a> Activation<'a> {
     /// Nobody has died: what the turn came to is no matter. (Not every turn commits, and something else may take the process down each time.)
     /// What was begun by others before us is over as well if the items are done with; else they still count for whoever has them next.
     async fn end(&mut self, are_done: bool) {
-        self.suspect = None;
         let mut over = std::mem::take(&mut self.tried);
         if !are_done {
             over.clear();
@@ -398,6 +397,8 @@ impl<'a> Activation<'a> {
         for execution in over {
             self.take_away(execution).await;
         }
+        // Not sooner: whoever dies next must not find them.
+        self.suspect = None;
         self.permit = None;
     }
 
@@ -410,6 +411,13 @@ impl<'a> Activation<'a> {
             debug!(instance = %self.instance, %error, "a turn's token was not taken away; it lapses");
         }
     }
+}
+
+/// Held by the one turn of a worker that may take its process down, which is also kept apart from all else in the process that may.
+type Suspicion<'a> = (Option<SemaphorePermit<'a>>, Option<SemaphorePermit<'a>>);
+
+async fn suspicion(runtime: &Runtime) -> Suspicion<'_> {
+    (runtime.suspect_turn.acquire().await.ok(), runtime.apart().await)
 }
 
 /// What turns of an execution are counted by.

@@ -136,7 +136,7 @@ impl Run {
         let Some(code) = runtime.registry.find_activity(&self.task.name).cloned() else {
             return Box::pin(self.pass_on(is_leased)).await;
         };
-        let mut suspect = None;
+        let mut suspect = (None, None);
         // Side by side, copies of a task that come again would each be counted as a death of the others. What the first came to, the next one finds.
         let _turn = match self.held.turns() {
             Some(turns) if self.is_redelivered => Box::pin(self.wait_for_turn(turns, None)).await?,
@@ -157,7 +157,7 @@ impl Run {
             }
             if runs > 0 {
                 let turn = self.wait_for_turn(&runtime.suspect, Some(LONGEST_SUSPICION));
-                suspect = Box::pin(turn).await?;
+                suspect = (Box::pin(turn).await?, Box::pin(runtime.apart()).await);
             }
         }
         // Waiting for a slot has no limit: the broker holds the rest, and a slot comes free when a body ends.

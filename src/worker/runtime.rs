@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +18,9 @@ use super::room::Room;
 use crate::backend::{Message, Properties, Queue, Result};
 use crate::engine::Engine;
 use crate::model::{AppId, BuildId, Settings, Timestamp, WorkerId};
+
+/// See [`Runtime::apart`].
+const LONGEST_APART: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub(super) struct Runtime {
@@ -41,7 +44,7 @@ pub(super) struct Runtime {
     pub(super) room: Arc<Room>,
     /// Activities that may run at once.
     pub(super) slots: Arc<Semaphore>,
-    /// Held by the one task that may be about to take the process down: it has done so before, or was there when another did.
+    /// Held by the one task of this worker that may be about to take the process down: it has done so before, or was there when another did.
     pub(super) suspect: Semaphore,
     /// The same for turns, which are short.
     pub(super) suspect_turn: Semaphore,
@@ -74,6 +77,16 @@ impl Runtime {
             biased;
             () = self.draining.cancelled() => false,
             () = self.engine.backend.clock().sleep(duration) => true,
+        }
+    }
+
+    /// Keeps what may take the process down apart from all else in it that may: the turns and tasks of other workers, and tasks from turns. Whatever has
+    /// not done so for a while is not about to: nothing waits for it any longer. `None` then.
+    pub(super) async fn apart(&self) -> Option<SemaphorePermit<'_>> {
+        tokio::select! {
+            biased;
+            permit = self.engine.backend.suspect().acquire() => permit.ok(),
+            () = self.engine.backend.clock().sleep(LONGEST_APART) => None,
         }
     }
 

@@ -287,6 +287,7 @@ macro_rules! all_behaviours {
                 a_long_body_that_fails_while_its_worker_stops_runs_again,
                 tasks_that_may_be_deadly_run_one_at_a_time_beside_all_others,
                 tasks_that_may_be_deadly_leave_room_for_others_in_the_prefetch,
+                a_turn_and_a_task_of_one_process_that_may_be_deadly_do_not_run_at_once,
                 a_leased_task_whose_activity_is_not_known_here_keeps_its_lease;
             time_limits:
                 a_call_that_does_not_start_in_time_never_runs,

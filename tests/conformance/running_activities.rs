@@ -308,6 +308,66 @@ pub(crate) async fn tasks_that_may_be_deadly_leave_room_for_others_in_the_prefet
     assert_eq!(begun.get(), 2);
 }
 
+/// A process hosts both, and has died with both in hand: whichever is deadly must die alone, or the other is taken for deadly as well.
+pub(crate) async fn a_turn_and_a_task_of_one_process_that_may_be_deadly_do_not_run_at_once(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    stage.known_app("payments").await;
+    let orders = up(stage.worker("orders").workflow(MAIN, call)).await;
+    let caller = stage.client.start(MAIN, 1).id("caller").await.unwrap();
+    let activities = Queue::Activities(app("payments"));
+    stage.wait_for_depth(activities.clone(), 1).await;
+    orders.stop().await;
+    let other = stage.client.start(MAIN, 2).id("other").await.unwrap();
+    let items = stage.take_and_die(&activities).await;
+    let [Item::Task(task)] = &items[..] else {
+        panic!("a task")
+    };
+    stage.runs_died("payments", &task.message_id(), 1).await;
+    stage.take_and_die(&Queue::Workflows(app("orders"))).await;
+    let turn = stage
+        .record("orders", "other")
+        .await
+        .unwrap()
+        .execution
+        .derive("turn", 0);
+    stage.runs_died("orders", &turn.into(), 1).await;
+
+    let (counted, committing, gate) = (Tally::new(), Tally::new(), Gate::new());
+    let seen = (counted.clone(), committing.clone(), gate.clone());
+    let one_process = with_store_behind(&stage.backend, move |call: Call| {
+        let (counted, committing, gate) = seen.clone();
+        Box::pin(async move {
+            match call.method {
+                "runs" => drop(counted.add()),
+                "commit" if call.instance.is_some_and(|instance| instance.id.as_str() == "other") => {
+                    committing.add();
+                    gate.pass().await;
+                }
+                _ => {}
+            }
+        })
+    });
+    let _orders = up(Worker::new("orders", one_process.clone())
+        .settings(settings())
+        .workflow(MAIN, call))
+    .await;
+    committing.reach(1).await;
+    let begun = Tally::new();
+    let work = async |begun: Tally, _: ActivityContext, n: u64| {
+        begun.add();
+        ok(n)
+    };
+    let _payments = up(Worker::new("payments", one_process)
+        .settings(settings())
+        .activity(WORK, with(begun.clone(), work)))
+    .await;
+    counted.reach(2).await;
+    tokio::time::sleep(millis(100)).await;
+    assert_eq!(begun.get(), 0, "the task runs beside a turn that may be deadly");
+    gate.open();
+    assert_eq!((done(&caller).await, done(&other).await), (1, 2));
+}
+
 pub(crate) async fn a_leased_task_whose_activity_is_not_known_here_keeps_its_lease(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let _orders = up(stage.worker("orders").workflow(MAIN, call)).await;

@@ -21,14 +21,14 @@ pub(crate) const APPROVED: Event<u64> = Event::new("approved");
 const TOUR: Workflow<u64, u64> = Workflow::new("orders", "tour");
 const VISIT: Workflow<String, u64> = Workflow::new("orders", "visit");
 const VOYAGE: Workflow<String, u64> = Workflow::new("orders", "voyage");
-const MINEFIELD: Workflow<u64, String> = Workflow::new("orders", "minefield");
+const MINEFIELD: Workflow<(), String> = Workflow::new("orders", "minefield");
 const FAN: Workflow<u64, u64> = Workflow::new("orders", "fan");
 const SHIP: Workflow<u64, u64> = Workflow::new("shipping", "ship");
 const CRUISE: Workflow<String, u64> = Workflow::new("shipping", "cruise");
 
 const DOUBLE: Activity<u64, u64> = Activity::new("payments", "double");
 const PASS: Activity<String, u64> = Activity::new("payments", "pass");
-const DETONATE: Activity<u64, ()> = Activity::new("payments", "detonate");
+const DETONATE: Activity<(), ()> = Activity::new("payments", "detonate");
 const PACK: Activity<u64, u64> = Activity::new("shipping", "pack");
 
 /// What [`tour`] comes to, when it starts with 0 and is approved with 1,000.
@@ -77,9 +77,9 @@ async fn cruise(ctx: WorkflowContext, gate: String) -> Result<u64> {
     Ok(before + passed + after)
 }
 
-/// Says how an activity ended that is deadly after so many milliseconds.
-async fn minefield(ctx: WorkflowContext, millis: u64) -> Result<String> {
-    match ctx.call(DETONATE, millis).await {
+/// Says how a deadly activity ended.
+async fn minefield(ctx: WorkflowContext, (): ()) -> Result<String> {
+    match ctx.call(DETONATE, ()).await {
         Ok(()) => Ok("survived".into()),
         Err(failure) => Ok(failure.kind),
     }
@@ -157,13 +157,10 @@ pub(crate) fn worker(app: &str, backend: &Backend, directory: &Path) -> Worker {
                         Ok::<_, Failure>(7)
                     }
                 })
-                .activity(DETONATE, move |ctx: ActivityContext, millis: u64| {
+                .activity(DETONATE, move |ctx: ActivityContext, (): ()| {
                     let directory = deadly.clone();
                     async move {
                         note(&directory, &ctx, "begin");
-                        if millis > 0 {
-                            tokio::time::sleep(std::time::Duration::from_millis(millis)).await;
-                        }
                         let this = std::process::id().to_string();
                         let _ = std::process::Command::new("kill").args(["-KILL", &this]).status();
                         Err::<(), _>(Failure::new("Survived", "the process outlived SIGKILL"))
