@@ -47,7 +47,10 @@ impl Engine {
                 Deleted::Active => return Ok(deleted),
                 // A crash here leaves entries that name nothing; their handlers, and every reader of the index, find that out.
                 Deleted::Deleted | Deleted::Absent => {
-                    let keys = [check_key(instance, &record.origin.request), retention_key(execution)];
+                    let keys = [
+                        check_key(instance, &record.origin.request),
+                        retention_key(instance, execution),
+                    ];
                     self.retrying("unschedule", || self.store().unschedule(&instance.app, &keys))
                         .await?;
                     self.unindex(instance).await?;
@@ -71,7 +74,7 @@ impl Engine {
             let sweep = retention_entry(instance, execution, now + STRAGGLERS_WITHIN);
             self.schedule(instance, &[sweep], When::Sooner).await?;
         } else {
-            keys.push(retention_key(execution));
+            keys.push(retention_key(instance, execution));
         }
         self.retrying("unschedule", || self.store().unschedule(&instance.app, &keys))
             .await?;
@@ -101,7 +104,7 @@ impl Engine {
             .retrying("clear mark", || self.store().clear_mark(instance, execution, mark))
             .await?;
         if left.is_none() {
-            let retention = [retention_key(execution)];
+            let retention = [retention_key(instance, execution)];
             self.retrying("unschedule", || self.store().unschedule(&instance.app, &retention))
                 .await?;
             self.unindex(instance).await?;

@@ -1,20 +1,94 @@
 //! The due-set's entries: how each sort is named and what it holds.
+//!
+//! There may be millions, most of them of instances that wait: what can be read from an entry's name does not stand in its payload as well.
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::backend::{DueEntry, DueKey, DueKind, Queue, Record};
 use crate::model::{AppId, ExecutionId, InstanceRef, MessageId, Sequence, Timestamp};
-use crate::wire::{Item, StartItem, TaskItem, TaskRef};
+use crate::wire::{Item, StartItem, TaskItem, TaskRef, TimerItem};
+
+/// What an entry is about.
+pub(crate) enum Due {
+    Timer(TimerItem),
+    Check(CheckEntry),
+    Lease(Box<LeaseEntry>),
+    Parked(Box<ParkedEntry>),
+    Retention(RetentionEntry),
+}
+
+impl Due {
+    /// Reads an entry of the app's due-set.
+    ///
+    /// # Errors
+    /// What is wrong with it: it is damaged, or a later release's.
+    pub(crate) fn read(app: &AppId, entry: &DueEntry) -> Result<Self, String> {
+        let subject = &entry.key.subject[..];
+        Ok(match entry.key.kind {
+            DueKind::Timer => {
+                let (execution, rest) = split_execution(subject)?;
+                let (sequence, id) = rest.split_first_chunk().ok_or("its name has no sequence number")?;
+                Self::Timer(TimerItem {
+                    task: TaskRef {
+                        instance: instance_of(app, id)?,
+                        execution,
+                        sequence: Sequence::from_be_bytes(*sequence),
+                    },
+                    deadline: match &entry.payload[..] {
+                        b"" => false,
+                        DEADLINE => true,
+                        _ => return Err("it is neither a timer nor a time limit".into()),
+                    },
+                })
+            }
+            DueKind::Check => {
+                let zero = subject.iter().position(|byte| *byte == 0);
+                let (request, id) = subject.split_at(zero.ok_or("its name has no request ID")?);
+                let request = std::str::from_utf8(request).map_err(|error| error.to_string())?;
+                Self::Check(CheckEntry {
+                    instance: instance_of(app, &id[1..])?,
+                    request: MessageId::new(request).map_err(|error| error.to_string())?,
+                    parent: match &entry.payload[..] {
+                        b"" => None,
+                        parent => Some(decode(parent)?),
+                    },
+                })
+            }
+            DueKind::Lease => Self::Lease(Box::new(decode(&entry.payload)?)),
+            DueKind::Parked => Self::Parked(Box::new(decode(&entry.payload)?)),
+            DueKind::Retention => {
+                let (execution, id) = split_execution(subject)?;
+                Self::Retention(RetentionEntry {
+                    instance: instance_of(app, id)?,
+                    execution,
+                })
+            }
+        })
+    }
+}
+
+fn split_execution(subject: &[u8]) -> Result<(ExecutionId, &[u8]), String> {
+    let (execution, rest) = subject.split_first_chunk().ok_or("its name has no execution ID")?;
+    Ok((Uuid::from_bytes(*execution).into(), rest))
+}
+
+fn instance_of(app: &AppId, id: &[u8]) -> Result<InstanceRef, String> {
+    let id = std::str::from_utf8(id).map_err(|error| error.to_string())?;
+    let id = id
+        .parse()
+        .map_err(|error| format!("its name has no instance ID: {error}"))?;
+    Ok(InstanceRef::new(app.clone(), id))
+}
 
 /// Look at an instance. One for each start: a later run of the same instance has its own, so removing one never uncovers the other.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct CheckEntry {
     pub(crate) instance: InstanceRef,
     pub(crate) request: MessageId,
     /// The parent's call, if it is a child.
-    #[serde(default)]
     pub(crate) parent: Option<TaskRef>,
 }
 
@@ -28,11 +102,7 @@ pub(crate) fn check_entry(
     DueEntry {
         key: check_key(instance, request),
         due,
-        payload: encode(&CheckEntry {
-            instance: instance.clone(),
-            request: request.clone(),
-            parent: parent.cloned(),
-        }),
+        payload: parent.map(encode).unwrap_or_default(),
     }
 }
 
@@ -42,21 +112,35 @@ pub(crate) fn check_of(instance: &InstanceRef, record: &Record, due: Timestamp) 
     check_entry(instance, &record.origin.request, parent, due)
 }
 
+/// A request ID has no control characters, so a zero byte after it keeps the two apart.
 pub(crate) fn check_key(instance: &InstanceRef, request: &MessageId) -> DueKey {
     DueKey {
         kind: DueKind::Check,
-        subject: joined(request.as_str(), instance.id.as_str()),
+        subject: joined(&[request.as_str().as_bytes(), b"\0", instance.id.as_str().as_bytes()]),
     }
 }
 
-/// A timer's or a deadline's payload is the [`TimerItem`](crate::wire::TimerItem) itself.
-pub(crate) fn timer_key(execution: ExecutionId, sequence: Sequence) -> DueKey {
-    let mut subject = Vec::with_capacity(24);
-    subject.extend_from_slice(execution.as_uuid().as_bytes());
-    subject.extend_from_slice(&sequence.to_be_bytes());
+/// The payload of a call's time limit. A timer has none.
+const DEADLINE: &[u8] = b"deadline";
+
+/// The entry of a timer, or of the time limit of a call.
+pub(crate) fn timer_entry(timer: &TimerItem, due: Timestamp) -> DueEntry {
+    DueEntry {
+        key: timer_key(&timer.task),
+        due,
+        payload: Bytes::from_static(if timer.deadline { DEADLINE } else { b"" }),
+    }
+}
+
+pub(crate) fn timer_key(task: &TaskRef) -> DueKey {
+    let execution = task.execution.as_uuid();
     DueKey {
         kind: DueKind::Timer,
-        subject: subject.into(),
+        subject: joined(&[
+            execution.as_bytes(),
+            &task.sequence.to_be_bytes(),
+            task.instance.id.as_str().as_bytes(),
+        ]),
     }
 }
 
@@ -119,7 +203,11 @@ pub(crate) fn parked_entry(
         // Its sender chose the ID, and may have chosen it for other instances too.
         Item::Event(event) => DueKey {
             kind: DueKind::Parked,
-            subject: joined(event.message_id.as_str(), &event.instance.to_string()),
+            subject: joined(&[
+                event.message_id.as_str().as_bytes(),
+                b"\0",
+                event.instance.to_string().as_bytes(),
+            ]),
         },
         // An auditor looks for what is lost by its identity.
         item => parked_key(
@@ -144,31 +232,26 @@ pub(crate) fn parked_key(id: &MessageId) -> DueKey {
     }
 }
 
-/// The subject holds the execution, so that a later run's retention is another entry; the payload is the [`InstanceRef`].
-pub(crate) fn retention_key(execution: ExecutionId) -> DueKey {
-    DueKey {
-        kind: DueKind::Retention,
-        subject: Bytes::copy_from_slice(execution.as_uuid().as_bytes()),
-    }
-}
-
-/// The entry that has the execution deleted, if it is still the instance's.
-pub(crate) fn retention_entry(instance: &InstanceRef, execution: ExecutionId, due: Timestamp) -> DueEntry {
-    DueEntry {
-        key: retention_key(execution),
-        due,
-        payload: encode(&RetentionEntry {
-            instance: instance.clone(),
-            execution,
-        }),
-    }
-}
-
-/// What a retention entry holds.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// A finished execution that is to be deleted, if it is still the instance's. A later run's retention is another entry.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RetentionEntry {
     pub(crate) instance: InstanceRef,
     pub(crate) execution: ExecutionId,
+}
+
+pub(crate) fn retention_entry(instance: &InstanceRef, execution: ExecutionId, due: Timestamp) -> DueEntry {
+    DueEntry {
+        key: retention_key(instance, execution),
+        due,
+        payload: Bytes::new(),
+    }
+}
+
+pub(crate) fn retention_key(instance: &InstanceRef, execution: ExecutionId) -> DueKey {
+    DueKey {
+        kind: DueKind::Retention,
+        subject: joined(&[execution.as_uuid().as_bytes(), instance.id.as_str().as_bytes()]),
+    }
 }
 
 pub(crate) fn encode<T: Serialize>(value: &T) -> Bytes {
@@ -181,11 +264,6 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     rmp_serde::from_slice(bytes).map_err(|error| error.to_string())
 }
 
-/// A request ID has no control characters, so a zero byte after it keeps the two apart.
-fn joined(first: &str, last: &str) -> Bytes {
-    let mut subject = Vec::with_capacity(first.len() + 1 + last.len());
-    subject.extend_from_slice(first.as_bytes());
-    subject.push(0);
-    subject.extend_from_slice(last.as_bytes());
-    subject.into()
+fn joined(parts: &[&[u8]]) -> Bytes {
+    parts.concat().into()
 }

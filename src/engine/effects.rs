@@ -8,8 +8,8 @@ use std::time::Duration;
 use futures_util::future::{join_all, join3};
 use tracing::{debug, warn};
 
-use super::due::{self, retention_entry};
-use super::{Engine, NewInstance, ended_by, persist, timer_key};
+use super::due::retention_entry;
+use super::{Engine, NewInstance, encode, ended_by, persist, timer_entry, timer_key};
 use crate::backend::{Created, Deliver, Delivered, DueEntry, DueKey, Queue, Record, Result, When};
 use crate::fault::{Defect, fault_point, planted};
 use crate::model::{ExecutionId, Failure, InstanceRef, Lane, Payload, RunId, Sequence, Status, Timestamp, kinds};
@@ -57,15 +57,8 @@ pub(crate) fn effects_of(
         created.insert(sequence);
         // Created and cancelled in one turn: nobody has seen it.
         if !cancelled.contains(&sequence) {
-            let payload = due::encode(&TimerItem {
-                task: task(sequence),
-                deadline,
-            });
-            effects.push(Effect::Schedule(DueEntry {
-                key: timer_key(execution, sequence),
-                due,
-                payload,
-            }));
+            let task = task(sequence);
+            effects.push(Effect::Schedule(timer_entry(&TimerItem { task, deadline }, due)));
         }
     };
     for event in &turn.events {
@@ -166,7 +159,7 @@ pub(crate) fn effects_of(
         cancelled
             .into_iter()
             .filter(|sequence| !created.contains(sequence))
-            .map(|sequence| Effect::Unschedule(timer_key(execution, sequence))),
+            .map(|sequence| Effect::Unschedule(timer_key(&task(sequence)))),
     );
     effects
 }
@@ -369,7 +362,7 @@ impl Engine {
     fn deliver_event(&self, event: &EventItem) -> Deliver {
         Deliver {
             instance: event.instance.clone(),
-            item: due::encode(&Item::Event(event.clone())),
+            item: encode(&Item::Event(event.clone())),
             bound: Some(self.limits.inbox_events),
             park: false,
             keep_absent: (!planted(Defect::EarlyEventIsLost)).then_some(self.limits.dedup_window),

@@ -19,8 +19,8 @@ mod store_time;
 pub(crate) use command::Commanded;
 pub(crate) use confirmed::Confirmed;
 pub(crate) use due::{
-    CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, check_key, check_of, decode, encode, lease_key, parked_entry,
-    parked_key, retention_key, timer_key,
+    CheckEntry, Due, LeaseEntry, ParkedEntry, RetentionEntry, check_key, check_of, decode, encode, lease_key,
+    parked_entry, parked_key, retention_key, timer_entry, timer_key,
 };
 pub(crate) use effects::{Effect, answer, claim_terms, effects_of, started};
 pub(crate) use ending::{EarlyEnd, ended_by};

@@ -143,7 +143,12 @@ impl Engine {
             HistoryEvent::TaskScheduled { sequence, .. }
             | HistoryEvent::ChildScheduled { sequence, .. }
             | HistoryEvent::TimerCreated { sequence, .. } => {
-                Some((super::timer_key(record.execution, *sequence), *sequence))
+                let task = TaskRef {
+                    instance: instance.clone(),
+                    execution: record.execution,
+                    sequence: *sequence,
+                };
+                Some((super::timer_key(&task), *sequence))
             }
             _ => None,
         });

@@ -6,9 +6,9 @@ use tracing::warn;
 
 use super::activation::Activation;
 use super::turn::Draft;
-use crate::backend::{ClaimVerdict, DueEntry, Record, Result, When};
-use crate::engine::{EarlyEnd, Effect, effects_of, encode, timer_key};
-use crate::model::{ExecutionId, Failure, InstanceRef, Sequence, Timestamp, kinds};
+use crate::backend::{ClaimVerdict, Record, Result, When};
+use crate::engine::{EarlyEnd, Effect, effects_of, timer_entry, timer_key};
+use crate::model::{Failure, InstanceRef, Sequence, Timestamp, kinds};
 use crate::replay::history::{ChildRef, HistoryEvent, TimeLimits, Turn};
 use crate::wire::{CompletionItem, Item, TaskRef};
 
@@ -29,11 +29,15 @@ impl Activation<'_> {
         };
         let mut verdict = settle().await?;
         if let ClaimVerdict::Again(due) = verdict {
-            self.look_again(execution, sequence, due, item).await?;
+            self.look_again(due, item).await?;
             // Whoever has ended the call meanwhile may have removed the entry before it was made again.
             verdict = settle().await?;
             if verdict == ClaimVerdict::Closed {
-                let key = timer_key(execution, sequence);
+                let key = timer_key(&TaskRef {
+                    instance: self.instance.clone(),
+                    execution,
+                    sequence,
+                });
                 engine
                     .retrying("unschedule", || {
                         let key = std::slice::from_ref(&key);
@@ -86,15 +90,13 @@ impl Activation<'_> {
         {
             // That cannot be known now, and is no reason to hold up the rest of the turn.
             warn!(%child, %error, "a child's time limit is due, and its record cannot be read");
-            self.look_again(draft.execution_id, sequence, draft.now + SELDOM, item)
-                .await?;
+            self.look_again(draft.now + SELDOM, item).await?;
             return Ok(None);
         }
         let record = record?;
         let ours = record.filter(|record| record.is_child_of(&task));
         let Some(record) = ours else {
-            self.look_again(draft.execution_id, sequence, draft.now + SOON, item)
-                .await?;
+            self.look_again(draft.now + SOON, item).await?;
             return Ok(None);
         };
         let again = match (record.view.started_at, limits.schedule_to_start, limits.timeout) {
@@ -131,23 +133,13 @@ impl Activation<'_> {
             (Some(started), _, Some(limit)) => started + limit,
             (Some(_), _, None) => return Ok(None),
         };
-        self.look_again(draft.execution_id, sequence, again, item).await?;
+        self.look_again(again, item).await?;
         Ok(None)
     }
 
-    pub(super) async fn look_again(
-        &self,
-        execution: ExecutionId,
-        sequence: Sequence,
-        due: Timestamp,
-        item: &Item,
-    ) -> Result<()> {
+    pub(super) async fn look_again(&self, due: Timestamp, item: &Item) -> Result<()> {
         let Item::Timer(timer) = item else { return Ok(()) };
-        let entry = DueEntry {
-            key: timer_key(execution, sequence),
-            due,
-            payload: encode(timer),
-        };
+        let entry = timer_entry(timer, due);
         let engine = &self.runtime.engine;
         engine
             .retrying("schedule", || {

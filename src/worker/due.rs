@@ -11,8 +11,8 @@ use super::activities::take_over;
 use super::batch::{Batch, CLAIM};
 use super::parked;
 use super::runtime::Runtime;
-use crate::backend::{DueEntry, DueKind, DueOutcome, Error, Mark, Queue, Record, Result};
-use crate::engine::{CheckEntry, LeaseEntry, ParkedEntry, RetentionEntry, What, decode};
+use crate::backend::{DueEntry, DueOutcome, Error, Mark, Queue, Record, Result};
+use crate::engine::{CheckEntry, Due, RetentionEntry, What};
 use crate::fault::{Defect, fault_point, planted};
 use crate::model::{InstanceRef, StallReason, Status, WaitingFor};
 use crate::wire::{Item, TimerItem, WakeItem};
@@ -129,48 +129,33 @@ async fn handle_all(runtime: &Arc<Runtime>, entries: Vec<DueEntry>) {
 
 /// What becomes of the entry; `None` if somebody else settles it.
 async fn handle(runtime: &Arc<Runtime>, entry: &DueEntry) -> Result<Option<DueOutcome>> {
-    let outcome = match entry.key.kind {
-        DueKind::Timer => read(entry).map(|timer: TimerItem| Due::Timer(timer)),
-        DueKind::Check => read(entry).map(|check: CheckEntry| Due::Check(check)),
-        DueKind::Lease => read(entry).map(|lease: LeaseEntry| Due::Lease(Box::new(lease))),
-        DueKind::Parked => read(entry).map(|parked: ParkedEntry| Due::Parked(Box::new(parked))),
-        DueKind::Retention => read(entry).map(|retention: RetentionEntry| Due::Retention(retention)),
+    let due = match Due::read(&runtime.app, entry) {
+        Ok(due) => due,
+        Err(problem) => {
+            warn!(kind = ?entry.key.kind, %problem, "a due entry cannot be read");
+            // A later release's, perhaps: left for it.
+            return Ok(Some(DueOutcome::Again(runtime.now() + CHECK_AGAIN.1)));
+        }
     };
-    match outcome {
-        Some(Due::Timer(timer)) => {
+    match due {
+        Due::Timer(timer) => {
             if planted(Defect::TimerIsRemovedFirst) {
                 let removed = [(entry.clone(), DueOutcome::Remove)];
                 runtime.engine.store().settle_due(&runtime.app, &removed).await?;
             }
             fire(runtime, timer).await.map(Some)
         }
-        Some(Due::Check(check)) => look_at(runtime, check).await.map(Some),
-        Some(Due::Parked(entry)) => parked::try_again(runtime, *entry).await.map(Some),
-        Some(Due::Retention(retention)) => retire(runtime, retention).await.map(Some),
-        Some(Due::Lease(lease)) => {
+        Due::Check(check) => look_at(runtime, check).await.map(Some),
+        Due::Parked(entry) => parked::try_again(runtime, *entry).await.map(Some),
+        Due::Retention(retention) => retire(runtime, retention).await.map(Some),
+        Due::Lease(lease) => {
             warn!(activity = %lease.task.name, caller = %lease.task.caller.instance, "a long activity's lease has lapsed; it is run again");
             runtime
                 .tracker
                 .spawn(take_over(runtime.clone(), lease.task, entry.clone()));
             Ok(None)
         }
-        // A later release's, perhaps: left for it.
-        None => Ok(Some(DueOutcome::Again(runtime.now() + CHECK_AGAIN.1))),
     }
-}
-
-enum Due {
-    Timer(TimerItem),
-    Check(CheckEntry),
-    Lease(Box<LeaseEntry>),
-    Parked(Box<ParkedEntry>),
-    Retention(RetentionEntry),
-}
-
-fn read<T: serde::de::DeserializeOwned>(entry: &DueEntry) -> Option<T> {
-    decode(&entry.payload)
-        .inspect_err(|problem| warn!(kind = ?entry.key.kind, %problem, "a due entry cannot be read"))
-        .ok()
 }
 
 /// A timer is due: its instance's lane hears of it.

@@ -148,8 +148,11 @@ impl RedisStore {
         request: &MessageId,
         keep: Duration,
     ) -> Result<bool> {
-        let key = self.keys.instance(instance).receipt(request.as_str());
-        let call = script::REFUSE.on(&[&key]).arg(millis(keep));
+        let keys = self.keys.instance(instance);
+        let call = script::REFUSE
+            .on(&[&keys.receipt(request.as_str()), &keys.meta()])
+            .arg(millis(keep))
+            .arg(request.as_str());
         Ok(call.send(&self.links).await?.number()? == 1)
     }
 
@@ -219,7 +222,7 @@ impl RedisStore {
     }
 }
 
-/// A receipt: the execution and the run that the request created.
+/// What the request created: its execution, which may be a later one of that run by now, and the run.
 fn repeated(receipt: Reply) -> Result<Created> {
     let receipt = receipt.text()?;
     let parsed = receipt.split_once(' ').and_then(|(execution, run)| {

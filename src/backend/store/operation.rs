@@ -64,9 +64,9 @@ impl Create {
 pub enum Created {
     /// It is there: [`Create::record`], as of this time of the store's.
     Created(Timestamp),
-    /// The request had created this execution before; nothing was done. The instance may have moved on since, or be gone.
+    /// The request had created this before; nothing was done. The instance may have moved on since, or be gone.
     Repeated {
-        /// The execution that the request created.
+        /// The execution that the request created, or a later one of its run.
         execution: ExecutionId,
         /// Its run.
         run: RunId,

@@ -6,9 +6,8 @@ use super::report::{Finding, Repair, Trouble};
 use super::{Auditor, BATCH, PAGE, is_permanent};
 use crate::backend::{DueEntry, DueKind, Queue, Record, Stray, When};
 use crate::client::{Client, Error};
-use crate::engine::{CheckEntry, RetentionEntry, decode};
+use crate::engine::{CheckEntry, Due};
 use crate::model::{AppId, ExecutionId, InstanceRef, Timestamp};
-use crate::wire::TimerItem;
 
 /// An entry that is due sooner than this goes by itself.
 const BY_ITSELF: Duration = Duration::from_secs(60);
@@ -121,7 +120,7 @@ impl Auditor {
                     .await?;
                 for entry in page.entries {
                     let is_known = stale.iter().any(|known| known.key == entry.key);
-                    if entry.due > self.now() + BY_ITSELF && !is_known && self.is_stale(&entry).await? {
+                    if entry.due > self.now() + BY_ITSELF && !is_known && self.is_stale(&app.id, &entry).await? {
                         stale.push(entry);
                     }
                 }
@@ -153,10 +152,10 @@ impl Auditor {
             let Some(there) = there.filter(|there| there.due == entry.due) else {
                 continue;
             };
-            if !self.is_stale(&there).await? {
+            if !self.is_stale(app, &there).await? {
                 continue;
             }
-            let instance = owner(&there).map(|owner| match owner {
+            let instance = owner(app, &there).map(|owner| match owner {
                 Owner::Execution(instance, ..) => instance,
                 Owner::Request(check) => check.instance,
             });
@@ -174,8 +173,8 @@ impl Auditor {
         Ok(())
     }
 
-    async fn is_stale(&self, entry: &DueEntry) -> Result<bool, Error> {
-        Ok(match owner(entry) {
+    async fn is_stale(&self, app: &AppId, entry: &DueEntry) -> Result<bool, Error> {
+        Ok(match owner(app, entry) {
             None => false,
             Some(Owner::Execution(instance, execution, of_ended)) => {
                 self.is_none_or(&instance, |record| is_over(record, execution, of_ended))
@@ -226,17 +225,11 @@ fn is_over(record: &Record, execution: ExecutionId, of_ended: bool) -> bool {
 }
 
 /// Of the sorts that may lie for long: leases and parked items come round within seconds.
-fn owner(entry: &DueEntry) -> Option<Owner> {
-    match entry.key.kind {
-        DueKind::Timer => {
-            let timer: TimerItem = decode(&entry.payload).ok()?;
-            Some(Owner::Execution(timer.task.instance, timer.task.execution, false))
-        }
-        DueKind::Retention => {
-            let retention: RetentionEntry = decode(&entry.payload).ok()?;
-            Some(Owner::Execution(retention.instance, retention.execution, true))
-        }
-        DueKind::Check => decode(&entry.payload).ok().map(Owner::Request),
-        DueKind::Lease | DueKind::Parked => None,
+fn owner(app: &AppId, entry: &DueEntry) -> Option<Owner> {
+    match Due::read(app, entry).ok()? {
+        Due::Timer(timer) => Some(Owner::Execution(timer.task.instance, timer.task.execution, false)),
+        Due::Retention(retention) => Some(Owner::Execution(retention.instance, retention.execution, true)),
+        Due::Check(check) => Some(Owner::Request(check)),
+        Due::Lease(_) | Due::Parked(_) => None,
     }
 }

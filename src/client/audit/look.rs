@@ -142,7 +142,7 @@ impl Looker<'_> {
         if is_told || (is_past && self.is_young(due)) {
             return Ok(None);
         }
-        let key = timer_key(task.execution, task.sequence);
+        let key = timer_key(task);
         let is_set = self.has_entry(&task.instance.app, &key).await?;
         Ok((!is_set).then_some(Missing::Timer {
             sequence: task.sequence,

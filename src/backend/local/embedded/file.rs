@@ -16,7 +16,7 @@ pub(super) const DATA: TableDefinition<'static, &[u8], &[u8]> = TableDefinition:
 const FORMAT: TableDefinition<'static, &str, u64> = TableDefinition::new("leveret.format");
 
 /// The version of the format that this release reads and writes: the keys of `key.rs` and their values.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// Bytes of pages kept in memory.
 const CACHE_BYTES: usize = 64 << 20;

@@ -5,7 +5,7 @@
 -- Reply: {'created', ms} | {'repeated', '<execution> <run>'} | {'refused'} | {'exists', meta, or nothing unless it is to be told}
 --        | {'replace', run, request}: there is a finished run to replace; ask again with its keys, so that every key is declared. (The state is as
 --        record.rs says.)
--- Repeated: the receipt answers 'repeated'.
+-- Repeated: the record answers 'repeated', and once it is replaced or deleted, its receipt.
 local receipt = redis.call('GET', KEYS[5])
 if receipt == 'refused' then return {'refused'} end
 if receipt then return {'repeated', receipt} end
@@ -15,11 +15,13 @@ local old = redis.call('HMGET', KEYS[1], 'state', 'run', 'outcome')
 if old[1] or old[2] then
   local updated, ended, marks = string.match(old[1] or '', '^%S+ %S+ %S+ %S+ %S+ (%S+) (%S+) (%S+)$')
   local run, request = string.match(old[2] or '', '^(%S+) (.+)$')
+  local execution = string.match(old[1] or '', '^%S+')
+  if execution and request == ARGV[3] then return {'repeated', execution .. ' ' .. run} end
   local is_over = updated and run and ended ~= '-' and marks == '-'
   if ARGV[6] == '1' or not is_over then return {'exists', ARGV[10] == '1' and redis.call('HGETALL', KEYS[1]) or nil} end
   if run ~= ARGV[7] then return {'replace', run, request} end
   if old[3] then redis.call('SET', KEYS[7], old[3], 'PX', ARGV[9]) end
-  redis.call('PEXPIRE', KEYS[6], ARGV[8])
+  redis.call('SET', KEYS[6], execution .. ' ' .. run, 'PX', ARGV[8])
   redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
   -- Later than everything that was noted of the replaced run, whatever the clock has done.
   now = math.max(now, tonumber(updated) + 1)
@@ -27,7 +29,6 @@ end
 now = string.format('%.0f', now)
 redis.call('HSET', KEYS[1], 'state', ARGV[1] .. ' 0 - Pending - ' .. now .. ' - start', 'run', ARGV[2] .. ' ' .. ARGV[3], 'origin', ARGV[4],
   'input', ARGV[5])
-redis.call('SET', KEYS[5], ARGV[1] .. ' ' .. ARGV[2])
 -- What waited for the instance has found it. (Not before the first write: a full Redis refuses a script at a write that needs memory, and only while
 -- the script has written nothing.)
 redis.call('PERSIST', KEYS[3])

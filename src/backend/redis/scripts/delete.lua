@@ -10,6 +10,6 @@ if execution ~= ARGV[1] or string.match(meta[2] or '', '^%S+') ~= ARGV[2] then r
 if ended == '-' then return 'active' end
 if marks ~= '-' then return 'marked' end
 if meta[3] then redis.call('SET', KEYS[6], meta[3], 'PX', ARGV[4]) end
-redis.call('PEXPIRE', KEYS[5], ARGV[3])
+redis.call('SET', KEYS[5], execution .. ' ' .. ARGV[2], 'PX', ARGV[3])
 redis.call('UNLINK', KEYS[1], KEYS[2], KEYS[3], KEYS[4])
 return 'deleted'
