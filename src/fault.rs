@@ -91,6 +91,8 @@ pub enum Defect {
     TakerCreates,
     /// A deleted child leaves no receipt for its parent's call, and nobody sees to it first that the parent does not start it again.
     NoReceiptIsLeft,
+    /// The check of an instance that is over and has no marks goes without a look at whether its end was settled.
+    EndIsNotSettled,
 }
 
 /// True if the defect is built in, in this thread.
@@ -126,7 +128,7 @@ mod planting {
 impl Defect {
     /// All of them.
     #[cfg(feature = "testing")]
-    pub const ALL: [Defect; 24] = [
+    pub const ALL: [Defect; 25] = [
         Defect::LostReplyIsConflict,
         Defect::TimerIsNoEffect,
         Defect::MarkedTurnIsRetired,
@@ -151,5 +153,6 @@ impl Defect {
         Defect::ClaimIsTakenOnce,
         Defect::TakerCreates,
         Defect::NoReceiptIsLeft,
+        Defect::EndIsNotSettled,
     ];
 }

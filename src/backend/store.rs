@@ -192,11 +192,11 @@ pub trait Store: Send + Sync {
     /// As [`Store`] says.
     async fn schedule(&self, app: &AppId, entries: &[DueEntry], when: When) -> Result<()>;
 
-    /// Removes entries, whatever their time.
+    /// Removes entries, whatever their time. True if all of them were there; false if one was not, or may not have been.
     ///
     /// # Errors
     /// As [`Store`] says.
-    async fn unschedule(&self, app: &AppId, keys: &[DueKey]) -> Result<()>;
+    async fn unschedule(&self, app: &AppId, keys: &[DueKey]) -> Result<bool>;
 
     /// Claims up to `most` entries that are due by the store's clock: moves their time ahead by `lease` and returns them as they now stand.
     ///

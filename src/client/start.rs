@@ -248,6 +248,7 @@ async fn forget(client: &Client, new: &NewInstance) -> Result<(), Error> {
             client.store().unschedule(&new.instance.app, std::slice::from_ref(&key))
         })
         .await
+        .map(drop)
 }
 
 /// Terminates the run and returns when it is over. What its last turn has to say is said by whoever replaces it.

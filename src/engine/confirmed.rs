@@ -3,16 +3,18 @@
 //!
 //! Until then the store shows them. If this process dies first, whoever sees the instance next makes the effects once more, which changes nothing but that
 //! bodies of activities may run again: hence the moment is short.
+//!
+//! Ends are settled in the same rounds, those that left a mark and those that did not. If this process dies first, their checks do that.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use tracing::{debug, warn};
 
 use super::Engine;
-use crate::backend::{DueKey, Mark, Result};
+use crate::backend::{Mark, Record, Result};
 use crate::fault::fault_point;
 use crate::model::{ExecutionId, InstanceRef, Map, Timestamp};
 
@@ -38,6 +40,8 @@ struct State {
     turns: VecDeque<(Timestamp, InstanceRef)>,
     starts: VecDeque<(Timestamp, InstanceRef)>,
     ended: VecDeque<(Timestamp, InstanceRef)>,
+    /// Instances that are over and left no mark.
+    unmarked: Vec<(InstanceRef, Box<Record>)>,
     is_being_cleared: bool,
     is_urgent: bool,
 }
@@ -47,8 +51,8 @@ struct Kept {
     execution: ExecutionId,
     mark: Mark,
     until: Timestamp,
-    /// Of an instance that is over: the check that goes with its last mark.
-    check: Option<DueKey>,
+    /// The record of an instance that is over: its end is settled once the last mark is cleared.
+    end: Option<Box<Record>>,
 }
 
 impl Confirmed {
@@ -104,9 +108,10 @@ impl Confirmed {
         self.lock().is_urgent = true;
     }
 
-    /// Instances with such marks.
+    /// Instances of which something is kept.
     pub(crate) fn len(&self) -> usize {
-        self.lock().marks.len()
+        let state = self.lock();
+        state.marks.len() + state.unmarked.len()
     }
 }
 
@@ -130,7 +135,7 @@ impl State {
 }
 
 impl Engine {
-    /// The effects that the mark stands for are made: nobody needs it any more. `check` is given if the instance is over: it is to go with the last mark.
+    /// The effects that the mark stands for are made: nobody needs it any more. `end` is given if the instance is over: see [`Record::end`].
     ///
     /// # Errors
     /// If there are too many, so that it is cleared at once, and cannot be.
@@ -139,7 +144,7 @@ impl Engine {
         instance: &InstanceRef,
         execution: ExecutionId,
         mark: Mark,
-        check: Option<DueKey>,
+        end: Option<Box<Record>>,
     ) -> Result<()> {
         let now = self.backend.clock().now();
         if self.confirmed.len() >= MOST_KEPT {
@@ -147,12 +152,12 @@ impl Engine {
                 execution,
                 mark,
                 until: now,
-                check,
+                end,
             };
             return Box::pin(self.clear_kept(instance, &kept)).await;
         }
         let mut state = self.confirmed.lock();
-        let (queue, until) = match (&check, mark) {
+        let (queue, until) = match (&end, mark) {
             (Some(_), _) => (&mut state.ended, now),
             (None, Mark::Start) => (&mut state.starts, now + START_KEPT),
             (None, _) => (&mut state.turns, now + TURN_KEPT),
@@ -162,19 +167,56 @@ impl Engine {
             execution,
             mark,
             until,
-            check,
+            end,
         };
         state.marks.entry(instance.clone()).or_default().push(kept);
-        if !std::mem::replace(&mut state.is_being_cleared, true) {
-            self.tracker.spawn(clear_in_time(self.clone()));
-        }
+        self.clear_soon(&mut state);
         Ok(())
     }
 
-    /// Clears all marks whose effects are made: another process is about to take over.
+    /// The instance is over and has left no mark: its end is settled in a moment. Nobody has to wait for that, as its check sees to it otherwise.
+    ///
+    /// # Errors
+    /// If there are too many, so that it is settled at once, and cannot be.
+    pub(crate) async fn has_ended(&self, instance: &InstanceRef, end: Box<Record>) -> Result<()> {
+        if self.confirmed.len() >= MOST_KEPT {
+            return Box::pin(self.settle_end(instance, &end)).await;
+        }
+        let mut state = self.confirmed.lock();
+        state.unmarked.push((instance.clone(), end));
+        self.clear_soon(&mut state);
+        Ok(())
+    }
+
+    fn clear_soon(&self, state: &mut State) {
+        if !std::mem::replace(&mut state.is_being_cleared, true) {
+            self.tracker.spawn(clear_in_time(self.clone()));
+        }
+    }
+
+    /// Clears all marks whose effects are made, and settles all ends: another process is about to take over.
     pub(crate) async fn clear_confirmed(&self) {
-        let all = self.confirmed.lock().take(None);
-        self.clear_all(all).await;
+        let (marks, ends) = {
+            let mut state = self.confirmed.lock();
+            (state.take(None), std::mem::take(&mut state.unmarked))
+        };
+        self.clear_all(marks).await;
+        self.settle_all(ends).await;
+    }
+
+    async fn settle_all(&self, ends: Vec<(InstanceRef, Box<Record>)>) {
+        for some in ends.chunks(SIDE_BY_SIDE) {
+            join_all(some.iter().map(async |(instance, record)| {
+                // A crash here: its check settles it.
+                fault_point("end-kept");
+                if let Err(error) = self.settle_end(instance, record).await
+                    && !self.stop.is_cancelled()
+                {
+                    warn!(%instance, %error, "an end could not be noted; the instance's check notes it");
+                }
+            }))
+            .await;
+        }
     }
 
     async fn clear_all(&self, marks: Vec<(InstanceRef, Kept)>) {
@@ -198,15 +240,12 @@ impl Engine {
             return self.clear_first_start(instance, kept.execution).await;
         }
         let left = self.clear_mark(instance, kept.execution, kept.mark).await?;
-        // A crash here: the check of what is over finds that nothing is left to do.
+        // A crash here: the check of what is over finds that nothing but its end is left to settle.
         fault_point("mark-cleared");
-        match (&kept.check, left) {
-            (Some(check), Some(0)) => {
+        match (&kept.end, left) {
+            (Some(end), Some(0)) => {
                 debug!(%instance, "over, with all effects made");
-                self.retrying("unschedule", || {
-                    self.store().unschedule(&instance.app, std::slice::from_ref(check))
-                })
-                .await
+                self.settle_end(instance, end).await
             }
             _ => Ok(()),
         }
@@ -218,18 +257,18 @@ async fn clear_in_time(engine: Engine) {
     loop {
         engine.backend.clock().sleep(LOOKED_EVERY).await;
         let now = engine.backend.clock().now();
-        let due = {
+        let (due, ends) = {
             let mut state = engine.confirmed.lock();
             let until = (!state.is_urgent).then_some(now);
-            let due = state.take(until);
+            let (due, ends) = (state.take(until), std::mem::take(&mut state.unmarked));
             let is_empty = state.turns.is_empty() && state.starts.is_empty() && state.ended.is_empty();
-            if engine.stop.is_cancelled() || due.is_empty() && is_empty {
+            if engine.stop.is_cancelled() || due.is_empty() && ends.is_empty() && is_empty {
                 state.is_being_cleared = false;
                 return;
             }
-            due
+            (due, ends)
         };
-        engine.clear_all(due).await;
+        join(engine.clear_all(due), engine.settle_all(ends)).await;
     }
 }
 
@@ -254,7 +293,7 @@ mod tests {
             execution,
             mark: Mark::Turn(4),
             until,
-            check: None,
+            end: None,
         };
         state.marks.insert(instance.clone(), vec![last]);
         let taken = state.take(Some(Timestamp::from_millis(200)));
@@ -270,7 +309,7 @@ mod tests {
             execution,
             mark,
             until: Timestamp::from_millis(0),
-            check: None,
+            end: None,
         };
         let confirmed = Confirmed::default();
         let keep = |marks: Vec<Mark>| {

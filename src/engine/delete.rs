@@ -104,12 +104,17 @@ impl Engine {
             .retrying("clear mark", || self.store().clear_mark(instance, execution, mark))
             .await?;
         if left.is_none() {
-            let retention = [retention_key(instance, execution)];
-            self.retrying("unschedule", || self.store().unschedule(&instance.app, &retention))
-                .await?;
-            self.unindex(instance).await?;
+            self.sweep(instance, execution).await?;
         }
         Ok(left)
+    }
+
+    /// Removes what was written of an execution's end after the instance was deleted.
+    pub(crate) async fn sweep(&self, instance: &InstanceRef, execution: ExecutionId) -> Result<()> {
+        let retention = [retention_key(instance, execution)];
+        self.retrying("unschedule", || self.store().unschedule(&instance.app, &retention))
+            .await?;
+        self.unindex(instance).await
     }
 
     /// The same for the start of an instance that was as it had been created when it was published. Another start may have to be published since.

@@ -8,11 +8,10 @@ use std::time::Duration;
 use futures_util::future::{join_all, join3};
 use tracing::{debug, warn};
 
-use super::due::retention_entry;
 use super::{Engine, NewInstance, encode, ended_by, persist, timer_entry, timer_key};
 use crate::backend::{Created, Deliver, Delivered, DueEntry, DueKey, Queue, Record, Result, When};
 use crate::fault::{Defect, fault_point, planted};
-use crate::model::{ExecutionId, Failure, InstanceRef, Lane, Payload, RunId, Sequence, Status, Timestamp, kinds};
+use crate::model::{ExecutionId, Failure, InstanceRef, Lane, Payload, RunId, Sequence, Timestamp, kinds};
 use crate::replay::history::{HistoryEvent, TimeLimits, Turn};
 use crate::wire::{CompletionItem, EventItem, Item, Outcome, ParentLink, TaskItem, TaskRef, TimerItem, WakeItem};
 
@@ -33,11 +32,10 @@ pub(crate) enum Effect {
     Unschedule(DueKey),
     /// Show the status in the index.
     Index,
-    /// Have the instance deleted after a while.
-    Retain(Status),
 }
 
-/// The effects of a turn, in no particular order. `lane` is where the instance is at home after the turn.
+/// The effects of a turn, in no particular order. `lane` is where the instance is at home after the turn. That an end is noted is none of them: see
+/// [`Engine::settle_end`].
 pub(crate) fn effects_of(
     instance: &InstanceRef,
     execution: ExecutionId,
@@ -149,9 +147,7 @@ pub(crate) fn effects_of(
             }
             _ => {}
         }
-        if let Some((status, outcome)) = ended_by(event) {
-            effects.push(Effect::Index);
-            effects.push(Effect::Retain(status));
+        if let Some((_, outcome)) = ended_by(event) {
             effects.extend(answer(instance, parent, outcome));
         }
     }
@@ -240,16 +236,6 @@ impl Engine {
         self.retrying("schedule", schedule).await
     }
 
-    /// Has the instance deleted when it was over for as long as those of its status are kept. A purge meanwhile has brought that forward, and is not undone.
-    async fn retain(&self, instance: &InstanceRef, record: &Record, status: Status) -> Result<()> {
-        let Some(keep) = self.retention.of(status) else {
-            return Ok(());
-        };
-        let due = record.ended_at.unwrap_or(record.updated_at) + keep;
-        let entry = retention_entry(instance, record.execution, due);
-        self.schedule(instance, &[entry], When::Sooner).await
-    }
-
     /// Makes effects, as far as that can be done. `None`: some are left, because they cannot be made: a record is damaged, say. Their turn stays marked,
     /// and the instance's check tries again; meanwhile they hold up nothing.
     ///
@@ -276,7 +262,6 @@ impl Engine {
             Effect::TerminateChild(child, task) => Box::pin(self.terminate_child(&child, task)).await,
             // Notes are ordered by the times that the store has given to the records.
             Effect::Index => self.retrying("index", || self.store().index(instance, record)).await,
-            Effect::Retain(status) => self.retain(instance, record, status).await,
             // Made together with others of their kind.
             Effect::Send(..) | Effect::Schedule(_) | Effect::Unschedule(_) => Ok(()),
         }

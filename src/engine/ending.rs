@@ -1,8 +1,9 @@
 //! How runs end, and ending one that has not begun.
 
-use super::Engine;
+use super::due::retention_entry;
 use super::effects::{effects_of, started, terminated};
-use crate::backend::{Commit, Committed, Mark, Record, Result};
+use super::{Engine, check_key};
+use crate::backend::{Commit, Committed, Mark, Record, Result, When};
 use crate::fault::fault_point;
 use crate::model::{CommitId, Failure, InstanceRef, Payload, Status};
 use crate::replay::history::{HistoryEvent, Turn};
@@ -91,7 +92,10 @@ impl Engine {
         let mut view = record.view.clone();
         view.history_events += turn.events.len() as u64;
         view.history_bytes += encoded.len() as u64;
-        let mut marks = vec![Mark::Turn(turn.version)];
+        let parent = record.origin.parent.as_ref();
+        let effects = effects_of(instance, record.execution, record.lane, parent, &turn);
+        let mut marks = Vec::new();
+        marks.extend((!effects.is_empty()).then_some(Mark::Turn(turn.version)));
         if status == Status::Pending && record.status != Status::Pending {
             // Resumed before it had begun: its start is sent again.
             marks.push(Mark::Start);
@@ -130,21 +134,50 @@ impl Engine {
             // Whoever replaced or deleted it has made its effects first.
             return Ok(true);
         };
-        let effects = effects_of(
-            instance,
-            record.execution,
-            record.lane,
-            record.origin.parent.as_ref(),
-            &turn,
-        );
         self.make(instance, &record, effects).await?;
         fault_point("ending-effects-made");
-        self.clear_mark(instance, commit.execution(), Mark::Turn(turn.version))
-            .await?;
+        let mark = Mark::Turn(turn.version);
+        if commit.marks.contains(&mark) {
+            self.clear_mark(instance, commit.execution(), mark).await?;
+        }
         // Only an earlier turn that cannot be read is still marked: its check stays.
-        if status.is_terminal() && record.marks.iter().all(|mark| *mark == Mark::Turn(turn.version)) {
-            self.forget_check(instance, &record).await?;
+        if status.is_terminal() && record.marks.iter().all(|left| *left == mark) {
+            self.settle_end(instance, &record).await?;
         }
         Ok(true)
+    }
+
+    /// Notes in the index that an instance is over that has no marks left, has it deleted when its time has come, and lets go of its check: nobody needs to
+    /// look at it any more. The check sees to all of this if nobody else does.
+    pub(crate) async fn settle_end(&self, instance: &InstanceRef, record: &Record) -> Result<()> {
+        // First: once it is deleted, nobody is to note it any more.
+        self.retrying("index", || self.store().index(instance, record)).await?;
+        self.retain(instance, record).await?;
+        // A crash here: its check does this once more.
+        fault_point("end-noted");
+        let key = check_key(instance, &record.origin.request);
+        let was_there = self
+            .retrying("unschedule", || {
+                self.store().unschedule(&instance.app, std::slice::from_ref(&key))
+            })
+            .await?;
+        if was_there {
+            return Ok(());
+        }
+        // Its check has settled it, or whoever has purged it has removed that: then what we have written came too late, and goes again.
+        match self.retrying("record", || self.store().record(instance)).await? {
+            Some(stored) if stored.execution == record.execution => Ok(()),
+            _ => self.sweep(instance, record.execution).await,
+        }
+    }
+
+    /// Has the instance deleted when it was over for as long as those of its status are kept. A purge meanwhile has brought that forward, and is not undone.
+    async fn retain(&self, instance: &InstanceRef, record: &Record) -> Result<()> {
+        let Some(keep) = self.retention.of(record.status) else {
+            return Ok(());
+        };
+        let due = record.ended_at.unwrap_or(record.updated_at) + keep;
+        let entry = retention_entry(instance, record.execution, due);
+        self.schedule(instance, &[entry], When::Sooner).await
     }
 }

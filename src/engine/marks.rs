@@ -3,9 +3,9 @@
 use futures_util::future::join;
 use tracing::{debug, warn};
 
+use super::Engine;
 use super::effects::effects_of;
 use super::open::Outline;
-use super::{Engine, check_key};
 use crate::backend::{Error, Mark, Queue, Record, Result};
 use crate::fault::{Defect, fault_point, planted};
 use crate::model::{InstanceRef, Status};
@@ -46,7 +46,7 @@ impl Engine {
             return Err(error);
         }
         if record.status.is_terminal() && cleared {
-            self.forget_check(instance, record).await?;
+            self.settle_end(instance, record).await?;
         }
         Ok(cleared)
     }
@@ -112,15 +112,6 @@ impl Engine {
             Some(at) if record.status == Status::Pending => Ok(at > self.now().await?),
             _ => Ok(false),
         }
-    }
-
-    /// The instance is over and has no marks: nobody needs to look at it any more.
-    pub(crate) async fn forget_check(&self, instance: &InstanceRef, record: &Record) -> Result<()> {
-        let key = check_key(instance, &record.origin.request);
-        self.retrying("unschedule", || {
-            self.store().unschedule(&instance.app, std::slice::from_ref(&key))
-        })
-        .await
     }
 
     /// Publishes the start of a `Pending` instance, and shows it in the index.

@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use self::items::{stand_in, weight};
-use self::pace::Pace;
+use self::pace::{Company, Pace};
 use self::stuck::{Confirms, LEFT_ALONE, Stuck, Way};
 use self::told::Told;
 use super::due::parked_entry;
@@ -226,16 +226,17 @@ enum Unpublished {
 impl Inner {
     fn travels_with_others(&self, item: &Item) -> bool {
         match item {
-            Item::Task(task) => self.pace.is_short(task),
+            Item::Task(task) => self.pace.company(task) != Company::None,
             _ => true,
         }
     }
 
-    /// Items that one message to the queue takes at most.
-    fn most_items(&self, queue: &Queue) -> usize {
-        match queue {
-            Queue::Events(..) => self.limits.bundle_items.saturating_mul(Limits::FOR_A_LANE),
-            _ => self.limits.bundle_items,
+    /// How much of a message an item takes: workers share starts and tasks among them by the message, so what takes its time leaves room for fewer.
+    fn share(&self, queue: &Queue, item: &Item) -> usize {
+        match (queue, item) {
+            (Queue::Events(..), _) => 1,
+            (_, Item::Task(task)) if self.pace.company(task) == Company::Many => 1,
+            _ => Limits::MANY,
         }
     }
 
@@ -245,18 +246,17 @@ impl Inner {
         let Some(waiting) = destinations.get_mut(queue) else {
             return Vec::new();
         };
-        let most = self.most_items(queue);
-        let (mut batch, mut bytes) = (Vec::with_capacity(waiting.len().min(most)), 0);
-        while batch.len() < most
-            && let Some((item, told)) = waiting.pop_front()
-        {
+        let room = self.limits.bundle_items.saturating_mul(Limits::MANY);
+        let (mut batch, mut taken, mut bytes) = (Vec::with_capacity(waiting.len().min(room)), 0, 0);
+        while let Some((item, told)) = waiting.pop_front() {
             // Whoever has given up waiting sends it again, or has left it to others: a queue that takes nothing must not gather it for ever.
             if told.is_closed() {
                 continue;
             }
+            taken += self.share(queue, &item);
             bytes += weight(&item);
             // One that fills a message by itself travels alone.
-            if bytes > self.limits.bundle_bytes && !batch.is_empty() {
+            if (taken > room || bytes > self.limits.bundle_bytes) && !batch.is_empty() {
                 waiting.push_front((item, told));
                 break;
             }

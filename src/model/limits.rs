@@ -7,8 +7,8 @@ use std::time::Duration;
 pub struct Limits {
     /// Largest payload (input, output, event, details) in bytes: 8 MiB.
     pub payload_bytes: usize,
-    /// Most items in one message: 128. In one to a lane eight times as many: workers share tasks and starts among them by the message, and a lane has one
-    /// reader.
+    /// Most items in one message: 128. Eight times as many in one to a lane, and of tasks that are over at once (in less than a millisecond): workers share
+    /// tasks and starts among them by the message, and a lane has one reader.
     pub bundle_items: usize,
     /// A message takes no further item that would bring it past this many bytes: 256 KiB. A single larger item still travels, alone.
     pub bundle_bytes: usize,
@@ -29,8 +29,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// A message to a lane takes so many times [`bundle_items`](Self::bundle_items).
-    pub(crate) const FOR_A_LANE: usize = 8;
+    /// So many times [`bundle_items`](Self::bundle_items) go into a message that need not be shared among workers.
+    pub(crate) const MANY: usize = 8;
 }
 
 impl Default for Limits {

@@ -190,7 +190,7 @@ impl Store for SimulatedStore {
             .await
     }
 
-    async fn unschedule(&self, app: &AppId, keys: &[DueKey]) -> Result<()> {
+    async fn unschedule(&self, app: &AppId, keys: &[DueKey]) -> Result<bool> {
         self.request("unschedule", self.store().unschedule(app, keys)).await
     }
 

@@ -29,6 +29,14 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
 
 async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
     let origin = Queue::Activities(runtime.app.clone());
+    // The broker would take away what is neither opened nor leased after the whole of it.
+    let longest = runtime.settings.delivery_timeout / 2;
+    tokio::select! {
+        biased;
+        () = runtime.slot_room.for_the_next() => {}
+        () = runtime.draining.cancelled() => return delivery.requeue(),
+        () = runtime.engine.backend.clock().sleep(longest) => return delivery.requeue(),
+    }
     let (bundle, delivery) = match open(&runtime, delivery, &origin).await {
         Ok(Some(opened)) => opened,
         Ok(None) => return,
@@ -53,11 +61,12 @@ async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
             Item::Task(task) => {
                 // One that was passed on may have copies, as one that comes again has.
                 let has_been_here = is_redelivered || task.misses > 0;
+                // What has been here may have to wait for other things than a slot, and for long.
+                let waiting = (!has_been_here).then(|| runtime.slot_room.enter());
                 let run = Run::new(runtime.clone(), task, has_been_here);
+                let hold = Hold::message(&runtime, ticket);
                 // Boxed, as activations are.
-                runtime
-                    .tracker
-                    .spawn(Box::pin(run.attend(Hold::message(&runtime, ticket))));
+                runtime.tracker.spawn(Box::pin(run.attend(hold, waiting)));
             }
             other => {
                 if bury_item(&runtime, &other, &origin, "only tasks belong into an activities queue")
@@ -92,5 +101,5 @@ async fn split(runtime: &Arc<Runtime>, bundle: Bundle) -> Result<()> {
 /// A lapsed lease: the worker that had the task is gone, or frozen. The entry, as the due loop has claimed it, is ours now.
 pub(super) async fn take_over(runtime: Arc<Runtime>, task: TaskItem, entry: DueEntry) {
     let hold = Hold::lease(&runtime, entry);
-    Run::new(runtime, task, true).attend(hold).await;
+    Run::new(runtime, task, true).attend(hold, None).await;
 }

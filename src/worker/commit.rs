@@ -6,7 +6,7 @@ use super::activation::{Activation, Step};
 use super::state::{Live, Renewal};
 use super::turn::Draft;
 use crate::backend::{ClaimTerms, Commit, Committed, Mark, Record, Result};
-use crate::engine::{Effect, check_key, claim_terms, effects_of, encode, ended_by};
+use crate::engine::{Effect, claim_terms, effects_of, encode, ended_by};
 use crate::fault::{Defect, fault_point, planted};
 use crate::model::{CommitId, Sequence, Status, Timestamp};
 use crate::replay::Execution;
@@ -83,16 +83,16 @@ impl Activation<'_> {
         if are_made {
             // Of an earlier turn some effects may be left: the check stays, then.
             state.record.marks.retain(|left| *left != mark);
-            let is_settled = status.is_terminal() && state.record.marks.is_empty();
-            let check = is_settled.then(|| check_key(self.instance, &state.record.origin.request));
-            match commit.marks.contains(&mark) {
-                true => {
+            let is_over = status.is_terminal() && state.record.marks.is_empty();
+            let end = is_over.then(|| state.record.end());
+            match (commit.marks.contains(&mark), end) {
+                (true, end) => {
                     engine
-                        .has_confirmed(self.instance, commit.execution(), mark, check)
+                        .has_confirmed(self.instance, commit.execution(), mark, end)
                         .await?
                 }
-                false if is_settled => Box::pin(engine.forget_check(self.instance, &state.record)).await?,
-                false => {}
+                (false, Some(end)) => engine.has_ended(self.instance, end).await?,
+                (false, None) => {}
             }
         }
         fault_point("turn-confirmed");

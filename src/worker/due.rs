@@ -210,8 +210,15 @@ async fn look_at(runtime: &Arc<Runtime>, check: CheckEntry) -> Result<DueOutcome
     };
     let now = runtime.now();
     if record.status.is_terminal() {
-        let driving = engine.drive_marks(instance, &record);
-        return Ok(match engine.as_far_as_possible(instance, driving).await? {
+        let settling = async {
+            // Whoever drives the last mark settles the end; of one that left none that may still have to be done.
+            match engine.drive_marks(instance, &record).await? {
+                true => Ok(()),
+                false if planted(Defect::EndIsNotSettled) => Ok(()),
+                false => engine.settle_end(instance, &record).await,
+            }
+        };
+        return Ok(match engine.as_far_as_possible(instance, settling).await? {
             Some(_) => DueOutcome::Remove,
             // What cannot be made by us a later release's worker may be able to make.
             None => DueOutcome::Again(now + now.since(record.updated_at).clamp(CHECK_AGAIN.0, CHECK_AGAIN.1)),

@@ -19,8 +19,8 @@ pub struct Footprint {
     pub active: usize,
     /// Items that wait for such a turn to end.
     pub waiting: usize,
-    /// Items that have come out of a queue and are not done with; of activities those of as many messages as may run at once, and those that wait under
-    /// a lease.
+    /// Items that have come out of a queue and are not done with; of activities those that run, twice as many and those of one more message, and those that
+    /// wait under a lease.
     pub in_hand: usize,
     /// Items that wait to be published. Bounded as `waiting` is, and by what one turn may decide; those for a queue that takes nothing are parked in the
     /// store after 3 s.

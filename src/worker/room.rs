@@ -1,8 +1,7 @@
-//! Room: how many instances may wait for a turn while more of what has come is opened.
+//! Room: how many instances may wait for a turn, and how many tasks for a slot, while more of what has come is opened.
 //!
-//! An item that is opened is a task with its instance's turn ahead of it, and takes kilobytes; a message that is not takes its bytes. So ten thousand items
-//! that come at once stay in their messages until most of those before them have had their turn. Only who waits for a turn counts: whoever waits for a
-//! server holds up nobody here.
+//! An item that is opened has a future of its own, and takes kilobytes; a message that is not takes its bytes. So ten thousand items that come at once stay
+//! in their messages until most of those before them have had their turn. Only who waits for a turn counts: whoever waits for a server holds up nobody here.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,16 +11,16 @@ use tokio::sync::{Mutex, Notify};
 
 /// See the module.
 pub(super) struct Room {
-    /// Turns that run at once.
+    /// Turns that run at once, or activities.
     turns: usize,
     waiting: AtomicUsize,
     /// Told when one waits no more.
     left: Notify,
-    /// Starts wait in a line of their own, and only the first of them looks.
-    starts: Mutex<()>,
+    /// Starts wait in a line of their own, and messages of tasks, too: only the first looks.
+    line: Mutex<()>,
 }
 
-/// An instance that waits for a turn, until this is dropped.
+/// An instance that waits for a turn, or a task for a slot, until this is dropped.
 pub(super) struct Waiting(Arc<Room>);
 
 impl Room {
@@ -30,7 +29,7 @@ impl Room {
             turns,
             waiting: AtomicUsize::new(0),
             left: Notify::new(),
-            starts: Mutex::default(),
+            line: Mutex::default(),
         }
     }
 
@@ -44,9 +43,9 @@ impl Room {
         self.below(self.turns.saturating_mul(4)).await;
     }
 
-    /// Returns when the next start may be taken. Sooner closed than lanes: what has begun goes before what has not.
-    pub(super) async fn for_a_start(&self) {
-        let _first = self.starts.lock().await;
+    /// Returns when the next start, or message of tasks, may be taken. Sooner closed than lanes: what has begun goes before what has not.
+    pub(super) async fn for_the_next(&self) {
+        let _first = self.line.lock().await;
         self.below(self.turns.saturating_mul(2)).await;
     }
 
@@ -81,7 +80,7 @@ mod tests {
         let room = Arc::new(Room::new(1));
         let mut waiting: Vec<Waiting> = (0..2).map(|_| room.enter()).collect();
         room.for_a_lane().await;
-        let mut starts = [Box::pin(room.for_a_start()), Box::pin(room.for_a_start())];
+        let mut starts = [Box::pin(room.for_the_next()), Box::pin(room.for_the_next())];
         assert!(poll!(&mut starts[0]).is_pending() && poll!(&mut starts[1]).is_pending());
         waiting.extend([room.enter(), room.enter()]);
         let mut lane = Box::pin(room.for_a_lane());
@@ -96,8 +95,8 @@ mod tests {
     async fn a_start_that_gives_up_waiting_leaves_its_place_to_the_next() {
         let room = Arc::new(Room::new(1));
         let waiting = [room.enter(), room.enter()];
-        let mut first = Box::pin(room.for_a_start());
-        let mut second = Box::pin(room.for_a_start());
+        let mut first = Box::pin(room.for_the_next());
+        let mut second = Box::pin(room.for_the_next());
         assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
         drop(first);
         drop(waiting);

@@ -13,6 +13,7 @@ use tracing::{debug, warn};
 use super::ActivityContext;
 use super::hold::Hold;
 use super::in_hand::Held;
+use super::room::Waiting;
 use super::runtime::Runtime;
 use super::starts::{PASS_ON_AFTER, bury_item};
 use crate::backend::{Claim, Error, Queue, Result};
@@ -70,7 +71,7 @@ impl Run {
     /// Sees the task through; then settles its message or its lease. On an error both are handed back, and the task comes again.
     ///
     /// There are as many of these at a time as there are tasks, and each takes as much room as its largest branch: what is rare is boxed.
-    pub(super) async fn attend(self, mut hold: Hold) {
+    pub(super) async fn attend(self, mut hold: Hold, waiting: Option<Waiting>) {
         // Its child tokens fire when the worker drains; it fires by itself when nobody wants the result.
         let cancelled = self.runtime.cancel_activities.child_token();
         let is_leased = hold.is_leased();
@@ -91,7 +92,7 @@ impl Run {
         }
         let outcome = tokio::select! {
             biased;
-            outcome = self.work(&cancelled, is_leased) => outcome,
+            outcome = self.work(&cancelled, is_leased, waiting) => outcome,
             () = hold.keep(&self, &cancelled) => Ok(()),
             () = self.runtime.engine.stop.cancelled() => Err(Error::transient("the worker stops")),
         };
@@ -130,10 +131,12 @@ impl Run {
         Box::pin(self.has_live_lease()).await
     }
 
-    async fn work(&self, cancelled: &CancellationToken, is_leased: bool) -> Result<()> {
+    /// `waiting` is dropped once it waits for a slot no more.
+    async fn work(&self, cancelled: &CancellationToken, is_leased: bool, waiting: Option<Waiting>) -> Result<()> {
         let runtime = &self.runtime;
         let engine = &runtime.engine;
         let Some(code) = runtime.registry.find_activity(&self.task.name).cloned() else {
+            drop(waiting);
             return Box::pin(self.pass_on(is_leased)).await;
         };
         let mut suspect = (None, None);
@@ -164,6 +167,7 @@ impl Run {
         let Ok(slot) = runtime.slots.clone().acquire_owned().await else {
             return Ok(());
         };
+        drop(waiting);
         if self.lost.is_cancelled() {
             self.drop_for("another worker has the task");
             return Ok(());

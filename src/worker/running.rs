@@ -66,6 +66,7 @@ impl RunningWorker {
             turns: Semaphore::new(settings.turns),
             room: Arc::new(Room::new(settings.turns)),
             slots: Arc::new(Semaphore::new(settings.activities)),
+            slot_room: Arc::new(Room::new(settings.activities)),
             suspect: Semaphore::new(1),
             parked_tries: Semaphore::new(PARKED_TRIES),
             suspect_turn: Semaphore::new(1),

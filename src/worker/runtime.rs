@@ -44,6 +44,8 @@ pub(super) struct Runtime {
     pub(super) room: Arc<Room>,
     /// Activities that may run at once.
     pub(super) slots: Arc<Semaphore>,
+    /// For those that wait for such a slot.
+    pub(super) slot_room: Arc<Room>,
     /// Held by the one task of this worker that may be about to take the process down: it has done so before, or was there when another did.
     pub(super) suspect: Semaphore,
     /// The same for turns, which are short.

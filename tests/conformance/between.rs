@@ -235,7 +235,7 @@ pass_on! {
     progress(instance: &InstanceRef, execution: ExecutionId, sequence: Sequence, is_claimed: bool, details: Option<Bytes>) -> bool, of instance;
     progress_of(instance: &InstanceRef, most: usize) -> Vec<Progress>, of instance;
     schedule(app: &AppId, entries: &[DueEntry], when: When) -> ();
-    unschedule(app: &AppId, keys: &[DueKey]) -> ();
+    unschedule(app: &AppId, keys: &[DueKey]) -> bool;
     claim_due(app: &AppId, most: usize, lease: Duration) -> Vec<DueEntry>;
     settle_due(app: &AppId, entries: &[(DueEntry, DueOutcome)]) -> ();
     due_entry(app: &AppId, key: &DueKey) -> Option<DueEntry>;

@@ -90,6 +90,30 @@ pub(crate) async fn tasks_of_one_message_run_no_more_at_once_than_the_setting_sa
     assert_eq!(begun.get(), 10);
 }
 
+pub(crate) async fn a_worker_opens_no_more_tasks_than_it_has_room_for(h: &impl Harness) {
+    let stage = Stage::new(h).await;
+    let (runs, _orders) = waiting_tasks(&stage, 60).await;
+    let queue = Queue::Activities(app("payments"));
+    for _ in 0..3 {
+        let mut tasks = Vec::new();
+        for _ in 0..20 {
+            tasks.extend(stage.take(&queue).await);
+        }
+        stage.publish(queue.clone(), tasks).await;
+    }
+    let (begun, gate) = (Tally::new(), Gate::new());
+    let payments = stage.worker("payments").settings(three_activities());
+    let payments = up(payments.activity(WORK, gated(&begun, &gate))).await;
+    begun.reach(3).await;
+    a_while(&stage).await;
+    // Those of the first message, and of one that was looked at in the same moment.
+    let in_hand = payments.gauge().read().in_hand;
+    assert!((20..=40).contains(&in_hand), "{in_hand} tasks");
+    gate.open();
+    all_done(&runs).await;
+    assert_eq!(begun.get(), 60);
+}
+
 pub(crate) async fn a_redelivered_bundle_of_tasks_is_split(h: &impl Harness) {
     let stage = Stage::new(h).await;
     let (runs, _orders) = waiting_tasks(&stage, 3).await;

@@ -4,7 +4,8 @@
 
 use super::apps::{TOUR_CALLS, TOUR_RESULT};
 use super::effects;
-use super::inspect::{assert_histories, messages_left};
+use super::inspect::{assert_histories, messages_left, untidy};
+use super::soon::{PATIENCE, soon};
 use super::world::World;
 
 /// All apps, and whoever waits for the result. The subject is started by a `starter` or a `raw-starter`.
@@ -60,6 +61,23 @@ fn a_raw_start_in_an_embedded_process_that_died_runs_once() {
     );
 }
 
+/// The end leaves no mark, and whoever was to note it dies twice over it.
+#[test]
+fn an_end_that_nobody_has_noted_is_noted_with_the_check() {
+    let mut world = World::on_servers("tour 0");
+    world.start_with_fault(&format!("{APPS} starter"), Some(("orders", "end-kept")));
+    let roles = world.wait_for_death("orders");
+    world.start_with_fault(&roles, Some(("orders", "end-noted")));
+    let roles = world.wait_for_death("orders");
+    world.start(&roles);
+    assert_eq!(world.result(), TOUR_RESULT);
+    soon("all to be settled", PATIENCE, || {
+        let left = world.with_backend(async |backend| untidy(backend).await);
+        left.is_empty().then_some(())
+    });
+    world.stop();
+}
+
 /// The same deaths on the servers, where each role is a process, and on the file, where one process is all of them.
 macro_rules! deaths {
     ($($(#[$docs:meta])* $name:ident: $role:literal at $($point:literal),+;)+) => {
@@ -80,7 +98,7 @@ deaths! {
     effects_made_and_still_marked_are_made_again_for_nothing: "orders" at "turn-effects-made", "turn-effects-made:2", "turn-effects-made:4";
     a_turn_that_is_done_and_not_acknowledged_is_known_when_it_comes_again: "orders" at "turn-confirmed", "turn-unacknowledged", "turn-unacknowledged:3";
     a_mark_that_was_left_to_later_is_driven_by_whoever_comes_next: "orders" at "mark-kept";
-    an_end_that_is_unmarked_and_still_checked_is_let_go: "orders" at "mark-cleared";
+    whoever_has_cleared_a_mark_may_die_of_it_too: "orders" at "mark-cleared";
     whoever_drives_a_mark_may_die_of_it_too: "orders" at "turn-committed", "mark-driven", "mark-driven";
     a_body_that_was_to_begin_begins_again: "payments" at "activity-claimed", "activity-claimed:2";
     a_body_whose_result_was_not_sent_runs_again: "payments" at "activity-ended", "activity-ended";

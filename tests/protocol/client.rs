@@ -70,8 +70,9 @@ impl Protocol {
                 (!self.drive(state, CLIENT, &mut driving)).then_some(Asking::DriveEnded(driving))
             }
             (Asking::CommitPlain(commit), _) => {
-                let effects = self.life.effects_of(commit.events);
+                let effects = self.life.effects_of(commit.execution(), commit.events);
                 match state.commit(&commit, effects, self.mistake) {
+                    Some(_) if effects.is_empty() => Some(self.settle(commit.execution())),
                     Some(_) => Some(Asking::EndEffects(commit, effects)),
                     // It is not as it was: read it again.
                     None => Some(Asking::Command),
@@ -89,6 +90,10 @@ impl Protocol {
             }
             (Asking::ClearEnd(commit), _) => {
                 state.clear_mark(commit.execution(), Mark::Turn(commit.version()));
+                Some(self.settle(commit.execution()))
+            }
+            (Asking::Retain(execution), _) => {
+                self.retain(state, execution);
                 Some(Asking::ForgetCheck)
             }
             (Asking::ForgetCheck, _) => {
@@ -119,24 +124,34 @@ impl Protocol {
                 .begin_drive(state, CLIENT, record, record.marks)
                 .map(Asking::DriveEnded),
             Status::Running => Some(Asking::Publish(Item::Terminate(request))),
-            _ => Some(Asking::CommitPlain(end_early(state, record))),
+            _ => Some(Asking::CommitPlain(self.end_early(state, record))),
         }
     }
-}
 
-/// A turn without code.
-fn end_early(state: &State, record: Record) -> Commit {
-    Commit {
-        guard: record.guard(),
-        id: state.fresh_commit(),
-        next_execution: None,
-        events: Set::of(&[HistoryEvent::ExecutionStarted, HistoryEvent::ExecutionTerminated]),
-        status: Status::Terminated,
-        marks: Set::of(&[Mark::Turn(record.version + 1)]),
-        // Neither its start nor its next execution is wanted any more.
-        cleared: Set::of(&[Mark::Start, Mark::Run]),
-        inbox_taken: 0,
-        inbox_kept: Vec::new(),
-        consumed: false,
+    fn settle(&self, execution: ExecutionId) -> Asking {
+        match self.life.has_retention() {
+            true => Asking::Retain(execution),
+            false => Asking::ForgetCheck,
+        }
+    }
+
+    /// A turn without code.
+    fn end_early(&self, state: &State, record: Record) -> Commit {
+        let events = Set::of(&[HistoryEvent::ExecutionStarted, HistoryEvent::ExecutionTerminated]);
+        let has_effects = !self.life.effects_of(record.execution, events).is_empty();
+        let mark = has_effects.then_some(Mark::Turn(record.version + 1));
+        Commit {
+            guard: record.guard(),
+            id: state.fresh_commit(),
+            next_execution: None,
+            events,
+            status: Status::Terminated,
+            marks: mark.map_or(Set::default(), |mark| Set::of(&[mark])),
+            // Neither its start nor its next execution is wanted any more.
+            cleared: Set::of(&[Mark::Start, Mark::Run]),
+            inbox_taken: 0,
+            inbox_kept: Vec::new(),
+            consumed: false,
+        }
     }
 }

@@ -13,7 +13,7 @@ impl Protocol {
             Effect::Start => state.notes.created[usize::from(execution / 2)],
             Effect::Task => events.has(HistoryEvent::TaskScheduled),
             Effect::Timer => events.has(HistoryEvent::TimerCreated),
-            Effect::Answer | Effect::Retain => super::program::ended_by(events).is_some(),
+            Effect::Answer => super::program::ended_by(events).is_some(),
         };
         if !is_caused {
             state.wrong(Wrong::MadeBeforeCommit);
@@ -22,7 +22,6 @@ impl Protocol {
             Effect::Start => state.publish(Item::Start(execution)),
             Effect::Task => state.publish(Item::Task(execution)),
             Effect::Timer => state.schedule(DueKey::Timer(execution)),
-            Effect::Retain => state.schedule(DueKey::Retention(execution)),
             Effect::Answer => {}
         }
         let owed = &mut state.notes.owed[usize::from(execution)];
@@ -36,9 +35,21 @@ impl Protocol {
             marks,
             now: None,
             is_cleared: false,
+            is_retained: false,
         };
         self.next_mark(state, process, &mut driving);
         driving.now.is_some().then_some(driving)
+    }
+
+    /// Begins to settle the end of an instance that has no marks: what comes once the last one is driven.
+    pub(crate) fn begin_settling(record: Record) -> Driving {
+        Driving {
+            record,
+            marks: Set::default(),
+            now: None,
+            is_cleared: false,
+            is_retained: false,
+        }
     }
 
     fn next_mark(&self, state: &State, process: ProcessId, driving: &mut Driving) {
@@ -54,6 +65,7 @@ impl Protocol {
                 Mark::Start if driving.record.status == Status::Pending => Set::of(&[Effect::Start]),
                 Mark::Start => Set::default(),
                 Mark::Turn(_) if self.mistake == Some(Mistake::OthersMarkIsCleared) => Set::default(),
+                Mark::End | Mark::Retained => unreachable!("no record has it"),
                 Mark::Turn(version) => self.effects_of_stored(state, driving.record.execution, version),
             };
             driving.now = Some((mark, effects));
@@ -69,7 +81,7 @@ impl Protocol {
             return Set::default();
         }
         let turn = state.store.history.iter().find(|turn| turn.version == version);
-        turn.map_or(Set::default(), |turn| self.life.effects_of(turn.events))
+        turn.map_or(Set::default(), |turn| self.life.effects_of(execution, turn.events))
     }
 
     /// One await of it. True when it is done.
@@ -90,7 +102,12 @@ impl Protocol {
                     driving.now.is_none() && !driving.record.status.is_terminal()
                 }
             },
-            // It is over, and has no marks now: nobody needs to look at it any more.
+            // It is over, and has no marks now: it is to be deleted one day, and nobody needs to look at it any more.
+            None if self.life.has_retention() && !driving.is_retained => {
+                self.retain(state, driving.record.execution);
+                driving.is_retained = true;
+                false
+            }
             None => {
                 state.unschedule(DueKey::Check(driving.record.request));
                 true
@@ -98,12 +115,27 @@ impl Protocol {
         }
     }
 
-    /// Clears a mark that the process has confirmed: `src/engine/confirmed.rs`. With the last mark of what is over its check goes.
+    pub(crate) fn retain(&self, state: &mut State, execution: ExecutionId) {
+        if super::program::ended_by(state.notes.events[usize::from(execution)]).is_none() {
+            state.wrong(Wrong::MadeBeforeCommit);
+        }
+        state.schedule(DueKey::Retention(execution));
+    }
+
+    /// Clears a mark that the process has confirmed, or settles an end: `src/engine/confirmed.rs`.
     pub(crate) fn clear_confirmed(&self, state: &mut State, process: ProcessId) {
         let Some((execution, mark)) = state.processes[usize::from(process)].first_confirmed() else {
             return;
         };
         state.processes[usize::from(process)].forget(execution, Set::default().with(mark));
+        match mark {
+            Mark::End => {
+                self.retain(state, execution);
+                return state.processes[usize::from(process)].confirm(execution, Mark::Retained);
+            }
+            Mark::Retained => return state.unschedule(DueKey::Check(execution / 2)),
+            _ => {}
+        }
         let Some(record) = state.store.record else { return };
         let is_meant = match mark {
             // Another start may have to be published since, if it has been changed.
@@ -115,8 +147,12 @@ impl Protocol {
         }
         state.clear_mark(record.execution, mark);
         let is_settled = state.store.record.is_some_and(|record| record.marks.is_empty());
-        if record.status.is_terminal() && is_settled {
-            state.unschedule(DueKey::Check(record.request));
+        match record.status.is_terminal() && is_settled {
+            true if self.life.has_retention() => {
+                state.processes[usize::from(process)].confirm(record.execution, Mark::End);
+            }
+            true => state.unschedule(DueKey::Check(record.request)),
+            false => {}
         }
     }
 }

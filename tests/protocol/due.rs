@@ -103,7 +103,10 @@ impl Protocol {
                 .map(|driving| Due::Drive(driving, then))
         };
         if record.status.is_terminal() {
-            return drive(AfterDrive::Settle).or(Some(Due::Settle { remove: true }));
+            return drive(AfterDrive::Settle).or(Some(match self.mistake {
+                Some(Mistake::EndIsNotSettled) => Due::Settle { remove: true },
+                _ => Due::Drive(Self::begin_settling(record), AfterDrive::Settle),
+            }));
         }
         if let Some(driving) = drive(AfterDrive::Look) {
             return Some(driving);

@@ -133,7 +133,7 @@ fn trace(path: Path<State, Step>) -> String {
 }
 
 /// Each mistake, where it shows, with how many faults, and what it breaks.
-const MISTAKES: [(Mistake, Size, u8, &str); 28] = [
+const MISTAKES: [(Mistake, Size, u8, &str); 29] = [
     (Mistake::PublishedFirst, CALLED, 0, I2),
     (Mistake::AcknowledgedFirst, CALLED, 0, I2),
     (Mistake::AcknowledgedBeforeEffects, CALLED, 0, I2),
@@ -149,6 +149,7 @@ const MISTAKES: [(Mistake, Size, u8, &str); 28] = [
     (Mistake::CachedStateIsBelieved, CONTINUED, 0, I2),
     (Mistake::CheckIsWrittenLast, CALLED, 0, I4),
     (Mistake::CheckIsRemovedEarly, CALLED, 0, I4),
+    (Mistake::EndIsNotSettled, AGAIN, 1, END),
     (Mistake::AbsentIsForgotten, CALLED, 1, I4),
     (Mistake::TimerIsRemovedFirst, CALLED, 1, END),
     (Mistake::MarkedTurnIsDeleted, AGAIN, 0, I2),

@@ -33,6 +33,8 @@ pub(crate) enum Mistake {
     CheckIsWrittenLast,
     /// The check entry is removed once the final turn is committed, before its effects are made.
     CheckIsRemovedEarly,
+    /// The check of an instance that is over and has no marks goes, whether or not its end was settled.
+    EndIsNotSettled,
     /// A check that finds no record removes itself and refuses nothing.
     AbsentIsForgotten,
     /// A due timer is removed before its event is confirmed.

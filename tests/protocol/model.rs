@@ -174,7 +174,11 @@ impl Protocol {
             Step::Perform(item) => self.perform(&mut state, item),
             Step::Arrive => {
                 let commit = state.late.take()?;
-                state.commit(&commit, self.life.effects_of(commit.events), self.mistake);
+                state.commit(
+                    &commit,
+                    self.life.effects_of(commit.execution(), commit.events),
+                    self.mistake,
+                );
             }
             _ => {
                 state.faults_left = before.faults_left.checked_sub(1)?;
@@ -287,7 +291,7 @@ impl Protocol {
                 .iter()
                 .filter(|turn| record.marks.has(Mark::Turn(turn.version)))
             {
-                marked = marked.and(self.life.effects_of(turn.events));
+                marked = marked.and(self.life.effects_of(record.execution, turn.events));
             }
             !owed.less(marked).is_empty()
         })

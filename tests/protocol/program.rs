@@ -66,7 +66,7 @@ impl Life {
     }
 
     /// The effects of a turn: a function of the stored turn, so that whoever finds it marked can make them.
-    pub(crate) fn effects_of(self, events: Set) -> Set {
+    pub(crate) fn effects_of(self, execution: ExecutionId, events: Set) -> Set {
         let mut effects = Set::default();
         if events.has(HistoryEvent::TaskScheduled) {
             effects = effects.with(Effect::Task);
@@ -74,13 +74,15 @@ impl Life {
         if events.has(HistoryEvent::TimerCreated) {
             effects = effects.with(Effect::Timer);
         }
-        if ended_by(events).is_some() {
+        if ended_by(events).is_some() && self.has_parent(execution) {
             effects = effects.with(Effect::Answer);
-            if self.has_retention() {
-                effects = effects.with(Effect::Retain);
-            }
         }
         effects
+    }
+
+    /// The run of the second request has none: its end has no effect, and leaves no mark.
+    fn has_parent(self, execution: ExecutionId) -> bool {
+        execution < 2
     }
 }
 

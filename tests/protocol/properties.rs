@@ -100,10 +100,9 @@ impl Protocol {
             && state.broker.is_empty()
             && state.store.due.is_empty()
             && !self.is_forgotten(state)
-            && state
-                .store
-                .record
-                .is_none_or(|record| record.status.is_terminal() && record.marks.is_empty())
+            && state.store.record.is_none_or(|record| {
+                record.status.is_terminal() && record.marks.is_empty() && !self.life.has_retention()
+            })
             && is_over(0)
             && is_over(1)
     }

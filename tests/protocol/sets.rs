@@ -31,8 +31,6 @@ pub(crate) enum Effect {
     Timer,
     /// Tell whoever waits for the end.
     Answer,
-    /// Have the instance deleted after a while.
-    Retain,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +38,10 @@ pub(crate) enum Mark {
     Start,
     Run,
     Turn(u8),
+    /// No mark of the record: what a process keeps of an end that it has to settle.
+    End,
+    /// The same, of one whose retention is set.
+    Retained,
 }
 
 /// A small set of things that have a number.
@@ -128,13 +130,7 @@ impl Member for Effect {
         self as u8
     }
     fn numbered(number: u8) -> Self {
-        const ALL: [Effect; 5] = [
-            Effect::Start,
-            Effect::Task,
-            Effect::Timer,
-            Effect::Answer,
-            Effect::Retain,
-        ];
+        const ALL: [Effect; 4] = [Effect::Start, Effect::Task, Effect::Timer, Effect::Answer];
         ALL[usize::from(number)]
     }
 }
@@ -145,12 +141,16 @@ impl Member for Mark {
             Mark::Start => 0,
             Mark::Run => 1,
             Mark::Turn(version) => 1 + version,
+            Mark::End => 14,
+            Mark::Retained => 15,
         }
     }
     fn numbered(number: u8) -> Self {
         match number {
             0 => Mark::Start,
             1 => Mark::Run,
+            14 => Mark::End,
+            15 => Mark::Retained,
             version => Mark::Turn(version - 1),
         }
     }

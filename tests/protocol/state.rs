@@ -173,6 +173,8 @@ pub(crate) struct Driving {
     /// The mark whose effects are being made, and those that are left.
     pub(crate) now: Option<(Mark, Set)>,
     pub(crate) is_cleared: bool,
+    /// Of an end that is being settled: its retention is set.
+    pub(crate) is_retained: bool,
 }
 
 /// What a worker does for an item. `at` is the await that comes next.
@@ -269,6 +271,7 @@ pub(crate) enum Asking {
     CommitPlain(Commit),
     EndEffects(Commit, Set),
     ClearEnd(Commit),
+    Retain(ExecutionId),
     ForgetCheck,
 }
 

@@ -80,7 +80,7 @@ impl Protocol {
                     live.record.marks = live.record.marks.without(mark);
                 }
                 if self.mistake == Some(Mistake::MarkIsClearedFirst) {
-                    let left = self.life.effects_of(commit.events);
+                    let left = self.life.effects_of(commit.execution(), commit.events);
                     let at = At::Effects {
                         commit,
                         left,
@@ -229,7 +229,7 @@ impl Protocol {
             };
         }
         // (An item that is ahead while the inbox is not is parked after the commit: by the next turn, which finds nothing else.)
-        let effects = self.life.effects_of(events);
+        let effects = self.life.effects_of(execution, events);
         let is_effect = match self.mistake {
             Some(Mistake::TurnIsNotMarked | Mistake::AcknowledgedBeforeEffects) => false,
             Some(Mistake::TimerIsNoEffect) => !effects.without(Effect::Timer).is_empty(),
@@ -322,7 +322,7 @@ impl Protocol {
     }
 
     fn commit(&self, state: &mut State, worker: ProcessId, activation: &mut Activation, commit: Commit) -> At {
-        let effects = self.life.effects_of(commit.events);
+        let effects = self.life.effects_of(commit.execution(), commit.events);
         let Some(inbox_left) = state.commit(&commit, effects, self.mistake) else {
             // Another worker was quicker.
             activation.is_current = false;
@@ -407,6 +407,13 @@ impl Protocol {
             if let Some(live) = &mut activation.live {
                 live.record.marks = live.record.marks.without(mark);
             }
+        } else if commit.status.is_terminal() && activation.live.is_some_and(|live| live.record.marks.is_empty()) {
+            let first = if self.life.has_retention() {
+                Mark::End
+            } else {
+                Mark::Retained
+            };
+            state.processes[usize::from(worker)].confirm(commit.execution(), first);
         }
         self.after_mark(state, worker, activation, &commit, inbox_left)
     }

@@ -109,7 +109,7 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// No timer, lease, parked item, check, dead letter or active instance is left.
+    /// No timer, lease, parked item, check, dead letter or active instance is left, nor one that is over and was to be kept for a moment.
     pub(crate) async fn nothing_is_left(&self) -> Result<(), String> {
         // Late messages, and the checks of what they woke, take a while.
         for _ in 0..180 {
@@ -144,6 +144,16 @@ impl Play<'_> {
         }
         if let Some((instance, record)) = self.active().first() {
             return Some(format!("{instance} is {} after the end", record.status));
+        }
+        if self.script.retention.is_some() {
+            let kept = self
+                .watcher
+                .known()
+                .into_iter()
+                .find(|instance| at_once(store.record(instance)).is_some());
+            if let Some(instance) = kept {
+                return Some(format!("{instance} is over, and kept for longer than it was to be"));
+            }
         }
         for app in APPS {
             let app = leveret::AppId::new(app).expect("an app of ours");

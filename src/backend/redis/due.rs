@@ -109,15 +109,17 @@ pub(super) async fn schedule_in(links: &Links, [set, payloads]: [String; 2], ent
     try_join(try_join_all(adding), try_join_all(calls)).await.map(drop)
 }
 
-/// Removes members of one shard.
-pub(super) async fn unschedule_in(links: &Links, [set, payloads]: [String; 2], members: &[Bytes]) -> Result<()> {
+/// Removes members of one shard. True if all of them were there.
+pub(super) async fn unschedule_in(links: &Links, [set, payloads]: [String; 2], members: &[Bytes]) -> Result<bool> {
+    let mut removed = 0;
     for batch in members.chunks(BATCH) {
         let members: Vec<&[u8]> = batch.iter().map(Bytes::as_ref).collect();
         let mut both = pipe();
         both.atomic().zrem(&set, &members).hdel(&payloads, &members);
-        links.send_all("`unschedule`", &both).await?;
+        let replies = links.send_all("`unschedule`", &both).await?;
+        removed += Reply::new("ZREM", replies.into_iter().next().unwrap_or_default()).number()?;
     }
-    Ok(())
+    Ok(usize::try_from(removed) == Ok(members.len()))
 }
 
 impl RedisStore {
@@ -130,10 +132,10 @@ impl RedisStore {
                 payload: entry.payload.clone(),
             })
         });
-        self.gatherer.make(app, changes.collect()).await
+        self.gatherer.make(app, changes.collect()).await.map(drop)
     }
 
-    pub(super) async fn unschedule_entries(&self, app: &AppId, keys: &[DueKey]) -> Result<()> {
+    pub(super) async fn unschedule_entries(&self, app: &AppId, keys: &[DueKey]) -> Result<bool> {
         let changes = keys.iter().map(|key| Change::Unschedule(member(key)));
         self.gatherer.make(app, changes.collect()).await
     }

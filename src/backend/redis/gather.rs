@@ -37,7 +37,7 @@ pub(super) enum Change {
 struct Request {
     app: AppId,
     changes: Vec<Change>,
-    answer: oneshot::Sender<Result<()>>,
+    answer: oneshot::Sender<Result<bool>>,
 }
 
 /// See the module.
@@ -57,13 +57,13 @@ impl Gatherer {
         }
     }
 
-    /// Makes changes; returns when Redis has answered.
+    /// Makes changes; returns when Redis has answered: true if all that was to be removed was there, as far as can be told, since others have gathered, too.
     ///
     /// # Errors
     /// As the store's operations. Some may have been made.
-    pub(super) async fn make(&self, app: &AppId, changes: Vec<Change>) -> Result<()> {
+    pub(super) async fn make(&self, app: &AppId, changes: Vec<Change>) -> Result<bool> {
         if changes.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let (answer, answered) = oneshot::channel();
         let request = Request {
@@ -110,7 +110,7 @@ struct AppChanges {
     unscheduled: [Vec<Bytes>; SHARDS],
     notes: Vec<Note>,
     /// Who waits, and for which of the calls, counted in this order.
-    answers: Vec<(oneshot::Sender<Result<()>>, BTreeSet<usize>)>,
+    answers: Vec<(oneshot::Sender<Result<bool>>, BTreeSet<usize>)>,
 }
 
 impl AppChanges {
@@ -146,12 +146,17 @@ impl AppChanges {
             join_all(unscheduled.map(|(at, members)| unschedule_in(links, shard(at), members))),
             note(links, keys, &app, &self.notes),
         );
-        let made: Vec<Result<()>> = added.into_iter().chain(removed).chain([noted]).collect();
+        let added = added.into_iter().map(|added| added.map(|()| true));
+        let noted = noted.map(|()| true);
+        let made: Vec<Result<bool>> = added.chain(removed).chain([noted]).collect();
         for (answer, calls) in self.answers {
             // A set that is damaged is no matter to whoever changes another.
-            let refused = calls.into_iter().find_map(|call| made[call].as_ref().err());
+            let outcome = calls.into_iter().try_fold(true, |were_there, call| match &made[call] {
+                Ok(was_there) => Ok(were_there && *was_there),
+                Err(error) => Err(error.share()),
+            });
             // Whoever asked may have been cancelled.
-            let _ = answer.send(refused.map_or(Ok(()), |error| Err(error.share())));
+            let _ = answer.send(outcome);
         }
     }
 }

@@ -116,7 +116,10 @@ impl RedisStore {
             updated_at: record.updated_at,
             status: record.status,
         };
-        self.gatherer.make(&instance.app, vec![Change::Note(note)]).await
+        self.gatherer
+            .make(&instance.app, vec![Change::Note(note)])
+            .await
+            .map(drop)
     }
 
     pub(super) async fn forget_instance(&self, instance: &InstanceRef) -> Result<()> {

@@ -180,7 +180,7 @@ impl Store for RedisStore {
         self.schedule_entries(app, entries, when).await
     }
 
-    async fn unschedule(&self, app: &AppId, keys: &[DueKey]) -> Result<()> {
+    async fn unschedule(&self, app: &AppId, keys: &[DueKey]) -> Result<bool> {
         self.unschedule_entries(app, keys).await
     }
 

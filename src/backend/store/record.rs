@@ -164,6 +164,25 @@ impl Record {
         self.origin.parent.as_ref().is_some_and(|parent| parent.task == *task)
     }
 
+    /// What settling its end takes, of an instance that is over: all but what may be large.
+    pub(crate) fn end(&self) -> Box<Self> {
+        Box::new(Self {
+            execution: self.execution,
+            run: self.run,
+            version: self.version,
+            commit: self.commit,
+            status: self.status,
+            lane: self.lane,
+            origin: self.origin.clone(),
+            input: None,
+            view: View::default(),
+            outcome: None,
+            updated_at: self.updated_at,
+            ended_at: self.ended_at,
+            marks: Vec::new(),
+        })
+    }
+
     /// What the next commit has to be guarded by.
     pub fn guard(&self) -> Guard {
         Guard {

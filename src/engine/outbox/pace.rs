@@ -10,6 +10,8 @@ use crate::wire::{CompletionItem, TaskItem};
 
 /// A body that takes no longer is short.
 const SHORT: Duration = Duration::from_millis(20);
+/// One that takes less than this is over at once.
+const INSTANT: Duration = Duration::from_millis(1);
 /// An activity that has once taken longer never shares a message again.
 const LONG: Duration = Duration::from_secs(1);
 /// So many short bodies in a row, and its tasks travel together.
@@ -23,9 +25,20 @@ pub(super) struct Pace(Mutex<Map<AppId, Map<String, Tempo>>>);
 
 #[derive(Clone, Copy)]
 enum Tempo {
-    /// Short bodies in a row.
-    Short(u8),
+    /// Bodies in a row that were short, and of those the last that were over at once.
+    Short(u8, u8),
     Long,
+}
+
+/// What tasks of an activity share messages with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Company {
+    /// Each travels alone.
+    None,
+    /// Others that are short: as many as run soon in one worker.
+    Few,
+    /// Others that are over at once: as many as are worth their message.
+    Many,
 }
 
 impl Pace {
@@ -38,21 +51,25 @@ impl Pace {
         let tempo = match of_app.get_mut(&ran.activity) {
             Some(tempo) => tempo,
             None if is_full => return,
-            None => of_app.entry(ran.activity.clone()).or_insert(Tempo::Short(0)),
+            None => of_app.entry(ran.activity.clone()).or_insert(Tempo::Short(0, 0)),
         };
         *tempo = match (*tempo, Duration::from_millis(ran.millis)) {
             (Tempo::Long, _) => Tempo::Long,
             (_, took) if took > LONG => Tempo::Long,
-            (_, took) if took > SHORT => Tempo::Short(0),
-            (Tempo::Short(row), _) => Tempo::Short(row.saturating_add(1)),
+            (_, took) if took > SHORT => Tempo::Short(0, 0),
+            (Tempo::Short(row, _), took) if took >= INSTANT => Tempo::Short(row.saturating_add(1), 0),
+            (Tempo::Short(row, at_once), _) => Tempo::Short(row.saturating_add(1), at_once.saturating_add(1)),
         };
     }
 
-    /// True if the task may share a message.
-    pub(super) fn is_short(&self, task: &TaskItem) -> bool {
+    /// With what the task may share a message.
+    pub(super) fn company(&self, task: &TaskItem) -> Company {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let tempo = known.get(&task.app).and_then(|of_app| of_app.get(&task.name));
-        matches!(tempo, Some(Tempo::Short(row)) if *row >= IN_A_ROW)
+        match known.get(&task.app).and_then(|of_app| of_app.get(&task.name)) {
+            Some(Tempo::Short(_, at_once)) if *at_once >= IN_A_ROW => Company::Many,
+            Some(Tempo::Short(row, _)) if *row >= IN_A_ROW => Company::Few,
+            _ => Company::None,
+        }
     }
 }
 
@@ -77,21 +94,26 @@ mod tests {
     fn tasks_share_messages_while_their_bodies_are_short_and_never_after_a_long_one() {
         let Item::Task(task) = task(0) else { panic!("it is one") };
         let pace = Pace::default();
-        for (millis, is_short) in [
-            (0, false),
-            (20, false),
-            (19, true),
-            (21, false),
-            (1, false),
-            (1, false),
-            (1, true),
-            (1001, false),
-            (1, false),
-            (1, false),
-            (1, false),
+        for (millis, company) in [
+            (0, Company::None),
+            (20, Company::None),
+            (19, Company::Few),
+            (0, Company::Few),
+            (0, Company::Few),
+            (0, Company::Many),
+            (1, Company::Few),
+            (0, Company::Few),
+            (21, Company::None),
+            (1, Company::None),
+            (1, Company::None),
+            (1, Company::Few),
+            (1001, Company::None),
+            (0, Company::None),
+            (0, Company::None),
+            (0, Company::None),
         ] {
             took(&pace, millis);
-            assert_eq!(pace.is_short(&task), is_short, "{millis}");
+            assert_eq!(pace.company(&task), company, "{millis}");
         }
     }
 

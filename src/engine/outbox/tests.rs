@@ -312,18 +312,38 @@ async fn tasks_travel_alone_until_their_activity_is_known_to_be_short() {
     let items = || (0..5).map(|sequence| (queue.clone(), task(sequence))).collect();
     send_all(&slow, &outbox, items()).await;
     assert_eq!(slow.items(), vec![("payments".to_owned(), 1); 5]);
+    learn(&outbox, 1);
+    slow.hold_all();
+    slow.stored.lock().unwrap().clear();
+    send_all(&slow, &outbox, items()).await;
+    assert_eq!(slow.items(), [("payments".to_owned(), 5)]);
+}
+
+#[tokio::test]
+async fn more_tasks_share_a_message_if_their_activity_is_known_to_be_over_at_once() {
+    let (slow, outbox) = Slow::with_outbox(limits(4, usize::MAX));
+    let queue = Queue::Activities(AppId::new("payments").unwrap());
+    for (millis, expected) in [(1, vec![4, 4, 4, 4, 4, 4, 4, 4, 4, 4]), (0, vec![32, 8])] {
+        learn(&outbox, millis);
+        let items = (0..40).map(|sequence| (queue.clone(), task(sequence)));
+        send_all(&slow, &outbox, items.collect()).await;
+        let counts: Vec<usize> = slow.items().into_iter().map(|(_, items)| items).collect();
+        assert_eq!(counts, expected);
+        slow.hold_all();
+        slow.stored.lock().unwrap().clear();
+    }
+}
+
+/// Three results of `work` that have taken so long.
+fn learn(outbox: &Outbox, millis: u64) {
     for _ in 0..3 {
         let Item::Completion(mut completion) = answer(0, 1) else {
             panic!("it is one")
         };
         completion.ran = Some(Ran {
             activity: "work".into(),
-            millis: 1,
+            millis,
         });
         outbox.learn(&completion);
     }
-    slow.hold_all();
-    slow.stored.lock().unwrap().clear();
-    send_all(&slow, &outbox, items()).await;
-    assert_eq!(slow.items(), [("payments".to_owned(), 5)]);
 }

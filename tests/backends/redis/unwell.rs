@@ -96,7 +96,7 @@ async fn what_a_full_redis_cannot_do_all_at_once_may_be_tried_again() {
     let _: () = beside.ask(&["CONFIG", "SET", "maxmemory", "1"]).await;
     store.unindex(&instance).await.unwrap();
     let refused = [
-        store.unschedule(app, &keys).await,
+        store.unschedule(app, &keys).await.map(drop),
         store.leave(app, leveret::WorkerId::generate()).await,
         store.adopt_app(app, 1).await.map(drop),
     ];

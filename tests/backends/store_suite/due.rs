@@ -178,8 +178,8 @@ pub(crate) async fn unscheduled_entries_are_gone(store: Fresh) {
         .collect();
     store.schedule(&app, &entries, When::Set).await.unwrap();
     let keys: Vec<DueKey> = entries[1..].iter().map(|entry| entry.key.clone()).collect();
-    for _ in 0..2 {
-        store.unschedule(&app, &keys).await.unwrap();
+    for were_there in [true, false] {
+        assert_eq!(store.unschedule(&app, &keys).await.unwrap(), were_there);
         assert_eq!(
             store.due_entries(&app, DueKind::Retention, 100).await.unwrap(),
             entries[..1]
@@ -192,7 +192,9 @@ pub(crate) async fn unscheduled_entries_are_gone(store: Fresh) {
         .await
         .unwrap();
     assert_eq!(store.due_entry(&app, &bare.key).await.unwrap(), Some(bare));
-    store.unschedule(&app, &[]).await.unwrap();
+    assert!(store.unschedule(&app, &[]).await.unwrap());
+    // Of these, one is not there.
+    assert!(!store.unschedule(&app, &keys[..2]).await.unwrap());
 }
 
 pub(crate) async fn no_entry_is_claimed_by_two_at_once(store: Fresh) {

@@ -51,13 +51,20 @@ pub(super) fn schedule(
 }
 
 /// See [`Store::unschedule`](crate::backend::Store::unschedule).
-pub(super) fn unschedule(to: &mut Transaction<'_>, namespace: &Namespace, app: &AppId, keys: &[DueKey]) -> Result<()> {
+pub(super) fn unschedule(
+    to: &mut Transaction<'_>,
+    namespace: &Namespace,
+    app: &AppId,
+    keys: &[DueKey],
+) -> Result<bool> {
+    let mut were_there = true;
     for key in keys {
-        if let Some(there) = entry_of(to, namespace, app, key)? {
-            move_to(to, namespace, app, key, Some(there.due), None);
+        match entry_of(to, namespace, app, key)? {
+            Some(there) => move_to(to, namespace, app, key, Some(there.due), None),
+            None => were_there = false,
         }
     }
-    Ok(())
+    Ok(were_there)
 }
 
 /// True if an entry is due.

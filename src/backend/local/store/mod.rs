@@ -284,7 +284,7 @@ impl Store for LocalStore {
             .await
     }
 
-    async fn unschedule(&self, app: &AppId, keys: &[DueKey]) -> Result<()> {
+    async fn unschedule(&self, app: &AppId, keys: &[DueKey]) -> Result<bool> {
         let (app, keys) = (app.clone(), keys.to_vec());
         self.write(move |to, namespace, _| due::unschedule(to, namespace, &app, &keys))
             .await
