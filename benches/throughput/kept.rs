@@ -15,23 +15,18 @@ static CREATE: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../../src/backend/redis/scripts/create.lua")));
 static COMMIT: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../../src/backend/redis/scripts/commit.lua")));
-static CLEAR_MARK: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("../../src/backend/redis/scripts/clear_mark.lua")));
-static SCHEDULE: LazyLock<Script> =
-    LazyLock::new(|| Script::new(include_str!("../../src/backend/redis/scripts/schedule.lua")));
 static INDEX: LazyLock<Script> =
     LazyLock::new(|| Script::new(include_str!("../../src/backend/redis/scripts/index.lua")));
 
 /// The scripts that it calls. Each is hashed once: a hash takes as long as the call.
-pub(crate) fn scripts() -> [&'static Script; 5] {
-    [&CREATE, &COMMIT, &CLEAR_MARK, &SCHEDULE, &INDEX].map(|script| &**script)
+pub(crate) fn scripts() -> [&'static Script; 3] {
+    [&CREATE, &COMMIT, &INDEX].map(|script| &**script)
 }
 
-/// Bytes that a turn, a view, an origin and an entry of the due-set have beside payloads: about what Leveret's have.
+/// Bytes that a turn, a view and an origin have beside payloads: about what Leveret's have.
 const TURN: usize = 300;
 const VIEW: usize = 60;
 const ORIGIN: usize = 180;
-const ENTRY: usize = 90;
 
 /// The sets of the due-set and of the index.
 const DUE: [&str; 2] = ["kept:{due}:set", "kept:{due}:payloads"];
@@ -54,6 +49,11 @@ fn key(item: &Item, name: &str) -> String {
 fn id(item: &Item, what: &str) -> String {
     let namespace = Uuid::parse_str(&item.workflow).unwrap_or_default();
     Uuid::new_v5(&namespace, what.as_bytes()).simple().to_string()
+}
+
+/// A name in the due-set, of about the length that Leveret's have.
+fn entry(item: &Item, what: &str) -> String {
+    format!("{}:{}", id(item, what), item.workflow)
 }
 
 /// The guard of the commit after so many.
@@ -133,7 +133,11 @@ pub(crate) async fn commit(redis: &mut MultiplexedConnection, items: &[Item], st
             .arg(filled(TURN + payloads * item.payload.len()))
             .arg(filled(VIEW))
             .arg(cleared)
-            .arg(item.step + 1);
+            .arg(if ends {
+                "-".to_owned()
+            } else {
+                (item.step + 1).to_string()
+            });
         if ends {
             let told = format!("Completed {}", item.payload);
             call.arg("1 0 1 0 0 0 0")
@@ -150,15 +154,8 @@ pub(crate) async fn commit(redis: &mut MultiplexedConnection, items: &[Item], st
         return Ok(());
     }
     let mut pipeline = redis::pipe();
-    for item in &ended {
-        let keys = [key(item, "meta")];
-        let mark = (steps + 1).to_string();
-        call(&mut pipeline, &CLEAR_MARK, &keys)
-            .arg(id(item, "execution"))
-            .arg(mark)
-            .arg("");
-    }
-    let checks: Vec<String> = ended.iter().map(|item| id(item, "check")).collect();
+    let checks: Vec<String> = ended.iter().map(|item| entry(item, "check")).collect();
+    pipeline.cmd("ZMSCORE").arg(DUE[0]).arg(&checks);
     pipeline.cmd("ZREM").arg(DUE[0]).arg(&checks);
     pipeline.cmd("HDEL").arg(DUE[1]).arg(&checks);
     note(&mut pipeline, &ended, "00000", 7 * 24 * 3600);
@@ -171,13 +168,10 @@ fn note(pipeline: &mut Pipeline, items: &[&Item], groups: &str, seconds: u64) {
         .elapsed()
         .unwrap_or_default()
         .as_millis() as u64;
-    let due = call(pipeline, &SCHEDULE, &DUE.map(str::to_owned));
+    let due = pipeline.cmd("ZADD").arg(DUE[0]).arg("LT");
     for item in items {
         let what = if groups == "00000" { "retention" } else { "check" };
-        due.arg(0)
-            .arg(now + 1000 * seconds)
-            .arg(id(item, what))
-            .arg(filled(ENTRY));
+        due.arg(now + 1000 * seconds).arg(entry(item, what));
     }
     let index = call(pipeline, &INDEX, &SETS.map(str::to_owned));
     for item in items {

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
-
+use super::apart::Apart;
 use super::{Broker, Clock, Store};
 use crate::model::{Namespace, Settings};
 use crate::probes::Joined;
@@ -19,8 +18,7 @@ pub struct Backend {
     description: String,
     /// What workers and clients on it go by, unless they are told otherwise.
     settings: Arc<Settings>,
-    /// For what may take down the process, whichever of the workers on this backend runs it.
-    suspect: Arc<Semaphore>,
+    apart: Arc<Apart>,
     /// The health port, kept open from the first attempt to connect on.
     probes: Option<Arc<Joined>>,
 }
@@ -42,7 +40,7 @@ impl Backend {
             clock,
             description: description.into(),
             settings: Arc::default(),
-            suspect: Arc::new(Semaphore::new(1)),
+            apart: Arc::default(),
             probes: None,
         }
     }
@@ -59,9 +57,9 @@ impl Backend {
         &self.settings
     }
 
-    /// Held by the one task or turn of this process that may be about to take it down: only that is charged with its death.
-    pub(crate) fn suspect(&self) -> &Semaphore {
-        &self.suspect
+    /// What keeps apart whatever may take down the process, whichever of the workers on this backend runs it.
+    pub(crate) fn apart(&self) -> &Arc<Apart> {
+        &self.apart
     }
 
     /// Keeps the health port open for as long as the backend is there.

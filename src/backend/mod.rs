@@ -3,6 +3,7 @@
 //! [`Broker`] moves messages, [`Store`] keeps instances, [`Clock`] tells the time. A [`Backend`] is one of each, bound to one namespace. The traits
 //! speak of messages and records, not of workflows: what a turn means is decided above.
 
+mod apart;
 mod broker;
 mod clock;
 mod connect;

@@ -192,7 +192,7 @@ pub trait Store: Send + Sync {
     /// As [`Store`] says.
     async fn schedule(&self, app: &AppId, entries: &[DueEntry], when: When) -> Result<()>;
 
-    /// Removes entries, whatever their time. True if all of them were there; false if one was not, or may not have been.
+    /// Removes entries, whatever their time. True if all of them were there; false if one was not, or if it was asked for before and the answer was lost.
     ///
     /// # Errors
     /// As [`Store`] says.

@@ -24,7 +24,7 @@ const TURN_KEPT: Duration = Duration::from_millis(200);
 const START_KEPT: Duration = Duration::from_secs(1);
 /// How often is looked for what has been kept for long enough.
 const LOOKED_EVERY: Duration = Duration::from_millis(20);
-/// Instances whose marks are kept at most (I7); those of others are cleared at once.
+/// Instances whose marks or ends are kept at most (I7); those of others are cleared or settled at once.
 pub(crate) const MOST_KEPT: usize = 16_384;
 /// Marks that are cleared side by side.
 const SIDE_BY_SIDE: usize = 256;
@@ -194,14 +194,10 @@ impl Engine {
         }
     }
 
-    /// Clears all marks whose effects are made, and settles all ends: another process is about to take over.
+    /// Clears all marks whose effects are made: another process is about to take over. (Ends are no matter to it.)
     pub(crate) async fn clear_confirmed(&self) {
-        let (marks, ends) = {
-            let mut state = self.confirmed.lock();
-            (state.take(None), std::mem::take(&mut state.unmarked))
-        };
-        self.clear_all(marks).await;
-        self.settle_all(ends).await;
+        let all = self.confirmed.lock().take(None);
+        self.clear_all(all).await;
     }
 
     async fn settle_all(&self, ends: Vec<(InstanceRef, Box<Record>)>) {

@@ -13,7 +13,7 @@ use crate::model::{ExecutionId, InstanceRef, MessageId, Timestamp};
 use crate::wire::TaskRef;
 
 /// What a worker that dies had under way for the end of an instance has reached the store by then. (One that lives finds out that the instance is gone,
-/// however late: [`Engine::clear_mark`].)
+/// however late: [`Engine::settle_end`].)
 const STRAGGLERS_WITHIN: Duration = Duration::from_secs(30);
 
 impl Engine {
@@ -117,7 +117,7 @@ impl Engine {
         self.unindex(instance).await
     }
 
-    /// The same for the start of an instance that was as it had been created when it was published. Another start may have to be published since.
+    /// Clears the mark of a start of an instance that was as it had been created when it was published. Another start may have to be published since.
     pub(crate) async fn clear_first_start(&self, instance: &InstanceRef, execution: ExecutionId) -> Result<()> {
         let left = self
             .retrying("clear mark", || self.store().clear_first_start(instance, execution))

@@ -1,7 +1,7 @@
 //! Ids: each a newtype whose constructor validates.
 //!
 //! Namespace and app ID are names of queues and parts of keys, so their alphabet is narrow: joining them with `.` or `/` is unambiguous. An
-//! instance ID is free text and therefore always stands last in what it is joined into; nothing ever parses it back out.
+//! instance ID is free text and therefore always stands last in what it is joined into.
 
 use std::fmt;
 use std::str::FromStr;

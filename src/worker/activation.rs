@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, SemaphorePermit};
 use tracing::{debug, warn};
 
 use super::delivery::Arrival;
@@ -414,7 +414,7 @@ impl<'a> Activation<'a> {
 }
 
 /// Held by the one turn of a worker that may take its process down, which is also kept apart from all else in the process that may.
-type Suspicion<'a> = (Option<SemaphorePermit<'a>>, Option<SemaphorePermit<'a>>);
+type Suspicion<'a> = (Option<SemaphorePermit<'a>>, Option<OwnedSemaphorePermit>);
 
 async fn suspicion(runtime: &Runtime) -> Suspicion<'_> {
     (runtime.suspect_turn.acquire().await.ok(), runtime.apart().await)

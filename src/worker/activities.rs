@@ -11,7 +11,7 @@ use super::hold::Hold;
 use super::run::Run;
 use super::runtime::Runtime;
 use super::starts::bury_item;
-use crate::backend::{Delivery, DueEntry, Queue, Result};
+use crate::backend::{Delivery, DueEntry, Error, Queue, Result};
 use crate::wire::{Bundle, Item, TaskItem};
 
 /// Takes tasks until the worker drains.
@@ -29,14 +29,6 @@ pub(super) async fn run(runtime: Arc<Runtime>) {
 
 async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
     let origin = Queue::Activities(runtime.app.clone());
-    // The broker would take away what is neither opened nor leased after the whole of it.
-    let longest = runtime.settings.delivery_timeout / 2;
-    tokio::select! {
-        biased;
-        () = runtime.slot_room.for_the_next() => {}
-        () = runtime.draining.cancelled() => return delivery.requeue(),
-        () = runtime.engine.backend.clock().sleep(longest) => return delivery.requeue(),
-    }
     let (bundle, delivery) = match open(&runtime, delivery, &origin).await {
         Ok(Some(opened)) => opened,
         Ok(None) => return,
@@ -52,6 +44,8 @@ async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
         return;
     }
     let tickets = Ticket::split(delivery, bundle.items.len());
+    let mut tasks = Vec::with_capacity(tickets.len());
+    // All of them before any has to wait: a marker that comes behind them must find them in hand.
     for (item, ticket) in bundle.items.into_iter().zip(tickets) {
         match item {
             Item::Probe(probe) => {
@@ -61,12 +55,8 @@ async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
             Item::Task(task) => {
                 // One that was passed on may have copies, as one that comes again has.
                 let has_been_here = is_redelivered || task.misses > 0;
-                // What has been here may have to wait for other things than a slot, and for long.
-                let waiting = (!has_been_here).then(|| runtime.slot_room.enter());
                 let run = Run::new(runtime.clone(), task, has_been_here);
-                let hold = Hold::message(&runtime, ticket);
-                // Boxed, as activations are.
-                runtime.tracker.spawn(Box::pin(run.attend(hold, waiting)));
+                tasks.push((run, Hold::message(&runtime, ticket)));
             }
             other => {
                 if bury_item(&runtime, &other, &origin, "only tasks belong into an activities queue")
@@ -78,24 +68,70 @@ async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
             }
         }
     }
+    attend_all(&runtime, tasks).await;
 }
+
+/// Begins on the tasks of a message, as there is room for those that wait for a slot: an idle one takes less memory than one that somebody attends to.
+async fn attend_all(runtime: &Arc<Runtime>, tasks: Vec<(Run, Hold)>) {
+    // Boxed, as activations are.
+    let attend = |run: Run, hold, waiting| runtime.tracker.spawn(Box::pin(run.attend(hold, waiting)));
+    // What has been here may have to wait for other things than a slot, and for long.
+    let (tasks, others): (Vec<_>, Vec<_>) = tasks
+        .into_iter()
+        .partition(|(run, _)| !run.is_redelivered && run.is_known_here());
+    for (run, hold) in others {
+        attend(run, hold, None);
+    }
+    let clock = runtime.engine.backend.clock();
+    // By then each needs a lease in place of its message.
+    let begin_by = clock.now() + runtime.settings.delivery_timeout / 2;
+    let mut line = None;
+    for (run, hold) in tasks {
+        let room = async {
+            if line.is_none() {
+                line = Some(runtime.slot_room.first_in_line().await);
+            }
+            runtime.slot_room.for_another().await;
+        };
+        tokio::select! {
+            biased;
+            () = room => {}
+            () = clock.sleep(begin_by.since(clock.now())) => {}
+            // Whoever attends to it hands it back.
+            () = runtime.draining.cancelled() => {}
+        }
+        attend(run, hold, Some(runtime.slot_room.enter()));
+    }
+}
+
+/// Tasks of a message that comes again that are looked at side by side.
+const SPLIT_AT_ONCE: usize = 32;
 
 /// Sends each item by itself. What has its result in history was done with when the message came before.
 async fn split(runtime: &Arc<Runtime>, bundle: Bundle) -> Result<()> {
-    let sent = bundle.items.into_iter().map(async |mut item| {
-        if let Item::Task(task) = &mut item {
-            let run = Run::new(runtime.clone(), task.clone(), true);
-            if run.is_settled().await? {
-                run.drop_for("already in history");
-                return run.end_run().await;
+    // After a crash there may be as many such messages as may be in hand, of a thousand tasks each.
+    let Ok(_permit) = runtime.splits.acquire().await else {
+        return Err(Error::transient("the worker stops"));
+    };
+    let mut items = bundle.items.into_iter().peekable();
+    while items.peek().is_some() {
+        let some: Vec<_> = items.by_ref().take(SPLIT_AT_ONCE).collect();
+        let sent = some.into_iter().map(async |mut item| {
+            if let Item::Task(task) = &mut item {
+                let run = Run::new(runtime.clone(), task.clone(), true);
+                if run.is_settled().await? {
+                    run.drop_for("already in history");
+                    return run.end_run().await;
+                }
+                // Whoever takes it knows that it has been here.
+                task.misses += 1;
             }
-            // Whoever takes it knows that it has been here.
-            task.misses += 1;
-        }
-        let queue = Queue::Activities(runtime.app.clone());
-        runtime.engine.outbox.send_alone(queue, item).await
-    });
-    join_all(sent).await.into_iter().collect()
+            let queue = Queue::Activities(runtime.app.clone());
+            runtime.engine.outbox.send_alone(queue, item).await
+        });
+        join_all(sent).await.into_iter().collect::<Result<()>>()?;
+    }
+    Ok(())
 }
 
 /// A lapsed lease: the worker that had the task is gone, or frozen. The entry, as the due loop has claimed it, is ours now.

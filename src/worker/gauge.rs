@@ -19,13 +19,15 @@ pub struct Footprint {
     pub active: usize,
     /// Items that wait for such a turn to end.
     pub waiting: usize,
-    /// Items that have come out of a queue and are not done with; of activities those that run, twice as many and those of one more message, and those that
-    /// wait under a lease.
+    /// Items that have come out of a queue and are not done with; of activities those of as many messages as may run at once, and those that wait under
+    /// a lease.
     pub in_hand: usize,
+    /// Tasks that are begun on and wait for a slot: twice as many as may run at once; all that are in hand when the worker stops, or when they need leases.
+    pub tasks: usize,
     /// Items that wait to be published. Bounded as `waiting` is, and by what one turn may decide; those for a queue that takes nothing are parked in the
     /// store after 3 s.
     pub outgoing: usize,
-    /// Instances with marks that wait to be cleared: those of the last second's turns and starts, at most.
+    /// Instances with marks that wait to be cleared, those of the last second's turns and starts, and those whose end waits to be settled.
     pub confirmed: usize,
 }
 
@@ -42,6 +44,7 @@ impl Gauge {
             active,
             waiting,
             in_hand: self.0.in_hand.len(),
+            tasks: self.0.slot_room.len(),
             outgoing: self.0.engine.outbox.waiting(),
             confirmed: self.0.engine.confirmed.len(),
         }

@@ -73,8 +73,8 @@ pub(super) async fn run(runtime: Arc<Runtime>, lane: Lane, give_up: Arc<tokio::s
     }
 }
 
-/// Opens a lane's messages in their order, as there is room for what they bring. Once the lane is let go it opens no more: what it has not opened goes back
-/// with the subscription.
+/// Opens a lane's messages in their order, and hands on what they bring as there is room for it. Once the lane is let go it opens no more: what it has not
+/// opened goes back with the subscription.
 async fn handle_all(
     runtime: Arc<Runtime>,
     lane: Lane,
@@ -91,7 +91,7 @@ async fn handle_all(
             () = let_go.cancelled() => return,
             () = runtime.room.for_a_lane() => {}
         }
-        if let Err(error) = handle(&runtime, lane, delivery, in_hand.token()).await {
+        if let Err(error) = handle(&runtime, lane, delivery, in_hand.token(), &let_go).await {
             debug!(lane, %error, "a message of the lane is handed back");
         }
     }
@@ -102,6 +102,7 @@ async fn handle(
     lane: Lane,
     delivery: Delivery,
     in_hand: TaskTrackerToken,
+    let_go: &CancellationToken,
 ) -> crate::backend::Result<()> {
     let origin = Queue::Events(runtime.app.clone(), lane);
     let Some((bundle, delivery)) = open(runtime, delivery, &origin).await? else {
@@ -133,17 +134,23 @@ async fn handle(
                 ticket.done();
             }
             item => match item.instance().filter(|instance| instance.app == runtime.app).cloned() {
-                Some(instance) => arrive(
-                    runtime,
-                    &instance,
-                    Arrival {
-                        held: runtime.in_hand.take(&item, runtime.now()),
+                Some(instance) => {
+                    let held = runtime.in_hand.take(&item, runtime.now());
+                    tokio::select! {
+                        biased;
+                        () = runtime.room.for_a_lane() => {}
+                        // The rest of an opened message is dealt with here all the same.
+                        () = let_go.cancelled() => {}
+                    }
+                    let arrival = Arrival {
+                        held,
                         item,
                         ticket,
                         is_redelivered,
                         lane: Some(lane),
-                    },
-                ),
+                    };
+                    arrive(runtime, &instance, arrival);
+                }
                 None => {
                     bury_item(runtime, &item, &origin, "the item is for an instance of another app").await?;
                     ticket.done();

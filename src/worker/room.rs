@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, MutexGuard, Notify};
 
 /// See the module.
 pub(super) struct Room {
@@ -16,7 +16,7 @@ pub(super) struct Room {
     waiting: AtomicUsize,
     /// Told when one waits no more.
     left: Notify,
-    /// Starts wait in a line of their own, and messages of tasks, too: only the first looks.
+    /// Starts stand in a line of their own, and messages of tasks, too: only the first looks.
     line: Mutex<()>,
 }
 
@@ -38,14 +38,29 @@ impl Room {
         Waiting(self.clone())
     }
 
-    /// Returns when a lane's next message may be opened.
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// Returns when a lane's next message may be opened, or an item of it be handed on.
     pub(super) async fn for_a_lane(&self) {
         self.below(self.turns.saturating_mul(4)).await;
     }
 
-    /// Returns when the next start, or message of tasks, may be taken. Sooner closed than lanes: what has begun goes before what has not.
-    pub(super) async fn for_the_next(&self) {
-        let _first = self.line.lock().await;
+    /// Returns when the next start may be taken. Sooner closed than lanes: what has begun goes before what has not.
+    pub(super) async fn for_a_start(&self) {
+        let _first = self.first_in_line().await;
+        self.for_another().await;
+    }
+
+    /// Stands in line until this is dropped.
+    pub(super) async fn first_in_line(&self) -> MutexGuard<'_, ()> {
+        self.line.lock().await
+    }
+
+    /// Returns when there is room for another one of whoever is first in line.
+    pub(super) async fn for_another(&self) {
         self.below(self.turns.saturating_mul(2)).await;
     }
 
@@ -80,7 +95,7 @@ mod tests {
         let room = Arc::new(Room::new(1));
         let mut waiting: Vec<Waiting> = (0..2).map(|_| room.enter()).collect();
         room.for_a_lane().await;
-        let mut starts = [Box::pin(room.for_the_next()), Box::pin(room.for_the_next())];
+        let mut starts = [Box::pin(room.for_a_start()), Box::pin(room.for_a_start())];
         assert!(poll!(&mut starts[0]).is_pending() && poll!(&mut starts[1]).is_pending());
         waiting.extend([room.enter(), room.enter()]);
         let mut lane = Box::pin(room.for_a_lane());
@@ -95,8 +110,8 @@ mod tests {
     async fn a_start_that_gives_up_waiting_leaves_its_place_to_the_next() {
         let room = Arc::new(Room::new(1));
         let waiting = [room.enter(), room.enter()];
-        let mut first = Box::pin(room.for_the_next());
-        let mut second = Box::pin(room.for_the_next());
+        let mut first = Box::pin(room.for_a_start());
+        let mut second = Box::pin(room.for_a_start());
         assert!(poll!(&mut first).is_pending() && poll!(&mut second).is_pending());
         drop(first);
         drop(waiting);

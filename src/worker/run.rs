@@ -123,6 +123,11 @@ impl Run {
         hold.hand_back().await;
     }
 
+    /// Whether its activity is registered in this worker.
+    pub(super) fn is_known_here(&self) -> bool {
+        self.runtime.registry.find_activity(&self.task.name).is_some()
+    }
+
     /// True if another run of the task, whose message is this one too or a copy of it, goes on under a lease.
     async fn is_leased_elsewhere(&self, is_leased: bool) -> Result<bool> {
         if is_leased || self.is_young() || planted(Defect::LeaseIsIgnored) {
@@ -139,7 +144,7 @@ impl Run {
             drop(waiting);
             return Box::pin(self.pass_on(is_leased)).await;
         };
-        let mut suspect = (None, None);
+        let mut suspect = None;
         // Side by side, copies of a task that come again would each be counted as a death of the others. What the first came to, the next one finds.
         let _turn = match self.held.turns() {
             Some(turns) if self.is_redelivered => Box::pin(self.wait_for_turn(turns, None)).await?,
@@ -160,7 +165,7 @@ impl Run {
             }
             if runs > 0 {
                 let turn = self.wait_for_turn(&runtime.suspect, Some(LONGEST_SUSPICION));
-                suspect = (Box::pin(turn).await?, Box::pin(runtime.apart()).await);
+                suspect = Box::pin(turn).await?;
             }
         }
         // Waiting for a slot has no limit: the broker holds the rest, and a slot comes free when a body ends.
@@ -176,6 +181,11 @@ impl Run {
             self.drop_for("nobody waits for the task");
             return self.end_run().await;
         }
+        // Only now: whoever waits for it, waits while it may be deadly.
+        let apart = match &suspect {
+            Some(_) => Box::pin(runtime.apart()).await,
+            None => None,
+        };
         if self.is_redelivered {
             Box::pin(self.begin_run()).await?;
         }
@@ -203,7 +213,7 @@ impl Run {
         }
         // Before the answer: whatever takes the process down from here on, it is not the body.
         self.end_run().await?;
-        drop((slot, suspect));
+        drop((slot, suspect, apart));
         self.answer(result, ctx.has_reported() || self.is_redelivered, Some(took))
             .await?;
         fault_point("activity-answered");

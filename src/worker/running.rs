@@ -67,6 +67,7 @@ impl RunningWorker {
             room: Arc::new(Room::new(settings.turns)),
             slots: Arc::new(Semaphore::new(settings.activities)),
             slot_room: Arc::new(Room::new(settings.activities)),
+            splits: Semaphore::new(1),
             suspect: Semaphore::new(1),
             parked_tries: Semaphore::new(PARKED_TRIES),
             suspect_turn: Semaphore::new(1),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,9 +18,6 @@ use super::room::Room;
 use crate::backend::{Message, Properties, Queue, Result};
 use crate::engine::Engine;
 use crate::model::{AppId, BuildId, Settings, Timestamp, WorkerId};
-
-/// See [`Runtime::apart`].
-const LONGEST_APART: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub(super) struct Runtime {
@@ -46,6 +43,8 @@ pub(super) struct Runtime {
     pub(super) slots: Arc<Semaphore>,
     /// For those that wait for such a slot.
     pub(super) slot_room: Arc<Room>,
+    /// Held while a message of tasks that comes again is split.
+    pub(super) splits: Semaphore,
     /// Held by the one task of this worker that may be about to take the process down: it has done so before, or was there when another did.
     pub(super) suspect: Semaphore,
     /// The same for turns, which are short.
@@ -82,14 +81,10 @@ impl Runtime {
         }
     }
 
-    /// Keeps what may take the process down apart from all else in it that may: the turns and tasks of other workers, and tasks from turns. Whatever has
-    /// not done so for a while is not about to: nothing waits for it any longer. `None` then.
-    pub(super) async fn apart(&self) -> Option<SemaphorePermit<'_>> {
-        tokio::select! {
-            biased;
-            permit = self.engine.backend.suspect().acquire() => permit.ok(),
-            () = self.engine.backend.clock().sleep(LONGEST_APART) => None,
-        }
+    /// Waits, if something else may be about to take the process down: a task, or another worker's turn.
+    pub(super) async fn apart(&self) -> Option<OwnedSemaphorePermit> {
+        let backend = &self.engine.backend;
+        backend.apart().enter(&**backend.clock()).await
     }
 
     /// Puts a message that cannot be processed into the app's dead queue, with the reason and its origin beside it.

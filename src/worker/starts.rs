@@ -100,7 +100,7 @@ async fn take_item(
         Item::Start(start) => {
             tokio::select! {
                 biased;
-                () = runtime.room.for_the_next() => {}
+                () = runtime.room.for_a_start() => {}
                 () = runtime.draining.cancelled() => {}
             }
             begin(runtime, start, held, ticket, is_redelivered).await?;

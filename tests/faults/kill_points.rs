@@ -97,8 +97,8 @@ deaths! {
     effects_half_made_are_made_to_the_end: "orders" at "effects-scheduled", "effects-scheduled:2";
     effects_made_and_still_marked_are_made_again_for_nothing: "orders" at "turn-effects-made", "turn-effects-made:2", "turn-effects-made:4";
     a_turn_that_is_done_and_not_acknowledged_is_known_when_it_comes_again: "orders" at "turn-confirmed", "turn-unacknowledged", "turn-unacknowledged:3";
-    a_mark_that_was_left_to_later_is_driven_by_whoever_comes_next: "orders" at "mark-kept";
-    whoever_has_cleared_a_mark_may_die_of_it_too: "orders" at "mark-cleared";
+    a_mark_that_was_left_to_later_is_driven_by_whoever_comes_next: "shipping" at "mark-kept";
+    whoever_has_cleared_the_last_mark_may_die_of_it_too: "shipping" at "mark-cleared";
     whoever_drives_a_mark_may_die_of_it_too: "orders" at "turn-committed", "mark-driven", "mark-driven";
     a_body_that_was_to_begin_begins_again: "payments" at "activity-claimed", "activity-claimed:2";
     a_body_whose_result_was_not_sent_runs_again: "payments" at "activity-ended", "activity-ended";

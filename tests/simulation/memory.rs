@@ -20,12 +20,16 @@ impl Memory {
         let settings = script.settings();
         // Of each lane, of starts, and of the unrouted.
         let queues = usize::from(settings.lanes) + 2;
+        // Eight times as many to a message if they are over at once.
+        let tasks = settings.activities * settings.limits.bundle_items * 8;
         let items = queues * usize::from(settings.prefetch) * settings.limits.bundle_items + COPIES;
         self.most = Some(Footprint {
             cached_bytes: settings.limits.cache_bytes,
             active: items,
             waiting: items,
-            in_hand: items + settings.activities * settings.limits.bundle_items,
+            in_hand: items + tasks,
+            // A worker that stops begins on all that it has.
+            tasks,
             outgoing: items + settings.limits.turn_events,
             // Of a worker that has so little in hand.
             confirmed: 4096,
@@ -49,6 +53,7 @@ impl Memory {
                 && has.active <= most.active
                 && has.waiting <= most.waiting
                 && has.in_hand <= most.in_hand
+                && has.tasks <= most.tasks
                 && has.outgoing <= most.outgoing
                 && has.confirmed <= most.confirmed;
             if !is_bounded {

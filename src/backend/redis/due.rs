@@ -109,17 +109,22 @@ pub(super) async fn schedule_in(links: &Links, [set, payloads]: [String; 2], ent
     try_join(try_join_all(adding), try_join_all(calls)).await.map(drop)
 }
 
-/// Removes members of one shard. True if all of them were there.
-pub(super) async fn unschedule_in(links: &Links, [set, payloads]: [String; 2], members: &[Bytes]) -> Result<bool> {
-    let mut removed = 0;
+/// Removes members of one shard; of each, whether it was there.
+pub(super) async fn unschedule_in(links: &Links, [set, payloads]: [String; 2], members: &[Bytes]) -> Result<Vec<bool>> {
+    let mut were_there = Vec::with_capacity(members.len());
     for batch in members.chunks(BATCH) {
         let members: Vec<&[u8]> = batch.iter().map(Bytes::as_ref).collect();
         let mut both = pipe();
-        both.atomic().zrem(&set, &members).hdel(&payloads, &members);
+        both.atomic();
+        both.cmd("ZMSCORE").arg(&set).arg(&members);
+        both.zrem(&set, &members).hdel(&payloads, &members);
         let replies = links.send_all("`unschedule`", &both).await?;
-        removed += Reply::new("ZREM", replies.into_iter().next().unwrap_or_default()).number()?;
+        let scores = Reply::new("ZMSCORE", replies.into_iter().next().unwrap_or_default()).items()?;
+        for score in scores {
+            were_there.push(score.optional_bytes()?.is_some());
+        }
     }
-    Ok(usize::try_from(removed) == Ok(members.len()))
+    Ok(were_there)
 }
 
 impl RedisStore {

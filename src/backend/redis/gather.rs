@@ -57,7 +57,7 @@ impl Gatherer {
         }
     }
 
-    /// Makes changes; returns when Redis has answered: true if all that was to be removed was there, as far as can be told, since others have gathered, too.
+    /// Makes changes; returns when Redis has answered: true if all that was to be removed was there.
     ///
     /// # Errors
     /// As the store's operations. Some may have been made.
@@ -103,38 +103,52 @@ async fn make_all(keys: Keys, links: Arc<Links>, mut requests: mpsc::Receiver<Re
 
 const SHARDS: usize = DUE_SHARDS as usize;
 
+/// Who waits for a round.
+struct Answer {
+    to: oneshot::Sender<Result<bool>>,
+    /// For which shards' additions, and whether for the notes.
+    added: BTreeSet<usize>,
+    noted: bool,
+    /// For which removals: shard, and place in it.
+    removed: Vec<(usize, usize)>,
+}
+
 /// What a round changes of one app.
 #[derive(Default)]
 struct AppChanges {
     scheduled: [Vec<ScheduledEntry>; SHARDS],
     unscheduled: [Vec<Bytes>; SHARDS],
     notes: Vec<Note>,
-    /// Who waits, and for which of the calls, counted in this order.
-    answers: Vec<(oneshot::Sender<Result<bool>>, BTreeSet<usize>)>,
+    answers: Vec<Answer>,
 }
 
 impl AppChanges {
     fn add(&mut self, request: Request) {
-        let mut calls = BTreeSet::new();
+        let mut answer = Answer {
+            to: request.answer,
+            added: BTreeSet::new(),
+            noted: false,
+            removed: Vec::new(),
+        };
         for change in request.changes {
-            calls.insert(match change {
+            match change {
                 Change::Schedule(entry) => {
                     let shard = Keys::due_shard(&entry.member) as usize;
                     self.scheduled[shard].push(entry);
-                    shard
+                    answer.added.insert(shard);
                 }
                 Change::Unschedule(member) => {
                     let shard = Keys::due_shard(&member) as usize;
+                    answer.removed.push((shard, self.unscheduled[shard].len()));
                     self.unscheduled[shard].push(member);
-                    SHARDS + shard
                 }
                 Change::Note(note) => {
                     self.notes.push(note);
-                    2 * SHARDS
+                    answer.noted = true;
                 }
-            });
+            }
         }
-        self.answers.push((request.answer, calls));
+        self.answers.push(answer);
     }
 
     async fn make(self, app: AppId, keys: &Keys, links: &Links) {
@@ -146,17 +160,24 @@ impl AppChanges {
             join_all(unscheduled.map(|(at, members)| unschedule_in(links, shard(at), members))),
             note(links, keys, &app, &self.notes),
         );
-        let added = added.into_iter().map(|added| added.map(|()| true));
-        let noted = noted.map(|()| true);
-        let made: Vec<Result<bool>> = added.chain(removed).chain([noted]).collect();
-        for (answer, calls) in self.answers {
+        for answer in self.answers {
             // A set that is damaged is no matter to whoever changes another.
-            let outcome = calls.into_iter().try_fold(true, |were_there, call| match &made[call] {
-                Ok(was_there) => Ok(were_there && *was_there),
-                Err(error) => Err(error.share()),
-            });
+            let added = answer.added.iter().map(|shard| &added[*shard]);
+            let mut refused = added
+                .chain(answer.noted.then_some(&noted))
+                .filter_map(|made| made.as_ref().err());
+            let outcome = match refused.next() {
+                Some(error) => Err(error.share()),
+                None => answer
+                    .removed
+                    .iter()
+                    .try_fold(true, |all, (shard, place)| match &removed[*shard] {
+                        Ok(were_there) => Ok(all && were_there.get(*place).copied().unwrap_or(false)),
+                        Err(error) => Err(error.share()),
+                    }),
+            };
             // Whoever asked may have been cancelled.
-            let _ = answer.send(outcome);
+            let _ = answer.to.send(outcome);
         }
     }
 }

@@ -136,7 +136,7 @@ impl InstanceKeys {
         self.part("claims")
     }
 
-    /// Text: what became of a request: `<execution> <run>` or `refused`. Without a time to live only while its run has the record.
+    /// Text: what became of a request: `<execution> <run>` of one that was replaced or deleted, or `refused`. It lapses.
     pub(super) fn receipt(&self, request: &str) -> String {
         format!("{}:receipt:{request}", self.prefix)
     }

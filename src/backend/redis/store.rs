@@ -208,8 +208,8 @@ impl Store for RedisStore {
         self.read_survey(after, most).await
     }
 
-    async fn stray(&self, stray: &Stray, remove: bool, keep: Duration) -> Result<bool> {
-        self.look_at_stray(stray, remove, keep).await
+    async fn stray(&self, stray: &Stray, remove: bool, _keep: Duration) -> Result<bool> {
+        self.look_at_stray(stray, remove).await
     }
 
     async fn runs(&self, app: &AppId, item: &MessageId) -> Result<u32> {

@@ -2,8 +2,6 @@
 //!
 //! The walk is the server's `SCAN`, which holds nobody up and shows every key that is there throughout. In a cluster it has to be made on each node.
 
-use std::time::Duration;
-
 use deadpool_redis::redis::{cmd, pipe};
 
 use super::index::CREATED;
@@ -11,7 +9,7 @@ use super::keys::{instance_id, instance_part};
 use super::record;
 use super::reply::Reply;
 use super::script;
-use super::store::{RedisStore, millis};
+use super::store::RedisStore;
 use crate::backend::{Error, Result, Stray, Survey};
 use crate::model::{AppId, InstanceRef};
 
@@ -128,17 +126,11 @@ impl RedisStore {
         Ok(())
     }
 
-    pub(super) async fn look_at_stray(&self, stray: &Stray, remove: bool, keep: Duration) -> Result<bool> {
+    pub(super) async fn look_at_stray(&self, stray: &Stray, remove: bool) -> Result<bool> {
         let keys = self.keys.instance(&stray.instance);
-        // A receipt still keeps a request from being carried out twice.
-        let keep = match stray.part.starts_with("receipt:") {
-            true => millis(keep),
-            false => 0,
-        };
         let call = script::STRAY
             .on(&[&keys.meta(), &keys.part(&stray.part)])
-            .arg(u8::from(remove))
-            .arg(keep);
+            .arg(u8::from(remove));
         Ok(call.send(&self.links).await?.number()? != 0)
     }
 

@@ -164,7 +164,7 @@ impl Record {
         self.origin.parent.as_ref().is_some_and(|parent| parent.task == *task)
     }
 
-    /// What settling its end takes, of an instance that is over: all but what may be large.
+    /// What settling its end takes, of an instance that is over: all but what may be large, its labels among that.
     pub(crate) fn end(&self) -> Box<Self> {
         Box::new(Self {
             execution: self.execution,
@@ -173,7 +173,14 @@ impl Record {
             commit: self.commit,
             status: self.status,
             lane: self.lane,
-            origin: self.origin.clone(),
+            origin: Origin {
+                workflow: self.origin.workflow.clone(),
+                parent: self.origin.parent.clone(),
+                created_at: self.origin.created_at,
+                start_at: self.origin.start_at,
+                tags: Default::default(),
+                request: self.origin.request.clone(),
+            },
             input: None,
             view: View::default(),
             outcome: None,

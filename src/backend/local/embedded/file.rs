@@ -177,8 +177,8 @@ mod tests {
     #[test]
     fn a_file_of_another_format_is_refused_with_both_versions() {
         for (version, expected) in [
-            (1, "has the format 1 of an earlier release; this one reads format 2"),
-            (3, "has the format 3 of a later release; this one reads format 2"),
+            (1, "has the format 1 of an earlier release; this one reads format 3"),
+            (4, "has the format 4 of a later release; this one reads format 3"),
         ] {
             let directory = Directory::new();
             let path = directory.file();
