@@ -108,6 +108,11 @@ impl Confirmed {
         self.lock().is_urgent = true;
     }
 
+    /// True if no more is kept: marks are cleared, and ends settled, while whoever comes with them waits.
+    pub(crate) fn is_full(&self) -> bool {
+        self.len() >= MOST_KEPT
+    }
+
     /// Instances of which something is kept.
     pub(crate) fn len(&self) -> usize {
         let state = self.lock();
@@ -147,7 +152,7 @@ impl Engine {
         end: Option<Box<Record>>,
     ) -> Result<()> {
         let now = self.backend.clock().now();
-        if self.confirmed.len() >= MOST_KEPT {
+        if self.confirmed.is_full() {
             let kept = Kept {
                 execution,
                 mark,
@@ -179,7 +184,7 @@ impl Engine {
     /// # Errors
     /// If there are too many, so that it is settled at once, and cannot be.
     pub(crate) async fn has_ended(&self, instance: &InstanceRef, end: Box<Record>) -> Result<()> {
-        if self.confirmed.len() >= MOST_KEPT {
+        if self.confirmed.is_full() {
             return Box::pin(self.settle_end(instance, &end)).await;
         }
         let mut state = self.confirmed.lock();

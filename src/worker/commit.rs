@@ -83,6 +83,8 @@ impl Activation<'_> {
         if are_made {
             // Of an earlier turn some effects may be left: the check stays, then.
             state.record.marks.retain(|left| *left != mark);
+            // More than can be cleared and settled in time: whoever comes next waits, too, and what has not been opened stays closed (I7).
+            let _waiting = engine.confirmed.is_full().then(|| self.runtime.room.enter());
             let is_over = status.is_terminal() && state.record.marks.is_empty();
             let end = is_over.then(|| state.record.end());
             match (commit.marks.contains(&mark), end) {
