@@ -1,6 +1,7 @@
 //! Turns and tasks that may be about to take down their process run apart from each other: then only the one that does is charged with it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -12,56 +13,91 @@ use crate::model::Timestamp;
 const LONGEST: Duration = Duration::from_secs(5);
 
 /// See the module.
+#[derive(Clone)]
 pub(crate) struct Apart {
     one: Arc<Semaphore>,
     /// Since when somebody has it.
-    since: Mutex<Timestamp>,
+    since: Arc<Mutex<Timestamp>>,
 }
 
 impl Default for Apart {
     fn default() -> Self {
         Self {
             one: Arc::new(Semaphore::new(1)),
-            since: Mutex::new(Timestamp::from_millis(0)),
+            since: Arc::new(Mutex::new(Timestamp::from_millis(0))),
         }
     }
 }
 
 impl Apart {
+    fn since(&self) -> MutexGuard<'_, Timestamp> {
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn try_enter(&self, now: Timestamp) -> Result<OwnedSemaphorePermit, Timestamp> {
+        let mut since = self.since();
+        let entered = self.one.clone().try_acquire_owned();
+        if entered.is_ok() {
+            *since = now;
+        }
+        entered.map_err(|_| *since)
+    }
+
     /// Waits for whoever may be deadly now. `None` if that has been so for long without a death.
     pub(crate) async fn enter(&self, clock: &dyn Clock) -> Option<OwnedSemaphorePermit> {
-        let permit = match self.one.clone().try_acquire_owned() {
-            Ok(permit) => permit,
-            Err(_) => {
-                let since = *self.since.lock().unwrap_or_else(PoisonError::into_inner);
-                let rest = LONGEST.saturating_sub(clock.now().since(since));
-                tokio::select! {
-                    biased;
-                    permit = self.one.clone().acquire_owned() => permit.ok()?,
-                    () = clock.sleep(rest) => return None,
-                }
-            }
+        let mut since = match self.try_enter(clock.now()) {
+            Ok(permit) => return Some(permit),
+            Err(since) => since,
         };
-        *self.since.lock().unwrap_or_else(PoisonError::into_inner) = clock.now();
-        Some(permit)
+        let mut entering = pin!(self.one.clone().acquire_owned());
+        loop {
+            let rest = LONGEST.saturating_sub(clock.now().since(since));
+            tokio::select! {
+                biased;
+                permit = &mut entering => {
+                    *self.since() = clock.now();
+                    return permit.ok();
+                }
+                () = clock.sleep(rest) => {}
+            }
+            let now_since = *self.since();
+            // Somebody else's time may have begun meanwhile.
+            if now_since == since {
+                return None;
+            }
+            since = now_since;
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::poll;
+
     use super::*;
     use crate::backend::SystemClock;
 
-    #[tokio::test(start_paused = true)]
-    async fn the_next_waits_until_it_is_free_but_for_no_longer_than_is_worth_it() {
+    fn millis(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    #[tokio::test]
+    async fn the_next_waits_until_it_is_free() {
         let (apart, clock) = (Apart::default(), SystemClock);
         let first = apart.enter(&clock).await.expect("nobody has it");
-        let (second, ()) = tokio::join!(apart.enter(&clock), async { drop(first) });
-        let second = second.expect("the first is through");
-        // It goes on, and is not deadly.
-        *apart.since.lock().unwrap() = Timestamp::from_millis(0);
+        let mut second = pin!(apart.enter(&clock));
+        assert!(poll!(&mut second).is_pending());
+        drop(first);
+        assert!(second.await.is_some());
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_what_has_been_harmless_for_long() {
+        let (apart, clock) = (Apart::default(), SystemClock);
+        let _first = apart.enter(&clock).await.expect("nobody has it");
+        *apart.since() = clock.now() - (LONGEST - millis(50));
+        let began = tokio::time::Instant::now();
         assert!(apart.enter(&clock).await.is_none());
-        drop(second);
-        assert!(apart.enter(&clock).await.is_some());
+        assert!(began.elapsed() < LONGEST);
     }
 }

@@ -18,7 +18,7 @@ pub struct Backend {
     description: String,
     /// What workers and clients on it go by, unless they are told otherwise.
     settings: Arc<Settings>,
-    apart: Arc<Apart>,
+    apart: Apart,
     /// The health port, kept open from the first attempt to connect on.
     probes: Option<Arc<Joined>>,
 }
@@ -40,7 +40,7 @@ impl Backend {
             clock,
             description: description.into(),
             settings: Arc::default(),
-            apart: Arc::default(),
+            apart: Apart::default(),
             probes: None,
         }
     }
@@ -58,7 +58,7 @@ impl Backend {
     }
 
     /// What keeps apart whatever may take down the process, whichever of the workers on this backend runs it.
-    pub(crate) fn apart(&self) -> &Arc<Apart> {
+    pub(crate) fn apart(&self) -> &Apart {
         &self.apart
     }
 

@@ -42,6 +42,8 @@ struct State {
     ended: VecDeque<(Timestamp, InstanceRef)>,
     /// Instances that are over and left no mark.
     unmarked: Vec<(InstanceRef, Box<Record>)>,
+    /// Those of them that are being settled.
+    settling: usize,
     is_being_cleared: bool,
     is_urgent: bool,
 }
@@ -116,7 +118,7 @@ impl Confirmed {
     /// Instances of which something is kept.
     pub(crate) fn len(&self) -> usize {
         let state = self.lock();
-        state.marks.len() + state.unmarked.len()
+        state.marks.len() + state.unmarked.len() + state.settling
     }
 }
 
@@ -267,9 +269,11 @@ async fn clear_in_time(engine: Engine) {
                 state.is_being_cleared = false;
                 return;
             }
+            state.settling = ends.len();
             (due, ends)
         };
         join(engine.clear_all(due), engine.settle_all(ends)).await;
+        engine.confirmed.lock().settling = 0;
     }
 }
 

@@ -8,7 +8,7 @@ use tracing::debug;
 use super::consume::{consume, open};
 use super::delivery::Ticket;
 use super::hold::Hold;
-use super::run::Run;
+use super::run::{PAUSE_BEFORE_HANDING_BACK, Run};
 use super::runtime::Runtime;
 use super::starts::bury_item;
 use crate::backend::{Delivery, DueEntry, Error, Queue, Result};
@@ -39,7 +39,11 @@ async fn take(runtime: Arc<Runtime>, delivery: Delivery) {
         // One of them may be deadly: each gets a message, and a count, of its own.
         match split(&runtime, bundle).await {
             Ok(()) => delivery.ack(),
-            Err(_) => delivery.requeue(),
+            Err(error) => {
+                debug!(%error, "a message that came again is handed back");
+                runtime.pause(PAUSE_BEFORE_HANDING_BACK).await;
+                delivery.requeue();
+            }
         }
         return;
     }
@@ -83,10 +87,11 @@ async fn attend_all(runtime: &Arc<Runtime>, tasks: Vec<(Run, Hold)>) {
         attend(run, hold, None);
     }
     let clock = runtime.engine.backend.clock();
-    // By then each needs a lease in place of its message.
+    // Later the broker would take the message for lost, and all these tasks would need leases. What has not begun goes back: other workers may have room.
     let begin_by = clock.now() + runtime.settings.delivery_timeout / 2;
     let mut line = None;
-    for (run, hold) in tasks {
+    let mut tasks = tasks.into_iter();
+    while let Some((run, hold)) = tasks.next() {
         let room = async {
             if line.is_none() {
                 line = Some(runtime.slot_room.first_in_line().await);
@@ -95,12 +100,16 @@ async fn attend_all(runtime: &Arc<Runtime>, tasks: Vec<(Run, Hold)>) {
         };
         tokio::select! {
             biased;
-            () = room => {}
-            () = clock.sleep(begin_by.since(clock.now())) => {}
-            // Whoever attends to it hands it back.
             () = runtime.draining.cancelled() => {}
+            () = room => {
+                attend(run, hold, Some(runtime.slot_room.enter()));
+                continue;
+            }
+            () = clock.sleep(begin_by.since(clock.now())) => {}
         }
-        attend(run, hold, Some(runtime.slot_room.enter()));
+        run.goes_back();
+        tasks.by_ref().for_each(|(run, _)| run.goes_back());
+        return;
     }
 }
 
@@ -109,22 +118,26 @@ const SPLIT_AT_ONCE: usize = 32;
 
 /// Sends each item by itself. What has its result in history was done with when the message came before.
 async fn split(runtime: &Arc<Runtime>, bundle: Bundle) -> Result<()> {
+    // Before it waits: a marker that comes behind them must find them in hand.
+    let items: Vec<(Item, Option<Run>)> = bundle.items.into_iter().map(|item| in_hand(runtime, item)).collect();
     // After a crash there may be as many such messages as may be in hand, of a thousand tasks each.
-    let Ok(_permit) = runtime.splits.acquire().await else {
-        return Err(Error::transient("the worker stops"));
+    let _permit = tokio::select! {
+        biased;
+        () = runtime.draining.cancelled() => return Err(Error::transient("the worker stops")),
+        permit = runtime.splits.acquire() => permit,
     };
-    let mut items = bundle.items.into_iter().peekable();
+    let mut items = items.into_iter().peekable();
     while items.peek().is_some() {
         let some: Vec<_> = items.by_ref().take(SPLIT_AT_ONCE).collect();
-        let sent = some.into_iter().map(async |mut item| {
-            if let Item::Task(task) = &mut item {
-                let run = Run::new(runtime.clone(), task.clone(), true);
+        let sent = some.into_iter().map(async |(mut item, run)| {
+            if let (Item::Task(task), Some(run)) = (&mut item, &run) {
                 if run.is_settled().await? {
                     run.drop_for("already in history");
                     return run.end_run().await;
                 }
                 // Whoever takes it knows that it has been here.
                 task.misses += 1;
+                run.goes_back();
             }
             let queue = Queue::Activities(runtime.app.clone());
             runtime.engine.outbox.send_alone(queue, item).await
@@ -132,6 +145,14 @@ async fn split(runtime: &Arc<Runtime>, bundle: Bundle) -> Result<()> {
         join_all(sent).await.into_iter().collect::<Result<()>>()?;
     }
     Ok(())
+}
+
+fn in_hand(runtime: &Arc<Runtime>, item: Item) -> (Item, Option<Run>) {
+    let run = match &item {
+        Item::Task(task) => Some(Run::new(runtime.clone(), task.clone(), true)),
+        _ => None,
+    };
+    (item, run)
 }
 
 /// A lapsed lease: the worker that had the task is gone, or frozen. The entry, as the due loop has claimed it, is ours now.

@@ -24,7 +24,7 @@ use crate::replay::panic_text;
 use crate::wire::{CompletionItem, Item, Outcome, Ran, TaskItem};
 
 /// Before a task is handed back that cannot be seen through here.
-const PAUSE_BEFORE_HANDING_BACK: Duration = Duration::from_secs(1);
+pub(super) const PAUSE_BEFORE_HANDING_BACK: Duration = Duration::from_secs(1);
 /// What a task that may be deadly waits, at most, for its turn in this worker.
 const LONGEST_SUSPICION: Duration = Duration::from_secs(60);
 
@@ -123,6 +123,11 @@ impl Run {
         hold.hand_back().await;
     }
 
+    /// It has not begun, and comes again.
+    pub(super) fn goes_back(&self) {
+        self.held.comes_again(self.runtime.now());
+    }
+
     /// Whether its activity is registered in this worker.
     pub(super) fn is_known_here(&self) -> bool {
         self.runtime.registry.find_activity(&self.task.name).is_some()
@@ -186,6 +191,10 @@ impl Run {
             Some(_) => Box::pin(runtime.apart()).await,
             None => None,
         };
+        if self.lost.is_cancelled() {
+            self.drop_for("another worker has the task");
+            return Ok(());
+        }
         if self.is_redelivered {
             Box::pin(self.begin_run()).await?;
         }
