@@ -22,7 +22,7 @@ pub struct Footprint {
     /// Items that have come out of a queue and are not done with; of activities those of as many messages as may run at once, and those that wait under
     /// a lease.
     pub in_hand: usize,
-    /// Tasks that are begun on and wait for a slot: twice as many as may run at once; all that are in hand when the worker stops, or when they need leases.
+    /// Tasks that are begun on and wait for a slot: at most twice as many as may run at once.
     pub tasks: usize,
     /// Items that wait to be published. Bounded as `waiting` is, and by what one turn may decide; those for a queue that takes nothing are parked in the
     /// store after 3 s.

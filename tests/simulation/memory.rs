@@ -28,8 +28,7 @@ impl Memory {
             active: items,
             waiting: items,
             in_hand: items + tasks,
-            // A worker that stops begins on all that it has.
-            tasks,
+            tasks: 2 * settings.activities,
             outgoing: items + settings.limits.turn_events,
             // Of a worker that has so little in hand.
             confirmed: 4096,
