@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use leveret::backend::{Backend, DueKey, DueKind, Queue};
+use leveret::backend::{Backend, DueKind, Queue};
 use leveret::client::Filter;
 use leveret::replay::history::HistoryEvent;
 use leveret::wire::{Bundle, Item};
@@ -45,23 +45,6 @@ pub(crate) async fn untidy(backend: &Backend) -> Vec<String> {
         let record = record.expect("it is in the index");
         if !record.status.is_terminal() || !record.marks.is_empty() {
             left.push(format!("{instance} is {} with marks {:?}", record.status, record.marks));
-        }
-        let name = [
-            &record.execution.as_uuid().as_bytes()[..],
-            instance.id.as_str().as_bytes(),
-        ]
-        .concat();
-        let retention = DueKey {
-            kind: DueKind::Retention,
-            subject: name.into(),
-        };
-        let entry = backend
-            .store()
-            .due_entry(&instance.app, &retention)
-            .await
-            .expect("answered");
-        if entry.is_none() {
-            left.push(format!("{instance} is kept for ever"));
         }
     }
     let dead = |queue: &Queue| matches!(queue, Queue::Dead(_));

@@ -2,9 +2,11 @@
 //!
 //! Each test names the process that dies and the fault points at which it does, one death after the other.
 
+use leveret::backend::{Backend, DueKey, DueKind};
+
 use super::apps::{TOUR_CALLS, TOUR_RESULT};
 use super::effects;
-use super::inspect::{assert_histories, messages_left, untidy};
+use super::inspect::{assert_histories, instances, messages_left, untidy};
 use super::soon::{PATIENCE, soon};
 use super::world::World;
 
@@ -61,6 +63,25 @@ fn a_raw_start_in_an_embedded_process_that_died_runs_once() {
     );
 }
 
+/// Instances that nobody deletes one day, a line each.
+async fn kept_for_ever(backend: &Backend) -> Vec<String> {
+    let mut kept = Vec::new();
+    for instance in instances(backend).await {
+        let record = backend.store().record(&instance).await.expect("answered");
+        let execution = record.expect("it is in the index").execution;
+        let name = [&execution.as_uuid().as_bytes()[..], instance.id.as_str().as_bytes()].concat();
+        let retention = DueKey {
+            kind: DueKind::Retention,
+            subject: name.into(),
+        };
+        let entry = backend.store().due_entry(&instance.app, &retention).await;
+        if entry.expect("answered").is_none() {
+            kept.push(format!("{instance} is kept for ever"));
+        }
+    }
+    kept
+}
+
 /// The end leaves no mark, and whoever was to note it dies twice over it.
 #[test]
 fn an_end_that_nobody_has_noted_is_noted_with_the_check() {
@@ -72,7 +93,7 @@ fn an_end_that_nobody_has_noted_is_noted_with_the_check() {
     world.start(&roles);
     assert_eq!(world.result(), TOUR_RESULT);
     soon("all to be settled", PATIENCE, || {
-        let left = world.with_backend(async |backend| untidy(backend).await);
+        let left = world.with_backend(async |backend| [untidy(backend).await, kept_for_ever(backend).await].concat());
         left.is_empty().then_some(())
     });
     world.stop();
