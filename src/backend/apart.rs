@@ -75,15 +75,41 @@ mod tests {
     use futures_util::poll;
 
     use super::*;
-    use crate::backend::SystemClock;
 
-    fn millis(millis: u64) -> Duration {
-        Duration::from_millis(millis)
+    /// A clock that stands still; whoever sleeps wakes at once, and somebody else may have entered meanwhile.
+    struct Still {
+        now: Timestamp,
+        slept: Mutex<Vec<Duration>>,
+        enters: Mutex<Option<(Apart, Timestamp)>>,
+    }
+
+    impl Still {
+        fn at(millis: u64) -> Self {
+            Self {
+                now: Timestamp::from_millis(millis),
+                slept: Mutex::default(),
+                enters: Mutex::default(),
+            }
+        }
+    }
+
+    #[async_trait::async_trait]
+    impl Clock for Still {
+        fn now(&self) -> Timestamp {
+            self.now
+        }
+
+        async fn sleep(&self, duration: Duration) {
+            self.slept.lock().unwrap().push(duration);
+            if let Some((apart, at)) = self.enters.lock().unwrap().take() {
+                *apart.since() = at;
+            }
+        }
     }
 
     #[tokio::test]
     async fn the_next_waits_until_it_is_free() {
-        let (apart, clock) = (Apart::default(), SystemClock);
+        let (apart, clock) = (Apart::default(), crate::backend::SystemClock);
         let first = apart.enter(&clock).await.expect("nobody has it");
         let mut second = pin!(apart.enter(&clock));
         assert!(poll!(&mut second).is_pending());
@@ -92,12 +118,25 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nobody_waits_for_what_has_been_harmless_for_long() {
-        let (apart, clock) = (Apart::default(), SystemClock);
-        let _first = apart.enter(&clock).await.expect("nobody has it");
-        *apart.since() = clock.now() - (LONGEST - millis(50));
-        let began = tokio::time::Instant::now();
+    async fn nobody_waits_longer_for_what_has_been_harmless() {
+        let apart = Apart::default();
+        let _first = apart.enter(&Still::at(1_000)).await.expect("nobody has it");
+        let clock = Still::at(4_000);
         assert!(apart.enter(&clock).await.is_none());
-        assert!(began.elapsed() < LONGEST);
+        assert_eq!(*clock.slept.lock().unwrap(), [Duration::from_secs(2)]);
+        let clock = Still::at(9_000);
+        assert!(apart.enter(&clock).await.is_none());
+        assert_eq!(*clock.slept.lock().unwrap(), [Duration::ZERO]);
+    }
+
+    #[tokio::test]
+    async fn whoever_enters_meanwhile_is_waited_for_anew() {
+        let apart = Apart::default();
+        let _one_after_the_other = apart.enter(&Still::at(1_000)).await.expect("nobody has it");
+        let clock = Still::at(5_000);
+        *clock.enters.lock().unwrap() = Some((apart.clone(), Timestamp::from_millis(4_500)));
+        assert!(apart.enter(&clock).await.is_none());
+        let slept = [1_000, 4_500].map(Duration::from_millis);
+        assert_eq!(*clock.slept.lock().unwrap(), slept);
     }
 }

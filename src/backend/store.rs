@@ -237,11 +237,11 @@ pub trait Store: Send + Sync {
     /// As [`Store`] says.
     async fn survey(&self, after: Option<&str>, most: usize) -> Result<Survey>;
 
-    /// True if this is still stored although its instance has no record; then, with `remove`, removes it. A receipt stays for `keep`.
+    /// True if this is still stored although its instance has no record; then, with `remove`, removes it.
     ///
     /// # Errors
     /// As [`Store`] says.
-    async fn stray(&self, stray: &Stray, remove: bool, keep: Duration) -> Result<bool>;
+    async fn stray(&self, stray: &Stray, remove: bool) -> Result<bool>;
 
     // --- run tokens: crash counts of redelivered activity tasks
 

@@ -267,3 +267,95 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
 fn joined(parts: &[&[u8]]) -> Bytes {
     parts.concat().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const AT: Timestamp = Timestamp::from_millis(7);
+
+    fn app() -> AppId {
+        "orders".parse().expect("valid")
+    }
+
+    fn task(id: &str) -> TaskRef {
+        TaskRef {
+            instance: InstanceRef::new(app(), id.parse().expect("valid")),
+            execution: ExecutionId::generate(),
+            sequence: 0x0100_0a00,
+        }
+    }
+
+    #[test]
+    fn entries_are_read_as_they_were_written() {
+        for id in ["one", "a:b/c%{d} e", "ünïcödé", "0"] {
+            let task = task(id);
+            for deadline in [false, true] {
+                let timer = TimerItem {
+                    task: task.clone(),
+                    deadline,
+                };
+                let entry = timer_entry(&timer, AT);
+                assert_eq!(entry.key, timer_key(&task));
+                let Ok(Due::Timer(read)) = Due::read(&app(), &entry) else {
+                    panic!("{entry:?}")
+                };
+                assert_eq!(read, timer);
+            }
+            for parent in [None, Some(&task)] {
+                let request = MessageId::new("request of 17").expect("valid");
+                let entry = check_entry(&task.instance, &request, parent, AT);
+                let Ok(Due::Check(read)) = Due::read(&app(), &entry) else {
+                    panic!("{entry:?}")
+                };
+                let expected = CheckEntry {
+                    instance: task.instance.clone(),
+                    request,
+                    parent: parent.cloned(),
+                };
+                assert_eq!(read, expected);
+            }
+            let entry = retention_entry(&task.instance, task.execution, AT);
+            let Ok(Due::Retention(read)) = Due::read(&app(), &entry) else {
+                panic!("{entry:?}")
+            };
+            assert_eq!((read.instance, read.execution), (task.instance, task.execution));
+        }
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_says_what_is_wrong() {
+        let whole = [b'x'; 16 + 8];
+        for (kind, subject, payload, wrong) in [
+            (DueKind::Timer, &whole[..15], "", "no execution ID"),
+            (DueKind::Timer, &whole[..20], "", "no sequence number"),
+            (DueKind::Timer, &whole[..], "", "no instance ID"),
+            (
+                DueKind::Timer,
+                b"executionexecutionnumberone",
+                "?",
+                "neither a timer nor a time limit",
+            ),
+            (DueKind::Check, b"no zero", "", "no request ID"),
+            (DueKind::Check, b"request\0", "", "no instance ID"),
+            (DueKind::Check, b"request\0one", "?", ""),
+            (DueKind::Retention, &whole[..16], "", "no instance ID"),
+            (DueKind::Retention, b"executionexecution\xff", "", "utf-8"),
+            (DueKind::Lease, b"one", "", ""),
+            (DueKind::Parked, b"one", "", ""),
+        ] {
+            let entry = DueEntry {
+                key: DueKey {
+                    kind,
+                    subject: Bytes::copy_from_slice(subject),
+                },
+                due: AT,
+                payload: payload.into(),
+            };
+            let Err(problem) = Due::read(&app(), &entry) else {
+                panic!("{entry:?} is read")
+            };
+            assert!(problem.contains(wrong), "{entry:?}: {problem}");
+        }
+    }
+}

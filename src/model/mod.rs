@@ -18,13 +18,13 @@ mod stall;
 mod status;
 mod tags;
 mod time;
+mod uuids;
 mod waiting;
 
 pub use contract::{Activity, Event, Workflow};
 pub use failure::{Failure, kinds};
 pub use ids::{
-    AppId, BuildId, CommitId, ExecutionId, IdError, InstanceId, InstanceRef, Lane, MessageId, Namespace, RunId,
-    RunToken, Sequence, TaskExecutionId, WorkerId, derived_child_id,
+    AppId, BuildId, IdError, InstanceId, InstanceRef, Lane, MessageId, Namespace, Sequence, derived_child_id,
 };
 pub use limits::Limits;
 pub(crate) use map::Map;
@@ -37,6 +37,7 @@ pub use stall::StallReason;
 pub use status::Status;
 pub(crate) use tags::{LONGEST_TAG, MOST_TAGS, check_tags};
 pub use time::Timestamp;
+pub use uuids::{CommitId, ExecutionId, RunId, RunToken, TaskExecutionId, WorkerId};
 pub use waiting::{WaitingFor, WaitingView};
 
 /// The result of user code: any error becomes a [`Failure`] through `?`.

@@ -220,8 +220,8 @@ impl Store for SimulatedStore {
         self.request("survey", self.store().survey(after, most)).await
     }
 
-    async fn stray(&self, stray: &Stray, remove: bool, keep: Duration) -> Result<bool> {
-        self.request("stray", self.store().stray(stray, remove, keep)).await
+    async fn stray(&self, stray: &Stray, remove: bool) -> Result<bool> {
+        self.request("stray", self.store().stray(stray, remove)).await
     }
 
     async fn runs(&self, app: &AppId, item: &MessageId) -> Result<u32> {

@@ -242,7 +242,7 @@ pass_on! {
     due_entries(app: &AppId, kind: DueKind, most: usize) -> Vec<DueEntry>;
     due_page(app: &AppId, after: Option<&str>, most: usize) -> DuePage;
     survey(after: Option<&str>, most: usize) -> Survey;
-    stray(stray: &Stray, remove: bool, keep: Duration) -> bool;
+    stray(stray: &Stray, remove: bool) -> bool;
     runs(app: &AppId, item: &MessageId) -> u32;
     begin_run(app: &AppId, item: &MessageId, token: RunToken) -> u32;
     end_run(app: &AppId, item: &MessageId) -> ();

@@ -12,18 +12,6 @@ use crate::programs::*;
 
 const MAIN: Workflow<u64, u64> = Workflow::new("orders", "main");
 
-/// Whole workflows of another app, one after the other: by their end, what a worker begins at once has begun.
-async fn a_while(stage: &Stage) {
-    let elsewhere: Workflow<u64, u64> = Workflow::new("elsewhere", "main");
-    let worker = stage.worker("elsewhere");
-    let worker = up(worker.workflow(elsewhere, async |_: WorkflowContext, n: u64| ok(n))).await;
-    for n in 0..5 {
-        let run = stage.client.start(elsewhere, n).await.unwrap();
-        assert_eq!(done(&run).await, n);
-    }
-    worker.stop().await;
-}
-
 /// So many tasks that wait for app `payments`, each of an instance of its own.
 async fn waiting_tasks(stage: &Stage, tasks: u64) -> (Vec<leveret::Run<u64>>, leveret::RunningWorker) {
     stage.known_app("payments").await;

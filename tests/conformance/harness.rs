@@ -11,7 +11,7 @@ use leveret::replay::history::{HistoryEvent, Turn};
 use leveret::wire::{Bundle, CompletionItem, Item, Outcome, TaskItem};
 use leveret::{
     AppId, Client, CommitId, Instance, InstanceId, InstanceRef, MessageId, Retry, Run, RunToken, RunningWorker,
-    Settings, Status, Worker,
+    Settings, Status, Worker, Workflow, WorkflowContext,
 };
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -299,6 +299,18 @@ pub(crate) async fn wait_for_dropped(worker: &RunningWorker, items: u64) {
         (worker.counts().dropped.values().sum::<u64>() == items).then_some(())
     })
     .await;
+}
+
+/// Whole workflows of another app, one after the other: by their end, what a worker begins at once has begun.
+pub(crate) async fn a_while(stage: &Stage) {
+    let elsewhere: Workflow<u64, u64> = Workflow::new("elsewhere", "main");
+    let worker = stage.worker("elsewhere");
+    let worker = up(worker.workflow(elsewhere, async |_: WorkflowContext, n: u64| ok(n))).await;
+    for n in 0..5 {
+        let run = stage.client.start(elsewhere, n).await.unwrap();
+        assert_eq!(done(&run).await, n);
+    }
+    worker.stop().await;
 }
 
 /// Starts a worker and returns when it holds a lane.

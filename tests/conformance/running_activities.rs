@@ -362,7 +362,7 @@ pub(crate) async fn a_turn_and_a_task_of_one_process_that_may_be_deadly_do_not_r
         .activity(WORK, with(begun.clone(), work)))
     .await;
     counted.reach(2).await;
-    tokio::time::sleep(millis(100)).await;
+    a_while(&stage).await;
     assert_eq!(begun.get(), 0, "the task runs beside a turn that may be deadly");
     gate.open();
     assert_eq!((done(&caller).await, done(&other).await), (1, 2));

@@ -208,7 +208,7 @@ impl Store for RedisStore {
         self.read_survey(after, most).await
     }
 
-    async fn stray(&self, stray: &Stray, remove: bool, _keep: Duration) -> Result<bool> {
+    async fn stray(&self, stray: &Stray, remove: bool) -> Result<bool> {
         self.look_at_stray(stray, remove).await
     }
 

@@ -69,9 +69,9 @@ impl Auditor {
         }
         self.wait_for_second_look().await;
         let client = self.client.clone();
-        let (store, keep) = (client.store(), client.limits().dedup_window);
+        let store = client.store();
         for stray in strays {
-            if !client.ask("stray", || store.stray(&stray, false, keep)).await? {
+            if !client.ask("stray", || store.stray(&stray, false)).await? {
                 continue;
             }
             let reason = format!("`{}` of {} is stored, which does not exist", stray.part, stray.instance);
@@ -80,7 +80,7 @@ impl Auditor {
                 ..Finding::new(Trouble::StrayKey, &stray.instance.app, reason)
             };
             let repair = async {
-                let was_there = client.ask("stray", || store.stray(&stray, true, keep)).await?;
+                let was_there = client.ask("stray", || store.stray(&stray, true)).await?;
                 Ok(if was_there { Repair::Done } else { Repair::NotNeeded })
             };
             self.found(finding, repair).await?;

@@ -143,7 +143,7 @@ pub(crate) async fn a_survey_shows_every_active_instance_and_what_has_no_record(
         instance: instance("a"),
         part: "history".into(),
     };
-    assert!(!store.stray(&stray, true, KEEP).await.unwrap());
+    assert!(!store.stray(&stray, true).await.unwrap());
     let loaded = store.load(&instance("a"), 0, 10).await.unwrap().unwrap();
     assert!(!loaded.turns.is_empty());
 }

@@ -332,7 +332,7 @@ impl Store for LocalStore {
         self.read(|from, namespace, _| survey::page(from, namespace, after, most))
     }
 
-    async fn stray(&self, _: &Stray, _: bool, _: Duration) -> Result<bool> {
+    async fn stray(&self, _: &Stray, _: bool) -> Result<bool> {
         // Nobody but this process writes here, and what belongs to a record goes with it.
         Ok(false)
     }
