@@ -63,6 +63,7 @@ macro_rules! all_behaviours {
                 a_worker_takes_no_more_tasks_than_it_runs_at_once,
                 tasks_of_one_message_run_no_more_at_once_than_the_setting_says,
                 a_worker_begins_on_no_more_tasks_than_it_has_room_for,
+                tasks_that_have_not_begun_in_time_go_to_another_worker,
                 a_redelivered_bundle_of_tasks_is_split,
                 of_a_redelivered_bundle_only_tasks_without_a_result_run_again,
                 tasks_of_an_activity_that_is_known_to_be_short_share_messages,
