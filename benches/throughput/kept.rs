@@ -31,14 +31,18 @@ const ORIGIN: usize = 180;
 /// The sets of the due-set and of the index.
 const DUE: [&str; 2] = ["kept:{due}:set", "kept:{due}:payloads"];
 const SETS: [&str; 7] = [
-    "kept:{index}:created",
     "kept:{index}:noted",
-    "kept:{index}:active",
+    "kept:{index}:running",
     "kept:{index}:suspended",
     "kept:{index}:stalled",
+    "kept:{index}:completed",
     "kept:{index}:failed",
     "kept:{index}:terminated",
 ];
+
+/// Of the index's sets, from 1.
+const RUNNING: u8 = 1;
+const COMPLETED: u8 = 4;
 
 /// One of the item's instance's keys.
 fn key(item: &Item, name: &str) -> String {
@@ -110,7 +114,7 @@ pub(crate) async fn create(redis: &mut MultiplexedConnection, started: &[&Item])
             .arg(3_600_000)
             .arg(0);
     }
-    note(&mut pipeline, started, "10000", 5);
+    note(&mut pipeline, started, RUNNING, "check", 5);
     send(redis, &pipeline, &["exists", "refused", "repeated", "replace"]).await
 }
 
@@ -158,23 +162,22 @@ pub(crate) async fn commit(redis: &mut MultiplexedConnection, items: &[Item], st
     pipeline.cmd("ZMSCORE").arg(DUE[0]).arg(&checks);
     pipeline.cmd("ZREM").arg(DUE[0]).arg(&checks);
     pipeline.cmd("HDEL").arg(DUE[1]).arg(&checks);
-    note(&mut pipeline, &ended, "00000", 7 * 24 * 3600);
+    note(&mut pipeline, &ended, COMPLETED, "retention", 7 * 24 * 3600);
     send(redis, &pipeline, &[]).await
 }
 
 /// Notes all of them in the index, and what is to become of them after so many seconds in the due-set.
-fn note(pipeline: &mut Pipeline, items: &[&Item], groups: &str, seconds: u64) {
+fn note(pipeline: &mut Pipeline, items: &[&Item], group: u8, what: &str, seconds: u64) {
     let now = std::time::SystemTime::UNIX_EPOCH
         .elapsed()
         .unwrap_or_default()
         .as_millis() as u64;
     let due = pipeline.cmd("ZADD").arg(DUE[0]).arg("LT");
     for item in items {
-        let what = if groups == "00000" { "retention" } else { "check" };
         due.arg(now + 1000 * seconds).arg(entry(item, what));
     }
     let index = call(pipeline, &INDEX, &SETS.map(str::to_owned));
     for item in items {
-        index.arg(&item.workflow).arg(now).arg(now).arg(groups);
+        index.arg(&item.workflow).arg(now).arg(now).arg(group);
     }
 }

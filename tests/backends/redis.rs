@@ -167,6 +167,34 @@ async fn all_keys_of_an_instance_share_one_hash_tag() {
 }
 
 #[tokio::test]
+async fn an_instance_is_in_one_set_of_the_index() {
+    let config = RedisConfig::new(shared_url(), fresh_namespace());
+    let namespace = config.namespace.clone();
+    let store: Fresh = RedisStore::connect(config).await.unwrap();
+    let mut beside = Beside::open(&shared_url()).await;
+    let instance = instance("a");
+    let first = running(&store, &instance).await;
+    let over = end(&store, &instance).await;
+    // (what is noted, the sets afterwards)
+    let notes = [
+        (&first, "running"),
+        (&over, "completed"),
+        (&first, "completed"),
+        (&over, "completed"),
+    ];
+    for (note, set) in notes {
+        store.index(&instance, note).await.unwrap();
+        let mut keys = beside.keys_of(&namespace).await;
+        keys.retain(|key| key.contains("/index}:"));
+        keys.sort();
+        let sets = ["noted", set].map(|part| format!("lv:{{{namespace}/{}/index}}:{part}", instance.app));
+        let mut sets = sets.to_vec();
+        sets.sort();
+        assert_eq!(keys, sets);
+    }
+}
+
+#[tokio::test]
 async fn a_deleted_instance_leaves_nothing_that_stays() {
     let config = RedisConfig::new(shared_url(), fresh_namespace());
     let namespace = config.namespace.clone();

@@ -1,4 +1,4 @@
-//! The index: instances by creation, and sets for the statuses that people search for.
+//! The index: a set of instances by creation for each group of statuses that people search for.
 //!
 //! The sets are hints, written after the record; so every instance that a page returns is read and checked.
 
@@ -24,50 +24,29 @@ const EXAMINED: usize = 1000;
 /// Instances that one script call notes at most: so that none holds up others for long.
 const NOTED_AT_ONCE: usize = 200;
 
-/// All instances, by creation.
-pub(super) const CREATED: &str = "created";
-
 /// What was noted of each instance last, and when: so that a late note of an earlier record does not undo a newer one.
-const NOTED: &str = "noted";
+pub(super) const NOTED: &str = "noted";
 
-/// Whether a set holds the instances of a status.
-type Holds = fn(Status) -> bool;
+/// The sets. An instance is in one of them.
+const GROUPS: [&str; 6] = ["running", "suspended", "stalled", "completed", "failed", "terminated"];
 
-/// The sets beside `created`, and which statuses they hold. Completed instances are most of all, and `Running` ones most of the active: they have
-/// none of their own.
-const GROUPS: [(&str, Holds); 5] = [
-    ("active", |status| !status.is_terminal()),
-    ("suspended", |status| status == Status::Suspended),
-    ("stalled", |status| status == Status::Stalled),
-    ("failed", |status| status == Status::Failed),
-    ("terminated", |status| status == Status::Terminated),
-];
-
-/// The fewest sets that hold every instance of these statuses.
-fn sets_of(statuses: &[Status]) -> Vec<&'static str> {
-    let group = |status: Status| match status {
-        Status::Pending | Status::Running => Some("active"),
-        Status::Suspended => Some("suspended"),
-        Status::Stalled => Some("stalled"),
-        Status::Failed => Some("failed"),
-        Status::Terminated => Some("terminated"),
-        Status::Completed => None,
-    };
-    let Some(mut sets) = statuses
-        .iter()
-        .map(|status| group(*status))
-        .collect::<Option<BTreeSet<_>>>()
-    else {
-        return vec![CREATED];
-    };
-    if sets.contains("active") {
-        sets.remove("suspended");
-        sets.remove("stalled");
+/// Which of the sets has the instances of a status.
+fn group(status: Status) -> usize {
+    match status {
+        Status::Pending | Status::Running => 0,
+        Status::Suspended => 1,
+        Status::Stalled => 2,
+        Status::Completed => 3,
+        Status::Failed => 4,
+        Status::Terminated => 5,
     }
-    if sets.is_empty() {
-        vec![CREATED]
-    } else {
-        sets.into_iter().collect()
+}
+
+/// The sets that hold the instances of these statuses; of all, if none is named.
+fn groups_of(statuses: &[Status]) -> BTreeSet<usize> {
+    match statuses {
+        [] => (0..GROUPS.len()).collect(),
+        statuses => statuses.iter().map(|status| group(*status)).collect(),
     }
 }
 
@@ -88,7 +67,7 @@ struct Entry {
 
 /// A call of a script that takes all keys of an app's index.
 fn on_all_sets(script: &'static Script, keys: &Keys, app: &AppId) -> Call {
-    let names = [CREATED, NOTED].into_iter().chain(GROUPS.map(|(name, _)| name));
+    let names = [NOTED].into_iter().chain(GROUPS);
     let sets: Vec<String> = names.map(|name| keys.index(app, name)).collect();
     script.on(&sets.iter().map(String::as_str).collect::<Vec<_>>())
 }
@@ -97,11 +76,10 @@ fn on_all_sets(script: &'static Script, keys: &Keys, app: &AppId) -> Call {
 pub(super) async fn note(links: &Links, keys: &Keys, app: &AppId, notes: &[Note]) -> Result<()> {
     let calls = notes.chunks(NOTED_AT_ONCE).map(|batch| {
         let call = batch.iter().fold(on_all_sets(&script::INDEX, keys, app), |call, note| {
-            let in_groups = GROUPS.map(|(_, holds)| if holds(note.status) { "1" } else { "0" });
             call.arg(note.id.as_str())
                 .arg(note.created_at.as_millis())
                 .arg(note.updated_at.as_millis())
-                .arg(in_groups.concat())
+                .arg(group(note.status) + 1)
         });
         call.send(links)
     });
@@ -157,11 +135,7 @@ impl RedisStore {
             });
         }
         let most = most.min(EXAMINED);
-        let sets = sets_of(&filter.statuses);
-        let pages = sets
-            .iter()
-            .map(|set| self.page(&filter.app, set, filter, last.as_ref(), most));
-        let pages = try_join_all(pages).await?;
+        let pages = self.pages(filter, last.as_ref(), most).await?;
         // A set that gave all that was asked for may have more, and so may what does not fit below.
         let mut has_more = pages.iter().any(|page| page.len() == most);
         let members: BTreeSet<Position> = pages.into_iter().flatten().collect();
@@ -188,30 +162,21 @@ impl RedisStore {
         })
     }
 
-    async fn page(
-        &self,
-        app: &AppId,
-        set: &str,
-        filter: &IndexFilter,
-        after: Option<&Position>,
-        most: usize,
-    ) -> Result<Vec<Position>> {
+    /// Of each set that may have what is asked for, as many members as are asked for.
+    async fn pages(&self, filter: &IndexFilter, after: Option<&Position>, most: usize) -> Result<Vec<Vec<Position>>> {
         let from = filter.created_from.map_or(0, |from| from.as_millis());
+        let sets: Vec<String> = groups_of(&filter.statuses)
+            .into_iter()
+            .map(|group| self.keys.index(&filter.app, GROUPS[group]))
+            .collect();
         let call = script::PAGE
-            .on(&[&self.keys.index(app, set)])
+            .on(&sets.iter().map(String::as_str).collect::<Vec<_>>())
             .arg(from)
             .arg(after.map(|after| after.created.to_string()).unwrap_or_default())
             .arg(after.map_or(&[][..], |after| &after.id))
             .arg(most);
-        let mut items = call.send(&self.links).await?.items()?.into_iter();
-        let mut page = Vec::with_capacity(items.len() / 2);
-        while let (Some(id), Some(created)) = (items.next(), items.next()) {
-            page.push(Position {
-                created: created.number()? as u64,
-                id: id.bytes()?.into(),
-            });
-        }
-        Ok(page)
+        let pages = call.send(&self.links).await?.items()?.into_iter();
+        pages.map(page).collect()
     }
 
     /// Reads the records, and leaves out what does not match. What is gone is left out as well, and forgotten. One that cannot be read is left out too,
@@ -242,6 +207,19 @@ impl RedisStore {
     }
 }
 
+/// Members and their scores.
+fn page(reply: Reply) -> Result<Vec<Position>> {
+    let mut items = reply.items()?.into_iter();
+    let mut page = Vec::with_capacity(items.len() / 2);
+    while let (Some(id), Some(created)) = (items.next(), items.next()) {
+        page.push(Position {
+            created: created.number()? as u64,
+            id: id.bytes()?.into(),
+        });
+    }
+    Ok(page)
+}
+
 fn matches(filter: &IndexFilter, record: &Record) -> bool {
     let created = record.origin.created_at;
     (filter.statuses.is_empty() || filter.statuses.contains(&record.status))
@@ -254,16 +232,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sets_hold_every_status_that_is_asked_for() {
-        assert_eq!(sets_of(&[]), [CREATED]);
-        assert_eq!(sets_of(&[Status::Failed, Status::Completed]), [CREATED]);
-        assert_eq!(sets_of(&[Status::Failed, Status::Terminated]), ["failed", "terminated"]);
-        assert_eq!(sets_of(&[Status::Running, Status::Stalled]), ["active"]);
+    fn every_status_is_looked_for_where_it_is_noted() {
+        let all = groups_of(&[]);
         for status in Status::ALL {
-            for set in sets_of(&[status]) {
-                let holds = GROUPS.iter().find(|(name, _)| *name == set).map(|(_, holds)| *holds);
-                assert!(set == CREATED || holds.is_some_and(|holds| holds(status)), "{status}");
-            }
+            assert_eq!(groups_of(&[status]), [group(status)].into(), "{status}");
+            assert!(all.contains(&group(status)), "{status}");
         }
+        assert_eq!(all.len(), GROUPS.len());
+        assert_eq!(groups_of(&[Status::Running, Status::Stalled, Status::Pending]).len(), 2);
     }
 }

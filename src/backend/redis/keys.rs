@@ -260,7 +260,7 @@ mod tests {
             }
             // Neither does one of them write into an app's own sets.
             let app = AppId::new(&apps[0]).unwrap();
-            let mut own = vec![keys.apps(), keys.seen(), keys.index(&app, "created")];
+            let mut own = vec![keys.apps(), keys.seen(), keys.index(&app, "running")];
             own.extend(keys.due(&app, 0).into_iter().chain(keys.workers(&app)));
             own.push(keys.tokens(&app, &MessageId::new(&parts[0]).unwrap()));
             assert!(one.iter().all(|name| !own.contains(name)), "{one:?} {own:?}");
@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(keys.due(&app, 3), ["lv:{n/a/due/3}:set", "lv:{n/a/due/3}:payloads"]);
         assert_eq!(keys.channel(&instance("a", "b")), "lv:{n/a}:ended:42");
         assert_eq!(Keys::due_shard(b"torder-1"), 3);
-        assert_eq!(keys.index(&app, "created"), "lv:{n/a/index}:created");
+        assert_eq!(keys.index(&app, "running"), "lv:{n/a/index}:running");
         assert_eq!(keys.apps(), "lv:{n}:apps");
     }
 }

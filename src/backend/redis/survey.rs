@@ -4,7 +4,7 @@
 
 use deadpool_redis::redis::{cmd, pipe};
 
-use super::index::CREATED;
+use super::index::NOTED;
 use super::keys::{instance_id, instance_part};
 use super::record;
 use super::reply::Reply;
@@ -142,10 +142,10 @@ impl RedisStore {
     }
 
     async fn survey_index(&self, app: &AppId, cursor: &str, most: usize) -> Result<Survey> {
-        let mut scan = cmd("ZSCAN");
-        scan.arg(self.keys.index(app, CREATED)).arg(cursor);
+        let mut scan = cmd("HSCAN");
+        scan.arg(self.keys.index(app, NOTED)).arg(cursor);
         scan.arg("COUNT").arg(most.max(1));
-        let mut reply = Reply::new("ZSCAN", self.links.send("ZSCAN", &scan).await?)
+        let mut reply = Reply::new("HSCAN", self.links.send("HSCAN", &scan).await?)
             .items()?
             .into_iter();
         let (Some(next), Some(members)) = (reply.next(), reply.next()) else {
@@ -158,10 +158,7 @@ impl RedisStore {
             },
             ..Survey::default()
         };
-        let ids = members
-            .pairs()?
-            .into_iter()
-            .filter_map(|(member, _)| instance_id(&member));
+        let ids = members.pairs()?.into_iter().filter_map(|(id, _)| instance_id(&id));
         let instances: Vec<InstanceRef> = ids.map(|id| InstanceRef::new(app.clone(), id)).collect();
         if instances.is_empty() {
             return Ok(survey);

@@ -5,12 +5,15 @@
 -- Repeated: changes nothing more.
 for at = 1, #ARGV, 2 do
   local id, created = ARGV[at], tonumber(ARGV[at + 1])
-  for set = 1, #KEYS do
-    if set ~= 2 then
-      local score = redis.call('ZSCORE', KEYS[set], id)
-      if score and (not created or tonumber(score) == created) then redis.call('ZREM', KEYS[set], id) end
+  local stays = false
+  for set = 2, #KEYS do
+    local score = redis.call('ZSCORE', KEYS[set], id)
+    if score and created and tonumber(score) ~= created then
+      stays = true
+    elseif score then
+      redis.call('ZREM', KEYS[set], id)
     end
   end
-  if not redis.call('ZSCORE', KEYS[1], id) then redis.call('HDEL', KEYS[2], id) end
+  if not stays then redis.call('HDEL', KEYS[1], id) end
 end
 return redis.status_reply('OK')
