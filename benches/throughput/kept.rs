@@ -100,7 +100,7 @@ pub(crate) async fn create(redis: &mut MultiplexedConnection, started: &[&Item])
     let mut pipeline = redis::pipe();
     for item in started {
         let request = id(item, "request");
-        let keys = ["meta", "history", "inbox", "claims"].map(|name| key(item, name));
+        let keys = ["meta", "inbox", "claims"].map(|name| key(item, name));
         let keys: Vec<_> = keys.into_iter().chain([key(item, &request)]).collect();
         call(&mut pipeline, &CREATE, &keys)
             .arg(id(item, "execution"))
@@ -111,8 +111,7 @@ pub(crate) async fn create(redis: &mut MultiplexedConnection, started: &[&Item])
             .arg(0)
             .arg("")
             .arg(3_600_000)
-            .arg(3_600_000)
-            .arg(0);
+            .arg(3_600_000);
     }
     note(&mut pipeline, started, RUNNING, "check", 5);
     send(redis, &pipeline, &["exists", "refused", "repeated", "replace"]).await
@@ -122,7 +121,7 @@ pub(crate) async fn create(redis: &mut MultiplexedConnection, started: &[&Item])
 pub(crate) async fn commit(redis: &mut MultiplexedConnection, items: &[Item], steps: u32) -> Result<(), String> {
     let mut pipeline = redis::pipe();
     for item in items {
-        let keys = ["meta", "history", "inbox", "claims"].map(|name| key(item, name));
+        let keys = ["meta", "inbox", "claims"].map(|name| key(item, name));
         let ends = item.step == steps;
         let cleared = if item.step == 0 {
             "start".to_owned()
@@ -178,6 +177,11 @@ fn note(pipeline: &mut Pipeline, items: &[&Item], group: u8, what: &str, seconds
     }
     let index = call(pipeline, &INDEX, &SETS.map(str::to_owned));
     for item in items {
-        index.arg(&item.workflow).arg(now).arg(now).arg(group);
+        index
+            .arg(&item.workflow)
+            .arg(now)
+            .arg(now)
+            .arg(group)
+            .arg(u8::from(group == RUNNING));
     }
 }

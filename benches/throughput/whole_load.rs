@@ -12,8 +12,8 @@ use crate::usage::{cpu_seconds, memory};
 
 /// Steps of the series that a loop is compared with.
 const SHORT_LOOP: u32 = 100;
-/// What appends a turn to a history.
-const APPENDED: &str = "rpush";
+/// What each commit calls once, to tell what is left in the inbox.
+const APPENDED: &str = "llen";
 /// Sleepers that are started side by side.
 const SIDE_BY_SIDE: usize = 512;
 
@@ -85,14 +85,21 @@ pub(crate) async fn a_killed_loop(bench: &Bench<'_>, options: &Options, scene: &
 /// A loop, from outside: how many turns its history has.
 struct Watched {
     connection: redis::aio::MultiplexedConnection,
-    history: String,
+    meta: String,
 }
 
 impl Watched {
     async fn turns(&mut self) -> Result<u32, String> {
-        let mut length = redis::cmd("LLEN");
-        let length = length.arg(&self.history).query_async(&mut self.connection).await;
-        length.map_err(|error| format!("LLEN: {error}"))
+        let mut state = redis::cmd("HGET");
+        let state = state
+            .arg(&self.meta)
+            .arg("state")
+            .query_async(&mut self.connection)
+            .await;
+        let state: String = state.map_err(|error| format!("HGET: {error}"))?;
+        // The execution, then its version.
+        let version = state.split(' ').nth(1).and_then(|version| version.parse().ok());
+        version.ok_or_else(|| format!("a state without a version: {state}"))
     }
 
     /// Returns when the history has so many turns, and when that was.
@@ -125,7 +132,7 @@ async fn kill_half_way(bench: &Bench<'_>, options: &Options, scene: &Scene, side
     side.processes[0].run(WARM_UP).await?;
     let mut watched = Watched {
         connection: bench.servers.redis().await.map_err(|error| format!("Redis: {error}"))?,
-        history: format!("lv:{{{}/main/{}}}:history", scene.namespace, leveret_side::sleeper(0)),
+        meta: format!("lv:{{{}/main/{}}}:meta", scene.namespace, leveret_side::sleeper(0)),
     };
     let start = Round {
         in_flight: 1,
@@ -154,17 +161,17 @@ async fn kill_half_way(bench: &Bench<'_>, options: &Options, scene: &Scene, side
     } else {
         callers[1]
     };
-    let reads = bench.calls("lrange").await?;
+    let reads = bench.calls("hmget").await?;
     side.processes.swap_remove(busy).kill().await?;
     let killed = Instant::now();
     let left = watched.turns().await?;
     let (_, on) = watched.until(left + 2).await?;
-    let reads = bench.calls("lrange").await? - reads;
+    let reads = bench.calls("hmget").await? - reads;
     if reads == 0 {
         return Err("the worker that was killed is not the one that had the loop: nobody has read its history".into());
     }
     println!(
-        "its worker was killed at step {left}: the next step but one was there {:.2} s later, after {reads} reads of lists (of 1000 turns at most, or of an inbox)",
+        "its worker was killed at step {left}: the next step but one was there {:.2} s later, after {reads} reads (of 1000 turns at most, or of a record)",
         on.duration_since(killed).as_secs_f64()
     );
     // Its last turn has no step.

@@ -4,6 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{AppId, InstanceRef, Sequence, Timestamp};
 
+/// What is not there is not stored: a view is written with each commit, and kept as long as the instance waits.
+fn is_none_of_them(count: &usize) -> bool {
+    *count == 0
+}
+
 /// What an instance waits for: the first few, and how many there are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct WaitingView {
@@ -11,7 +16,7 @@ pub struct WaitingView {
     /// there.
     pub total: usize,
     /// How many of them are calls that the code does not wait for any more. They go on, and are not listed.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_none_of_them")]
     pub given_up: usize,
     /// The first of them: at most [`WaitingView::SHOWN`].
     pub shown: Vec<WaitingFor>,
@@ -78,7 +83,7 @@ pub enum WaitingFor {
         /// Since when.
         since: Timestamp,
         /// Until when, if the wait has a time limit. Of several waits for the name, the one that began first counts.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<Timestamp>,
     },
 }

@@ -109,6 +109,7 @@ macro_rules! store_suite {
             a_list_is_filtered_by_status_and_time,
             the_record_counts_and_not_the_note,
             an_older_note_does_not_undo_a_newer_one,
+            a_note_of_an_instance_that_had_the_id_before_changes_nothing,
             a_page_token_of_somebody_else_is_refused,
             // audits
             a_walk_through_the_due_set_shows_every_entry,

@@ -12,7 +12,7 @@ impl RedisStore {
     pub(super) async fn commit_turn(&self, commit: &Commit) -> Result<Committed> {
         let keys = self.keys.instance(&commit.instance);
         let mut call = script::COMMIT
-            .on(&[&keys.meta(), &keys.history(), &keys.inbox(), &keys.claims()])
+            .on(&[&keys.meta(), &keys.inbox(), &keys.claims()])
             .arg(record::guard_text(&commit.guard))
             .arg(record::guard_text(&commit.next_guard()))
             .arg(record::place_text(commit.status, commit.lane))

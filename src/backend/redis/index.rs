@@ -24,11 +24,11 @@ const EXAMINED: usize = 1000;
 /// Instances that one script call notes at most: so that none holds up others for long.
 const NOTED_AT_ONCE: usize = 200;
 
-/// What was noted of each instance last, and when: so that a late note of an earlier record does not undo a newer one.
-pub(super) const NOTED: &str = "noted";
+/// What was noted last of each instance that has had more than one status, and when: so that a late note of an earlier record does not undo a newer one.
+const NOTED: &str = "noted";
 
 /// The sets. An instance is in one of them.
-const GROUPS: [&str; 6] = ["running", "suspended", "stalled", "completed", "failed", "terminated"];
+pub(super) const GROUPS: [&str; 6] = ["running", "suspended", "stalled", "completed", "failed", "terminated"];
 
 /// Which of the sets has the instances of a status.
 fn group(status: Status) -> usize {
@@ -56,6 +56,8 @@ pub(super) struct Note {
     created_at: Timestamp,
     updated_at: Timestamp,
     status: Status,
+    /// It has had no other status that is noted elsewhere.
+    is_first: bool,
 }
 
 /// A member of the index, as it was when it was read.
@@ -80,6 +82,7 @@ pub(super) async fn note(links: &Links, keys: &Keys, app: &AppId, notes: &[Note]
                 .arg(note.created_at.as_millis())
                 .arg(note.updated_at.as_millis())
                 .arg(group(note.status) + 1)
+                .arg(u8::from(note.is_first))
         });
         call.send(links)
     });
@@ -93,6 +96,8 @@ impl RedisStore {
             created_at: record.origin.created_at,
             updated_at: record.updated_at,
             status: record.status,
+            // Had it been suspended or stalled, that would have been a turn, and going on another.
+            is_first: group(record.status) == 0 && record.version <= 1 && record.view.generation == 0,
         };
         self.gatherer
             .make(&instance.app, vec![Change::Note(note)])
@@ -187,13 +192,16 @@ impl RedisStore {
         }
         let mut reads = pipe();
         for entry in &found {
-            reads.hgetall(self.keys.instance(&entry.instance).meta());
+            reads
+                .cmd("HMGET")
+                .arg(self.keys.instance(&entry.instance).meta())
+                .arg(&record::FIELDS);
         }
         let replies = self.links.send_all("`list`", &reads).await?;
         let (mut matching, mut gone) = (Vec::with_capacity(found.len()), Vec::new());
         for (entry, reply) in found.into_iter().zip(replies) {
             let instance = &entry.instance;
-            match record::read(instance, Reply::new("HGETALL", reply)) {
+            match record::read(instance, Reply::new("HMGET", reply)) {
                 Ok(Some(record)) if matches(filter, &record) => matching.push((entry.instance, record)),
                 Ok(Some(_)) => {}
                 Ok(None) => gone.push(entry),

@@ -24,7 +24,6 @@ impl RedisStore {
         let keys = self.keys.instance(&create.instance);
         let standing = [
             keys.meta(),
-            keys.history(),
             keys.inbox(),
             keys.claims(),
             keys.receipt(create.origin.request.as_str()),
@@ -48,7 +47,7 @@ impl RedisStore {
                 .arg(replaced.as_ref().map_or("", |(run, _)| run.as_str()))
                 .arg(millis(create.keep))
                 .arg(millis(create.keep.max(OUTCOME_KEPT)))
-                .arg(u8::from(is_there));
+                .arg(is_there.then_some(&record::FIELDS));
             let reply = match is_there {
                 false => call.send_small(&self.links).await?,
                 true => call.send(&self.links).await?,
@@ -80,12 +79,9 @@ impl RedisStore {
     }
 
     pub(super) async fn read_record(&self, instance: &InstanceRef) -> Result<Option<Record>> {
-        let mut read = cmd("HGETALL");
-        let reply = self
-            .links
-            .send("HGETALL", read.arg(self.keys.instance(instance).meta()))
-            .await?;
-        record::read(instance, Reply::new("HGETALL", reply))
+        let mut read = cmd("HMGET");
+        read.arg(self.keys.instance(instance).meta()).arg(&record::FIELDS);
+        record::read(instance, Reply::new("HMGET", self.links.send("HMGET", &read).await?))
     }
 
     pub(super) async fn load_instance(
@@ -96,10 +92,11 @@ impl RedisStore {
     ) -> Result<Option<Loaded>> {
         let keys = self.keys.instance(instance);
         let call = script::LOAD
-            .on(&[&keys.meta(), &keys.history(), &keys.inbox()])
-            .arg(position(after))
-            .arg(position(after.saturating_add(Loaded::TURNS as u64 - 1)))
-            .arg(inbox);
+            .on(&[&keys.meta(), &keys.inbox()])
+            .arg(after.saturating_add(1))
+            .arg(after.saturating_add(Loaded::TURNS as u64))
+            .arg(inbox)
+            .arg(&record::FIELDS);
         let mut parts = call.send(&self.links).await?.items()?.into_iter();
         let (Some(meta), Some(turns), Some(inbox)) = (parts.next(), parts.next(), parts.next()) else {
             return Ok(None);
@@ -109,7 +106,7 @@ impl RedisStore {
         };
         Ok(Some(Loaded {
             record,
-            turns: turns.list()?,
+            turns: unbroken(turns)?,
             inbox: inbox.list()?,
         }))
     }
@@ -130,16 +127,13 @@ impl RedisStore {
         after: u64,
         count: usize,
     ) -> Result<Vec<Bytes>> {
-        let Some(last) = (count as u64).checked_sub(1).map(|rest| after.saturating_add(rest)) else {
-            return Ok(Vec::new());
-        };
         let keys = self.keys.instance(instance);
         let call = script::TURNS
-            .on(&[&keys.meta(), &keys.history()])
+            .on(&[&keys.meta()])
             .arg(execution.to_string())
-            .arg(position(after))
-            .arg(position(last));
-        call.send(&self.links).await?.list()
+            .arg(after.saturating_add(1))
+            .arg(after.saturating_add(count as u64));
+        unbroken(call.send(&self.links).await?)
     }
 
     pub(super) async fn refuse_request(
@@ -174,7 +168,6 @@ impl RedisStore {
         let call = script::DELETE
             .on(&[
                 &keys.meta(),
-                &keys.history(),
                 &keys.inbox(),
                 &keys.claims(),
                 &keys.receipt(request),
@@ -234,7 +227,8 @@ fn repeated(receipt: Reply) -> Result<Created> {
     parsed.map_or_else(|| Reply::strange("create", &receipt), Ok)
 }
 
-/// A place in a list, as Redis takes it: a signed number of 64 bits.
-fn position(turn: u64) -> u64 {
-    turn.min(i64::MAX as u64)
+/// Turns up to the first that is missing: whoever reads them finds that there are fewer than the record says.
+fn unbroken(turns: Reply) -> Result<Vec<Bytes>> {
+    let turns = turns.items()?.into_iter().map(Reply::optional_bytes);
+    turns.map_while(Result::transpose).collect()
 }

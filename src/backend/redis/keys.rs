@@ -116,14 +116,9 @@ pub(super) struct InstanceKeys {
 }
 
 impl InstanceKeys {
-    /// Hash: the record.
+    /// Hash: the record, and the turns of the execution.
     pub(super) fn meta(&self) -> String {
         self.part("meta")
-    }
-
-    /// List: the turns of the execution, one element each.
-    pub(super) fn history(&self) -> String {
-        self.part("history")
     }
 
     /// List: items that wait. With a time to live while there is no record.
@@ -214,7 +209,6 @@ mod tests {
                 let of = keys.instance(&instance(app, id));
                 let names = [
                     of.meta(),
-                    of.history(),
                     of.inbox(),
                     of.claims(),
                     of.receipt("x}{"),
@@ -229,7 +223,7 @@ mod tests {
                 all.extend(names);
             }
         }
-        assert_eq!(all.len(), 2 * ids.len() * 6, "no two names give one key");
+        assert_eq!(all.len(), 2 * ids.len() * 5, "no two names give one key");
     }
 
     proptest::proptest! {
@@ -247,7 +241,7 @@ mod tests {
             let [one, other] = [0, 1].map(|at| {
                 let of = keys.instance(&instance(&apps[at], &ids[at]));
                 let receipt = of.receipt(&parts[at]);
-                [of.meta(), of.history(), of.inbox(), of.claims(), of.past_outcome("0"), receipt]
+                [of.meta(), of.inbox(), of.claims(), of.past_outcome("0"), receipt]
             });
             for names in [&one, &other] {
                 assert!(names.iter().all(|name| tag(name) == tag(&names[0])), "{names:?}");

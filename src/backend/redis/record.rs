@@ -1,4 +1,4 @@
-//! How a record lies in its hash.
+//! How an instance's record and turns lie in their hash.
 //!
 //! - `state`: what scripts look at and commits change, one line of plain text: `<execution> <version> <commit> <status> <lane> <updated> <ended> <marks>`.
 //!   Times are in ms; marks are separated by commas; `-` stands for nothing. The first three are the guard of the next commit.
@@ -6,6 +6,7 @@
 //! - `origin`, `view` and `outcome`: MessagePack with named fields, which no script opens. Before the first
 //!   commit a record has no view: it is the default one.
 //! - `input`: the JSON text that it is.
+//! - `1`, `2` and so on: the turns of the execution, by their versions. The state says how many there are.
 //!
 //! One line instead of a field each, because a commit spends its time in such calls: it takes a quarter less.
 
@@ -190,12 +191,15 @@ impl Fields<'_> {
     }
 }
 
+/// All of a record's fields; the other ones of its hash are turns.
+pub(super) const FIELDS: [&str; 6] = ["state", "run", "origin", "view", "input", "outcome"];
+
 /// What a record needs besides its input and its outcome, which may be large.
 pub(super) const SMALL_FIELDS: [&str; 4] = ["state", "run", "origin", "view"];
 
-/// Reads the whole hash; `None` if there is none.
-pub(super) fn read(instance: &InstanceRef, meta: Reply) -> Result<Option<Record>> {
-    read_fields(instance, meta.pairs()?.into_iter().collect())
+/// Reads [`FIELDS`], as they were asked for; `None` if there is none of them.
+pub(super) fn read(instance: &InstanceRef, fields: Reply) -> Result<Option<Record>> {
+    read_fields(instance, named(&FIELDS, fields)?)
 }
 
 /// What an [`Ending`] needs; all but the last are small.

@@ -4,7 +4,7 @@
 
 use deadpool_redis::redis::{cmd, pipe};
 
-use super::index::NOTED;
+use super::index::GROUPS;
 use super::keys::{instance_id, instance_part};
 use super::record;
 use super::reply::Reply;
@@ -18,7 +18,7 @@ const KEYS: char = 'k';
 const INDEX: char = 'x';
 
 impl RedisStore {
-    /// A token is `k` and the server's cursor; then `x`, the app and the index's own cursor.
+    /// A token is `k` and the server's cursor; then `x`, the app, the number of one of its index's sets, and that set's own cursor.
     pub(super) async fn read_survey(&self, after: Option<&str>, most: usize) -> Result<Survey> {
         let token = after.unwrap_or("k0");
         let strange = || {
@@ -29,12 +29,13 @@ impl RedisStore {
         if let Some(cursor) = token.strip_prefix(KEYS) {
             return self.survey_keys(cursor, most).await;
         }
-        let (app, cursor) = token
-            .strip_prefix(INDEX)
-            .and_then(|rest| rest.split_once('/'))
-            .ok_or_else(strange)?;
-        self.survey_index(&AppId::new(app).map_err(|_| strange())?, cursor, most)
-            .await
+        let mut parts = token.strip_prefix(INDEX).ok_or_else(strange)?.splitn(3, '/');
+        let (Some(app), Some(group), Some(cursor)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(strange());
+        };
+        let app = AppId::new(app).map_err(|_| strange())?;
+        let group = group.parse().ok().filter(|group| *group < GROUPS.len());
+        self.survey_index(&app, group.ok_or_else(strange)?, cursor, most).await
     }
 
     async fn survey_keys(&self, cursor: &str, most: usize) -> Result<Survey> {
@@ -138,14 +139,14 @@ impl RedisStore {
     async fn first_index(&self, after: Option<&AppId>) -> Result<Option<String>> {
         let apps = self.read_apps().await?.into_iter().map(|app| app.id);
         let next = apps.into_iter().find(|app| after.is_none_or(|after| app > after));
-        Ok(next.map(|app| format!("{INDEX}{app}/0")))
+        Ok(next.map(|app| format!("{INDEX}{app}/0/0")))
     }
 
-    async fn survey_index(&self, app: &AppId, cursor: &str, most: usize) -> Result<Survey> {
-        let mut scan = cmd("HSCAN");
-        scan.arg(self.keys.index(app, NOTED)).arg(cursor);
+    async fn survey_index(&self, app: &AppId, group: usize, cursor: &str, most: usize) -> Result<Survey> {
+        let mut scan = cmd("ZSCAN");
+        scan.arg(self.keys.index(app, GROUPS[group])).arg(cursor);
         scan.arg("COUNT").arg(most.max(1));
-        let mut reply = Reply::new("HSCAN", self.links.send("HSCAN", &scan).await?)
+        let mut reply = Reply::new("ZSCAN", self.links.send("ZSCAN", &scan).await?)
             .items()?
             .into_iter();
         let (Some(next), Some(members)) = (reply.next(), reply.next()) else {
@@ -153,8 +154,9 @@ impl RedisStore {
         };
         let mut survey = Survey {
             next: match next.text()?.as_str() {
+                "0" if group + 1 < GROUPS.len() => Some(format!("{INDEX}{app}/{}/0", group + 1)),
                 "0" => self.first_index(Some(app)).await?,
-                cursor => Some(format!("{INDEX}{app}/{cursor}")),
+                cursor => Some(format!("{INDEX}{app}/{group}/{cursor}")),
             },
             ..Survey::default()
         };

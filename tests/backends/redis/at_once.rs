@@ -20,8 +20,8 @@ async fn server_with_commits(count: usize) -> (Server, Fresh, Vec<Commit>) {
 async fn of_commits_made_at_once_one_that_is_refused_fails_alone() {
     let (server, store, mut commits) = server_with_commits(40).await;
     let mut beside = Beside::open(&server.url()).await;
-    let damaged: Vec<String> = beside.ask(&["KEYS", "*/i7}:history"]).await;
-    let _: () = beside.ask(&["SET", &damaged[0], "no list"]).await;
+    let damaged: Vec<String> = beside.ask(&["KEYS", "*/i7}:meta"]).await;
+    let _: () = beside.ask(&["SET", &damaged[0], "no hash"]).await;
     let _: () = beside.ask(&["SCRIPT", "FLUSH"]).await;
     let committed = join_all(commits.iter().map(|commit| store.commit(commit))).await;
     for (n, committed) in committed.into_iter().enumerate() {

@@ -222,11 +222,39 @@ pub(crate) async fn an_older_note_does_not_undo_a_newer_one(store: Fresh) {
     commit_status(&store, &instance, Status::Failed).await;
     note(&store, &instance).await;
     store.index(&instance, &older).await.unwrap();
+    assert_eq!(listed(&store, Status::Failed).await, ["a"]);
+
+    let back = indexed(&store, "b", 2).await;
+    commit_status(&store, &back, Status::Suspended).await;
+    let suspended = record(&store, &back).await;
+    commit_status(&store, &back, Status::Running).await;
+    note(&store, &back).await;
+    store.index(&back, &suspended).await.unwrap();
+    assert_eq!(listed(&store, Status::Running).await, ["b"]);
+}
+
+pub(crate) async fn a_note_of_an_instance_that_had_the_id_before_changes_nothing(store: Fresh) {
+    let before = indexed(&store, "a", 7).await;
+    let first = record(&store, &before).await;
+    let over = end(&store, &before).await;
+    store.delete(&before, over.execution, KEEP).await.unwrap();
+    store.unindex(&before).await.unwrap();
+    passes(&store, over.updated_at).await;
+    let now = indexed(&store, "a", 8).await;
+    for late in [first, over] {
+        store.index(&now, &late).await.unwrap();
+        assert_eq!(listed(&store, Status::Pending).await, ["a"]);
+        assert!(stale(&store).await.is_empty());
+    }
+}
+
+/// Those that are listed as having a status.
+async fn listed(store: &Fresh, status: Status) -> Vec<String> {
     let filter = IndexFilter {
-        statuses: vec![Status::Failed],
+        statuses: vec![status],
         ..everything()
     };
-    assert_eq!(page_through(&store, &filter, 10).await, ["a"]);
+    page_through(store, &filter, 10).await
 }
 
 pub(crate) async fn a_page_token_of_somebody_else_is_refused(store: Fresh) {

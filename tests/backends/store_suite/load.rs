@@ -28,6 +28,7 @@ pub(crate) async fn a_load_pages_through_the_turns(store: Fresh) {
     }
 
     let execution = now.execution;
+    assert_eq!(store.turns(&instance, execution, 0, usize::MAX).await.unwrap(), all);
     assert_eq!(store.turns(&instance, execution, 10, 3).await.unwrap(), all[10..13]);
     assert_eq!(
         store.turns(&instance, execution, many as u64 - 1, 3).await.unwrap(),

@@ -141,7 +141,7 @@ pub(crate) async fn a_survey_shows_every_active_instance_and_what_has_no_record(
     // What belongs to a record is no stray, whatever is asked.
     let stray = Stray {
         instance: instance("a"),
-        part: "history".into(),
+        part: "meta".into(),
     };
     assert!(!store.stray(&stray, true).await.unwrap());
     let loaded = store.load(&instance("a"), 0, 10).await.unwrap().unwrap();

@@ -1,5 +1,5 @@
 -- Appends a turn, if the record is what the guard says. The hot path: no blob is decoded, and the work does not grow with the history.
--- KEYS: meta, history, inbox, claims
+-- KEYS: meta, inbox, claims
 -- ARGV: 1 guard '<execution> <version> <commit>'; 2 what comes in its place; 3 '<status> <lane>'; 4 turn; 5 view; 6 marks cleared; 7 marks set;
 --       8 '' if that is all, else '<1 if the status is terminal> <1 for another execution> <1 to drop the input> <inbox items taken> <put back>
 --       <claims opened> <closed>'; then outcome, channel and what is said there after the run, each '' unless it is terminal; then the items, sequence number and
@@ -12,7 +12,7 @@ if not state then
   return 'absent'
 end
 local guard, updated, ended, marks = string.match(state, '^(%S+ %S+ %S+) %S+ %S+ (%S+) (%S+) (%S+)$')
-if guard == ARGV[2] then return 'applied ' .. redis.call('LLEN', KEYS[3]) .. ' ' .. updated end
+if guard == ARGV[2] then return 'applied ' .. redis.call('LLEN', KEYS[2]) .. ' ' .. updated end
 if guard ~= ARGV[1] then return 'conflict' end
 
 local ends, renews, drops, taken, kept, opened, closed
@@ -47,26 +47,32 @@ local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
 updated = string.format('%.0f', math.max(now, tonumber(updated) + 1))
 if ends == '1' then ended = updated end
-if renews == '1' then redis.call('UNLINK', KEYS[2], KEYS[4]) end
-redis.call('RPUSH', KEYS[2], ARGV[4])
-redis.call('HSET', KEYS[1], 'state', ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. updated .. ' ' .. ended .. ' ' .. marks, 'view', ARGV[5])
-if ARGV[8] == '' then return 'applied ' .. redis.call('LLEN', KEYS[3]) .. ' ' .. updated end
+if renews == '1' then
+  -- All turns at once, and not one after the other: there may be a hundred thousand.
+  local run, origin, input = unpack(redis.call('HMGET', KEYS[1], 'run', 'origin', 'input'))
+  redis.call('UNLINK', KEYS[1], KEYS[3])
+  redis.call('HSET', KEYS[1], 'run', run or '', 'origin', origin or '')
+  if input then redis.call('HSET', KEYS[1], 'input', input) end
+end
+redis.call('HSET', KEYS[1], 'state', ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. updated .. ' ' .. ended .. ' ' .. marks, 'view', ARGV[5],
+  string.match(ARGV[2], ' (%d+) '), ARGV[4])
+if ARGV[8] == '' then return 'applied ' .. redis.call('LLEN', KEYS[2]) .. ' ' .. updated end
 
 if drops == '1' then redis.call('HDEL', KEYS[1], 'input') end
-if taken ~= '0' then redis.call('LTRIM', KEYS[3], taken, -1) end
-for i = 11 + kept, 12, -1 do redis.call('LPUSH', KEYS[3], ARGV[i]) end
+if taken ~= '0' then redis.call('LTRIM', KEYS[2], taken, -1) end
+for i = 11 + kept, 12, -1 do redis.call('LPUSH', KEYS[2], ARGV[i]) end
 local at = 12 + kept
-for i = at, at + 2 * opened - 1, 2 do redis.call('HSET', KEYS[4], 't:' .. ARGV[i], ARGV[i + 1]) end
+for i = at, at + 2 * opened - 1, 2 do redis.call('HSET', KEYS[3], 't:' .. ARGV[i], ARGV[i + 1]) end
 at = at + 2 * opened
 for i = at, at + closed - 1 do
   local call = ARGV[i]
-  redis.call('HDEL', KEYS[4], 't:' .. call, 'c:' .. call, 'v:' .. call, 'p:' .. call, 'd:' .. call)
+  redis.call('HDEL', KEYS[3], 't:' .. call, 'c:' .. call, 'v:' .. call, 'p:' .. call, 'd:' .. call)
 end
 if ends == '1' then
   if ARGV[9] ~= '' then redis.call('HSET', KEYS[1], 'outcome', ARGV[9]) end
-  redis.call('UNLINK', KEYS[4])
+  redis.call('UNLINK', KEYS[3])
   local run = string.match(redis.call('HGET', KEYS[1], 'run') or '', '^%S+') or '-'
   -- A hint: a user who may not publish must not leave half a commit.
   redis.pcall('PUBLISH', ARGV[10], run .. ' ' .. ARGV[11])
 end
-return 'applied ' .. redis.call('LLEN', KEYS[3]) .. ' ' .. updated
+return 'applied ' .. redis.call('LLEN', KEYS[2]) .. ' ' .. updated
