@@ -40,5 +40,10 @@ pub use time::Timestamp;
 pub use uuids::{CommitId, ExecutionId, RunId, RunToken, TaskExecutionId, WorkerId};
 pub use waiting::{WaitingFor, WaitingView};
 
+/// What holds nothing is not stored: for fields that default to it when they are read.
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// The result of user code: any error becomes a [`Failure`] through `?`.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;

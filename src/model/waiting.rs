@@ -2,12 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AppId, InstanceRef, Sequence, Timestamp};
-
-/// What is not there is not stored: a view is written with each commit, and kept as long as the instance waits.
-fn is_none_of_them(count: &usize) -> bool {
-    *count == 0
-}
+use super::{AppId, InstanceRef, Sequence, Timestamp, is_default};
 
 /// What an instance waits for: the first few, and how many there are.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -16,7 +11,7 @@ pub struct WaitingView {
     /// there.
     pub total: usize,
     /// How many of them are calls that the code does not wait for any more. They go on, and are not listed.
-    #[serde(default, skip_serializing_if = "is_none_of_them")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub given_up: usize,
     /// The first of them: at most [`WaitingView::SHOWN`].
     pub shown: Vec<WaitingFor>,

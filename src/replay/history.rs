@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     AppId, BuildId, CommitId, Failure, InstanceRef, MessageId, Payload, RunId, Sequence, TaskExecutionId, Timestamp,
+    is_default,
 };
 use crate::wire::{ParentLink, read};
 
@@ -162,7 +163,7 @@ pub enum HistoryEvent {
         /// The run, kept across continue-as-new.
         run: RunId,
         /// How many executions of the run came before.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_default")]
         generation: u32,
         /// Who called it.
         #[serde(default, skip_serializing_if = "Option::is_none")]

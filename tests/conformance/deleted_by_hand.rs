@@ -15,14 +15,41 @@ const CHILD: Workflow<u64, u64> = Workflow::new("payments", "child");
 const WORK: Activity<u64, u64> = Activity::new("payments", "work");
 const GO: Event<()> = Event::new("go");
 
-/// Deletes the keys of an instance, or a part of them.
-async fn delete(stage: &Stage, run: &leveret::Run<u64>, part: &str) {
+async fn connection() -> redis::aio::MultiplexedConnection {
     let url = std::env::var("LEVERET_TEST_REDIS_URL").unwrap();
     let client = redis::Client::open(url).unwrap();
-    let mut connection = client.get_multiplexed_async_connection().await.unwrap();
-    let pattern = format!("lv:{{{}/{}}}:{part}", stage.backend.namespace(), run.instance());
+    client.get_multiplexed_async_connection().await.unwrap()
+}
+
+/// What the keys of an instance begin with.
+fn prefix(stage: &Stage, run: &leveret::Run<u64>) -> String {
+    format!("lv:{{{}/{}}}:", stage.backend.namespace(), run.instance())
+}
+
+/// Deletes all turns of an instance.
+async fn delete_history(stage: &Stage, run: &leveret::Run<u64>) {
+    let (mut connection, meta) = (connection().await, prefix(stage, run) + "meta");
+    let mut fields: Vec<String> = redis::cmd("HKEYS")
+        .arg(&meta)
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    fields.retain(|field| field.parse::<u64>().is_ok());
+    assert!(!fields.is_empty());
+    let deleted: usize = redis::cmd("HDEL")
+        .arg(&meta)
+        .arg(&fields)
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(deleted, fields.len());
+}
+
+/// Deletes all keys of an instance.
+async fn delete(stage: &Stage, run: &leveret::Run<u64>) {
+    let mut connection = connection().await;
     let keys: Vec<String> = redis::cmd("KEYS")
-        .arg(pattern)
+        .arg(prefix(stage, run) + "*")
         .query_async(&mut connection)
         .await
         .unwrap();
@@ -64,7 +91,7 @@ pub(crate) async fn an_instance_whose_state_is_gone_is_missed_by_nobody(h: &impl
     begun.reach(1).await;
     stage.wait_for_text("orders", "one", &["event `go`"]).await;
     stage.wait_for_status("payments", "kid", Status::Running).await;
-    delete(&stage, &run, "*").await;
+    delete(&stage, &run).await;
 
     let handle = stage.at("orders", "one");
     assert!(matches!(handle.get().await, Err(Error::NotFound { .. })));
@@ -114,7 +141,7 @@ pub(crate) async fn an_instance_whose_history_is_gone_stalls_and_can_be_ended(h:
     let run = stage.client.start(MAIN, 7).id("one").await.unwrap();
     stage.wait_for_text("orders", "one", &["event `go`"]).await;
     first.stop().await;
-    delete(&stage, &run, "history").await;
+    delete_history(&stage, &run).await;
     let _second = up(orders()).await;
     run.raise(GO, ()).await.unwrap();
     let stalled = stage.wait_for_status("orders", "one", Status::Stalled).await;
@@ -144,7 +171,7 @@ pub(crate) async fn a_marked_turn_that_is_gone_is_not_taken_for_done(h: &impl Ha
     stage
         .mark_again(run.instance(), &record, Mark::Turn(record.version + 1))
         .await;
-    delete(&stage, &run, "history").await;
+    delete_history(&stage, &run).await;
     let refused = run.handle().purge().not_recursive().await.unwrap_err();
     assert!(refused.to_string().contains("missing from the history"), "{refused}");
     let purged = run.handle().purge().not_recursive().give_up_effects().await.unwrap();
@@ -161,7 +188,7 @@ pub(crate) async fn a_tree_whose_children_cannot_all_be_named_is_not_given_up(h:
     stage.at("payments", "kid").raise(GO, ()).await.unwrap();
     assert_eq!(done(&run).await, 7);
     // Its turns are gone, and with them the name of its child.
-    delete(&stage, &run, "history").await;
+    delete_history(&stage, &run).await;
     let purge = || run.handle().purge().give_up_effects();
     let refused = purge().await.unwrap_err();
     assert!(

@@ -41,7 +41,7 @@ impl RedisStore {
                 .arg(create.execution.to_string())
                 .arg(create.run.to_string())
                 .arg(create.origin.request.as_str())
-                .arg(record::pack(&create.origin))
+                .arg(record::pack_origin(&create.origin))
                 .arg(create.input.as_bytes())
                 .arg(u8::from(create.policy == ConflictPolicy::Reject))
                 .arg(replaced.as_ref().map_or("", |(run, _)| run.as_str()))

@@ -156,7 +156,7 @@ pub(super) fn instance_part(namespace: &Namespace, key: &str) -> Option<(Instanc
     let (tag, part) = key.strip_prefix("lv:{")?.split_once("}:")?;
     let within = tag.strip_prefix(namespace.as_str())?.strip_prefix('/')?;
     let (app, id) = within.split_once('/')?;
-    let is_part = matches!(part, "meta" | "history" | "inbox" | "claims") || part.starts_with("receipt:");
+    let is_part = matches!(part, "meta" | "inbox" | "claims") || part.starts_with("receipt:");
     if !is_part {
         return None;
     }

@@ -2,7 +2,7 @@
 //!
 //! - `state`: what scripts look at and commits change, one line of plain text: `<execution> <version> <commit> <status> <lane> <updated> <ended> <marks>`.
 //!   Times are in ms; marks are separated by commas; `-` stands for nothing. The first three are the guard of the next commit.
-//! - `run`: `<run> <request>`, of the request that created it.
+//! - `run`: `<run> <request>`, of the request that created it; the origin has that only here.
 //! - `origin`, `view` and `outcome`: MessagePack with named fields, which no script opens. Before the first
 //!   commit a record has no view: it is the default one.
 //! - `input`: the JSON text that it is.
@@ -11,17 +11,18 @@
 //! One line instead of a field each, because a commit spends its time in such calls: it takes a quarter less.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 
 use bytes::Bytes;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::reply::Reply;
-use crate::backend::{Ending, Error, Guard, Mark, Record, Result, View};
-use crate::model::{InstanceRef, Lane, Payload, RunId, Status, Timestamp};
+use crate::backend::{Ending, Error, Guard, Mark, Origin, Record, Result, View};
+use crate::model::{InstanceRef, Lane, MessageId, Payload, RunId, Status, Timestamp, is_default};
+use crate::wire::ParentLink;
 
 /// As MessagePack.
 pub(super) fn pack(value: &impl Serialize) -> Vec<u8> {
@@ -37,6 +38,42 @@ fn unreadable(instance: &InstanceRef, field: &str, cause: &str) -> Error {
     Error::permanent(format!(
         "the record of {instance} cannot be read: its field `{field}` {cause}; was it written by a later version?"
     ))
+}
+
+/// An [`Origin`] without its request.
+#[derive(Serialize, Deserialize)]
+struct StoredOrigin<'a> {
+    workflow: Cow<'a, str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parent: Option<Cow<'a, ParentLink>>,
+    created_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    start_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "is_default")]
+    tags: Cow<'a, BTreeMap<String, String>>,
+}
+
+impl StoredOrigin<'_> {
+    fn with(self, request: MessageId) -> Origin {
+        Origin {
+            workflow: self.workflow.into_owned(),
+            parent: self.parent.map(Cow::into_owned),
+            created_at: self.created_at,
+            start_at: self.start_at,
+            tags: self.tags.into_owned(),
+            request,
+        }
+    }
+}
+
+pub(super) fn pack_origin(origin: &Origin) -> Vec<u8> {
+    pack(&StoredOrigin {
+        workflow: Cow::Borrowed(&origin.workflow),
+        parent: origin.parent.as_ref().map(Cow::Borrowed),
+        created_at: origin.created_at,
+        start_at: origin.start_at,
+        tags: Cow::Borrowed(&origin.tags),
+    })
 }
 
 /// What stands for nothing in a state.
@@ -175,12 +212,14 @@ impl Fields<'_> {
         self.required("state", state)
     }
 
-    fn run(&mut self) -> Result<RunId> {
+    /// The run, and the request that created it.
+    fn run(&mut self) -> Result<(RunId, MessageId)> {
         let stored = self.bytes("run");
         let stored = self.required("run", stored)?;
-        let run = std::str::from_utf8(&stored)
-            .ok()
-            .and_then(|text| text.split(' ').next()?.parse().ok());
+        let run = std::str::from_utf8(&stored).ok().and_then(|text| {
+            let (run, request) = text.split_once(' ')?;
+            Some((run.parse().ok()?, request.parse().ok()?))
+        });
         run.ok_or_else(|| {
             unreadable(
                 self.instance,
@@ -219,7 +258,7 @@ pub(super) fn read_ending(instance: &InstanceRef, fields: Reply) -> Result<Optio
     let mut fields = Fields { instance, of };
     let state = fields.state()?;
     Ok(Some(Ending {
-        run: fields.run()?,
+        run: fields.run()?.0,
         status: State::read(instance, &state)?.status()?,
         outcome: fields.blob("outcome")?,
     }))
@@ -243,21 +282,22 @@ fn read_fields(instance: &InstanceRef, of: HashMap<Bytes, Bytes>) -> Result<Opti
     let mut fields = Fields { instance, of };
     let state = fields.state()?;
     let state = State::read(instance, &state)?;
-    let origin = fields.blob("origin")?;
+    let origin: Option<StoredOrigin<'_>> = fields.blob("origin")?;
     let commit = state.part(2)?;
     let view = match fields.blob("view")? {
         // Each commit writes one.
         None if commit.is_none() => View::default(),
         view => fields.required("view", view)?,
     };
+    let (run, request) = fields.run()?;
     Ok(Some(Record {
         execution: state.required(0)?,
-        run: fields.run()?,
+        run,
         version: state.required(1)?,
         commit,
         status: state.status()?,
         lane: state.part(4)?,
-        origin: fields.required("origin", origin)?,
+        origin: fields.required("origin", origin)?.with(request),
         input: fields.bytes("input").map(Payload::from_trusted),
         view,
         outcome: fields.blob("outcome")?,
@@ -270,7 +310,6 @@ fn read_fields(instance: &InstanceRef, of: HashMap<Bytes, Bytes>) -> Result<Opti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Origin;
     use crate::model::{CommitId, ExecutionId};
 
     fn instance() -> InstanceRef {
@@ -290,7 +329,7 @@ mod tests {
         vec![
             ("state", state.into()),
             ("run", format!("{} a request", RunId::generate()).into()),
-            ("origin", pack(&origin)),
+            ("origin", pack_origin(&origin)),
             ("view", pack(&View::default())),
         ]
     }

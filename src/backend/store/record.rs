@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     BuildId, CommitId, ExecutionId, Lane, MessageId, Payload, RunId, StallReason, Status, Timestamp, WaitingView,
+    is_default,
 };
 use crate::wire::{Outcome, ParentLink, TaskRef};
 
@@ -28,11 +29,6 @@ pub struct Origin {
     pub tags: BTreeMap<String, String>,
     /// The request that created it; of a child, derived from its parent's call.
     pub request: MessageId,
-}
-
-/// What holds nothing is not stored: a view is written with each commit.
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
 }
 
 /// What commits change and people see.
