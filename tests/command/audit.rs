@@ -97,10 +97,18 @@ async fn keys_without_an_instance_are_found_and_removed_and_those_of_others_stay
     let orders = place.worker("orders").workflow(MAIN, call_work).start().await.unwrap();
     let run = place.client.start(MAIN, 7).id("a {strange}% one").await.unwrap();
     until("its first turn", async || run.get().await.unwrap().turns > 0).await;
+    run.suspend("a break").and_wait(Duration::from_secs(60)).await.unwrap();
+    run.raise(Event::<()>::new("go"), ()).await.unwrap();
     let client = redis::Client::open(url("LEVERET_TEST_REDIS_URL")).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let tag = format!("lv:{{{}/orders/a %7Bstrange%7D%25 one}}", place.backend.namespace());
     // Somebody deletes the record, and no more than that.
+    let inbox: u64 = redis::cmd("EXISTS")
+        .arg(format!("{tag}:inbox"))
+        .query_async(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(inbox, 1);
     let deleted: u64 = redis::cmd("DEL")
         .arg(format!("{tag}:meta"))
         .query_async(&mut connection)
@@ -119,7 +127,7 @@ async fn keys_without_an_instance_are_found_and_removed_and_those_of_others_stay
         .iter()
         .map(|finding| finding["trouble"].as_str().unwrap())
         .collect();
-    // The history.
+    // The inbox.
     assert_eq!(
         troubles.iter().filter(|trouble| **trouble == "stray_key").count(),
         1,
