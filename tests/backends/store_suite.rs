@@ -110,6 +110,8 @@ macro_rules! store_suite {
             the_record_counts_and_not_the_note,
             an_older_note_does_not_undo_a_newer_one,
             a_note_of_an_instance_that_had_the_id_before_changes_nothing,
+            an_instance_that_replaces_one_of_a_later_time_is_listed,
+            one_that_goes_on_is_listed_whether_that_is_noted_or_not,
             a_page_token_of_somebody_else_is_refused,
             // audits
             a_walk_through_the_due_set_shows_every_entry,

@@ -1,6 +1,7 @@
 //! Code that changes under running instances, and code that does what it must not; scenario 25.
 
 use leveret::backend::Queue;
+use leveret::client::Filter;
 use leveret::wire::{Command, CommandItem, Item};
 use leveret::{Activity, Result, StallReason, Status, Timestamp, Worker, Workflow, WorkflowContext};
 
@@ -143,14 +144,12 @@ pub(crate) async fn code_that_waits_for_a_foreign_future_is_told_so(h: &impl Har
     assert_eq!(stall.reason, StallReason::ForeignFuture);
     assert!(stall.message.contains("ctx.timer"), "{}", stall.message);
     first.stop().await;
-    let _second = up(stage
-        .worker("orders")
-        .build_id("v2")
-        .workflow(MAIN, async |ctx: WorkflowContext, n: u64| {
-            ctx.timer(millis(1)).await?;
-            ok(n)
-        }))
-    .await;
+    let _second = up(stage.worker("orders").build_id("v2").workflow(MAIN, waiter)).await;
+    stage.wait_for_status("orders", "one", Status::Running).await;
+    // It is among those that run, for whoever looks there.
+    let running = Filter::app("orders").status(Status::Running);
+    assert_eq!(stage.client.list(running).await.unwrap().instances.len(), 1);
+    run.raise(GO, ()).await.unwrap();
     assert_eq!(done(&run).await, 7);
 }
 

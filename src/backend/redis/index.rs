@@ -4,6 +4,7 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use deadpool_redis::redis::pipe;
 use futures_util::future::try_join_all;
 
@@ -42,12 +43,23 @@ fn group(status: Status) -> usize {
     }
 }
 
-/// The sets that hold the instances of these statuses; of all, if none is named.
+/// The sets that have the instances of these statuses; of all, if none is named.
 fn groups_of(statuses: &[Status]) -> BTreeSet<usize> {
-    match statuses {
-        [] => (0..GROUPS.len()).collect(),
-        statuses => statuses.iter().map(|status| group(*status)).collect(),
+    if statuses.is_empty() {
+        return (0..GROUPS.len()).collect();
     }
+    let goes_on = |status: &Status| matches!(status, Status::Pending | Status::Running);
+    let mut groups: BTreeSet<usize> = statuses.iter().map(|status| group(*status)).collect();
+    if statuses.iter().any(goes_on) {
+        // One that goes on after a stall is not noted: it is where it was.
+        groups.extend(
+            Status::ALL
+                .iter()
+                .filter(|status| !status.is_terminal())
+                .map(|status| group(*status)),
+        );
+    }
+    groups
 }
 
 /// What is noted of an instance.
@@ -56,8 +68,31 @@ pub(super) struct Note {
     created_at: Timestamp,
     updated_at: Timestamp,
     status: Status,
-    /// It has had no other status that is noted elsewhere.
-    is_first: bool,
+    kind: Kind,
+}
+
+/// What is known of a note.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Its instance has only ever been in the first group.
+    First,
+    Later,
+    /// It is what the record said when it was asked because of another note.
+    Now,
+}
+
+impl Note {
+    fn of(id: InstanceId, record: &Record) -> Self {
+        // Had it been suspended or stalled, that would have been a turn, and going on another.
+        let is_first = group(record.status) == 0 && record.version <= 1 && record.view.generation == 0;
+        Self {
+            id,
+            created_at: record.origin.created_at,
+            updated_at: record.updated_at,
+            status: record.status,
+            kind: if is_first { Kind::First } else { Kind::Later },
+        }
+    }
 }
 
 /// A member of the index, as it was when it was read.
@@ -76,29 +111,64 @@ fn on_all_sets(script: &'static Script, keys: &Keys, app: &AppId) -> Call {
 
 /// Notes instances of one app, in any order.
 pub(super) async fn note(links: &Links, keys: &Keys, app: &AppId, notes: &[Note]) -> Result<()> {
-    let calls = notes.chunks(NOTED_AT_ONCE).map(|batch| {
+    let untold = send(links, keys, app, notes).await?;
+    if untold.is_empty() {
+        return Ok(());
+    }
+    // Their IDs were others' before, or are by now.
+    let instances = untold.iter().filter_map(|id| instance_id(id));
+    let instances: Vec<_> = instances.map(|id| InstanceRef::new(app.clone(), id)).collect();
+    let mut notes = Vec::with_capacity(instances.len());
+    for (instance, record) in instances.iter().zip(read_records(links, keys, &instances).await?) {
+        if let Some(record) = record? {
+            notes.push(Note {
+                kind: Kind::Now,
+                ..Note::of(instance.id.clone(), &record)
+            });
+        }
+    }
+    send(links, keys, app, &notes).await.map(drop)
+}
+
+/// The IDs of which nothing was noted, because that takes their records.
+async fn send(links: &Links, keys: &Keys, app: &AppId, notes: &[Note]) -> Result<Vec<Bytes>> {
+    let calls = notes.chunks(NOTED_AT_ONCE).map(async |batch| {
         let call = batch.iter().fold(on_all_sets(&script::INDEX, keys, app), |call, note| {
             call.arg(note.id.as_str())
                 .arg(note.created_at.as_millis())
                 .arg(note.updated_at.as_millis())
                 .arg(group(note.status) + 1)
-                .arg(u8::from(note.is_first))
+                .arg(match note.kind {
+                    Kind::First => "first",
+                    Kind::Later => "later",
+                    Kind::Now => "now",
+                })
         });
-        call.send(links)
+        call.send(links).await?.list()
     });
-    try_join_all(calls).await.map(drop)
+    Ok(try_join_all(calls).await?.concat())
+}
+
+/// The record of each, or `None`, or why it cannot be read.
+async fn read_records(links: &Links, keys: &Keys, instances: &[InstanceRef]) -> Result<Vec<Result<Option<Record>>>> {
+    let mut reads = pipe();
+    for instance in instances {
+        reads
+            .cmd("HMGET")
+            .arg(keys.instance(instance).meta())
+            .arg(&record::FIELDS);
+    }
+    let replies = links.send_all("`index`", &reads).await?.into_iter();
+    let records = instances
+        .iter()
+        .zip(replies)
+        .map(|(instance, reply)| record::read(instance, Reply::new("HMGET", reply)));
+    Ok(records.collect())
 }
 
 impl RedisStore {
     pub(super) async fn note_instance(&self, instance: &InstanceRef, record: &Record) -> Result<()> {
-        let note = Note {
-            id: instance.id.clone(),
-            created_at: record.origin.created_at,
-            updated_at: record.updated_at,
-            status: record.status,
-            // Had it been suspended or stalled, that would have been a turn, and going on another.
-            is_first: group(record.status) == 0 && record.version <= 1 && record.view.generation == 0,
-        };
+        let note = Note::of(instance.id.clone(), record);
         self.gatherer
             .make(&instance.app, vec![Change::Note(note)])
             .await
@@ -190,18 +260,12 @@ impl RedisStore {
         if found.is_empty() {
             return Ok(Vec::new());
         }
-        let mut reads = pipe();
-        for entry in &found {
-            reads
-                .cmd("HMGET")
-                .arg(self.keys.instance(&entry.instance).meta())
-                .arg(&record::FIELDS);
-        }
-        let replies = self.links.send_all("`list`", &reads).await?;
+        let instances: Vec<_> = found.iter().map(|entry| entry.instance.clone()).collect();
+        let records = read_records(&self.links, &self.keys, &instances).await?;
         let (mut matching, mut gone) = (Vec::with_capacity(found.len()), Vec::new());
-        for (entry, reply) in found.into_iter().zip(replies) {
+        for (entry, record) in found.into_iter().zip(records) {
             let instance = &entry.instance;
-            match record::read(instance, Reply::new("HMGET", reply)) {
+            match record {
                 Ok(Some(record)) if matches(filter, &record) => matching.push((entry.instance, record)),
                 Ok(Some(_)) => {}
                 Ok(None) => gone.push(entry),
@@ -243,10 +307,15 @@ mod tests {
     fn every_status_is_looked_for_where_it_is_noted() {
         let all = groups_of(&[]);
         for status in Status::ALL {
-            assert_eq!(groups_of(&[status]), [group(status)].into(), "{status}");
+            assert!(
+                groups_of(&[Status::Failed, status]).contains(&group(status)),
+                "{status}"
+            );
             assert!(all.contains(&group(status)), "{status}");
         }
         assert_eq!(all.len(), GROUPS.len());
-        assert_eq!(groups_of(&[Status::Running, Status::Stalled, Status::Pending]).len(), 2);
+        // Not the many that are over.
+        assert_eq!(groups_of(&[Status::Stalled, Status::Pending]).len(), 3);
+        assert_eq!(groups_of(&[Status::Stalled]).len(), 1);
     }
 }

@@ -33,6 +33,6 @@ pub struct Survey {
 pub struct Stray {
     /// Whose it was.
     pub instance: InstanceRef,
-    /// What it is, in the store's own words: `history`, `inbox`, `claims`, `receipt:...`.
+    /// What it is, in the store's own words: `inbox`, `claims`, `receipt:...`.
     pub part: String,
 }

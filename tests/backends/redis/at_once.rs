@@ -20,8 +20,9 @@ async fn server_with_commits(count: usize) -> (Server, Fresh, Vec<Commit>) {
 async fn of_commits_made_at_once_one_that_is_refused_fails_alone() {
     let (server, store, mut commits) = server_with_commits(40).await;
     let mut beside = Beside::open(&server.url()).await;
-    let damaged: Vec<String> = beside.ask(&["KEYS", "*/i7}:meta"]).await;
-    let _: () = beside.ask(&["SET", &damaged[0], "no hash"]).await;
+    let meta: Vec<String> = beside.ask(&["KEYS", "*/i7}:meta"]).await;
+    let inbox = meta[0].replace(":meta", ":inbox");
+    let _: () = beside.ask(&["SET", &inbox, "no list"]).await;
     let _: () = beside.ask(&["SCRIPT", "FLUSH"]).await;
     let committed = join_all(commits.iter().map(|commit| store.commit(commit))).await;
     for (n, committed) in committed.into_iter().enumerate() {
@@ -36,6 +37,8 @@ async fn of_commits_made_at_once_one_that_is_refused_fails_alone() {
             ),
         }
     }
+    let refused = &commits[7];
+    assert_eq!(record(&store, &refused.instance).await.guard(), refused.guard);
     // Sent again, each is found to have been made.
     commits.remove(7);
     for committed in join_all(commits.iter().map(|commit| store.commit(commit))).await {

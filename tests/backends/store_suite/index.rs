@@ -248,6 +248,31 @@ pub(crate) async fn a_note_of_an_instance_that_had_the_id_before_changes_nothing
     }
 }
 
+/// When an instance was created is what its starter's clock says.
+pub(crate) async fn an_instance_that_replaces_one_of_a_later_time_is_listed(store: Fresh) {
+    let before = indexed(&store, "a", 8).await;
+    let first = record(&store, &before).await;
+    let over = end(&store, &before).await;
+    let now = indexed(&store, "a", 7).await;
+    for late in [first, over] {
+        assert_eq!(listed(&store, Status::Pending).await, ["a"]);
+        store.index(&now, &late).await.unwrap();
+    }
+    assert_eq!(listed(&store, Status::Pending).await, ["a"]);
+    commit_status(&store, &now, Status::Failed).await;
+    note(&store, &now).await;
+    assert_eq!(listed(&store, Status::Failed).await, ["a"]);
+}
+
+/// As after a stall.
+pub(crate) async fn one_that_goes_on_is_listed_whether_that_is_noted_or_not(store: Fresh) {
+    let instance = indexed(&store, "a", 1).await;
+    commit_status(&store, &instance, Status::Stalled).await;
+    note(&store, &instance).await;
+    commit_status(&store, &instance, Status::Running).await;
+    assert_eq!(listed(&store, Status::Running).await, ["a"]);
+}
+
 /// Those that are listed as having a status.
 async fn listed(store: &Fresh, status: Status) -> Vec<String> {
     let filter = IndexFilter {

@@ -1,4 +1,5 @@
--- Appends a turn, if the record is what the guard says. The hot path: no blob is decoded, and the work does not grow with the history.
+-- Appends a turn, if the record is what the guard says. The hot path: no blob is decoded, and the work does not grow with the history, once that is too
+-- long for the compact form of a hash.
 -- KEYS: meta, inbox, claims
 -- ARGV: 1 guard '<execution> <version> <commit>'; 2 what comes in its place; 3 '<status> <lane>'; 4 turn; 5 view; 6 marks cleared; 7 marks set;
 --       8 '' if that is all, else '<1 if the status is terminal> <1 for another execution> <1 to drop the input> <inbox items taken> <put back>
@@ -12,8 +13,10 @@ if not state then
   return 'absent'
 end
 local guard, updated, ended, marks = string.match(state, '^(%S+ %S+ %S+) %S+ %S+ (%S+) (%S+) (%S+)$')
-if guard == ARGV[2] then return 'applied ' .. redis.call('LLEN', KEYS[2]) .. ' ' .. updated end
-if guard ~= ARGV[1] then return 'conflict' end
+if guard ~= ARGV[1] and guard ~= ARGV[2] then return 'conflict' end
+-- Before anything is written: what is no list is refused by it.
+local waiting = redis.call('LLEN', KEYS[2])
+if guard == ARGV[2] then return 'applied ' .. waiting .. ' ' .. updated end
 
 local ends, renews, drops, taken, kept, opened, closed
 if ARGV[8] ~= '' then
@@ -48,18 +51,21 @@ now = now[1] * 1000 + math.floor(now[2] / 1000)
 updated = string.format('%.0f', math.max(now, tonumber(updated) + 1))
 if ends == '1' then ended = updated end
 if renews == '1' then
-  -- All turns at once, and not one after the other: there may be a hundred thousand.
+  -- All turns at once, and not one after the other: there may be a hundred thousand. (A full Redis refuses no write that follows this one, because a
+  -- script that has written is carried through.)
   local run, origin, input = unpack(redis.call('HMGET', KEYS[1], 'run', 'origin', 'input'))
+  if not run or not origin then return redis.error_reply('ERR the record cannot be read: its field `run` or `origin` is missing') end
   redis.call('UNLINK', KEYS[1], KEYS[3])
-  redis.call('HSET', KEYS[1], 'run', run or '', 'origin', origin or '')
-  if input then redis.call('HSET', KEYS[1], 'input', input) end
+  redis.call('HSET', KEYS[1], 'run', run, 'origin', origin)
+  if input and drops ~= '1' then redis.call('HSET', KEYS[1], 'input', input) end
 end
 redis.call('HSET', KEYS[1], 'state', ARGV[2] .. ' ' .. ARGV[3] .. ' ' .. updated .. ' ' .. ended .. ' ' .. marks, 'view', ARGV[5],
   string.match(ARGV[2], ' (%d+) '), ARGV[4])
-if ARGV[8] == '' then return 'applied ' .. redis.call('LLEN', KEYS[2]) .. ' ' .. updated end
+if ARGV[8] == '' then return 'applied ' .. waiting .. ' ' .. updated end
 
 if drops == '1' then redis.call('HDEL', KEYS[1], 'input') end
 if taken ~= '0' then redis.call('LTRIM', KEYS[2], taken, -1) end
+waiting = math.max(waiting - taken, 0) + kept
 for i = 11 + kept, 12, -1 do redis.call('LPUSH', KEYS[2], ARGV[i]) end
 local at = 12 + kept
 for i = at, at + 2 * opened - 1, 2 do redis.call('HSET', KEYS[3], 't:' .. ARGV[i], ARGV[i + 1]) end
@@ -75,4 +81,4 @@ if ends == '1' then
   -- A hint: a user who may not publish must not leave half a commit.
   redis.pcall('PUBLISH', ARGV[10], run .. ' ' .. ARGV[11])
 end
-return 'applied ' .. redis.call('LLEN', KEYS[2]) .. ' ' .. updated
+return 'applied ' .. waiting .. ' ' .. updated
