@@ -234,21 +234,23 @@ pub(crate) async fn an_older_note_does_not_undo_a_newer_one(store: Fresh) {
 }
 
 pub(crate) async fn a_note_of_an_instance_that_had_the_id_before_changes_nothing(store: Fresh) {
-    let before = indexed(&store, "a", 7).await;
-    let first = record(&store, &before).await;
-    let over = end(&store, &before).await;
-    store.delete(&before, over.execution, KEEP).await.unwrap();
-    store.unindex(&before).await.unwrap();
-    passes(&store, over.updated_at).await;
-    let now = indexed(&store, "a", 8).await;
-    for late in [first, over] {
-        store.index(&now, &late).await.unwrap();
-        assert_eq!(listed(&store, Status::Pending).await, ["a"]);
-        assert!(stale(&store).await.is_empty());
+    // When an instance was created is what its starter's clock says.
+    for (id, created) in [("a", [7, 8]), ("b", [8, 7])] {
+        let before = indexed(&store, id, created[0]).await;
+        let first = record(&store, &before).await;
+        let over = end(&store, &before).await;
+        store.delete(&before, over.execution, KEEP).await.unwrap();
+        store.unindex(&before).await.unwrap();
+        passes(&store, over.updated_at).await;
+        let now = indexed(&store, id, created[1]).await;
+        for late in [first, over] {
+            store.index(&now, &late).await.unwrap();
+            assert!(listed(&store, Status::Pending).await.contains(&id.to_owned()));
+            assert!(stale(&store).await.is_empty());
+        }
     }
 }
 
-/// When an instance was created is what its starter's clock says.
 pub(crate) async fn an_instance_that_replaces_one_of_a_later_time_is_listed(store: Fresh) {
     let before = indexed(&store, "a", 8).await;
     let first = record(&store, &before).await;
