@@ -26,7 +26,7 @@ pub(crate) fn scripts() -> [&'static Script; 3] {
 /// Bytes that a turn, a view and an origin have beside payloads: about what Leveret's have.
 const TURN: usize = 300;
 const VIEW: usize = 60;
-const ORIGIN: usize = 180;
+const ORIGIN: usize = 40;
 
 /// The sets of the due-set and of the index.
 const DUE: [&str; 2] = ["kept:{due}:set", "kept:{due}:payloads"];
@@ -182,6 +182,6 @@ fn note(pipeline: &mut Pipeline, items: &[&Item], group: u8, what: &str, seconds
             .arg(now)
             .arg(now)
             .arg(group)
-            .arg(u8::from(group == RUNNING));
+            .arg(if group == RUNNING { "first" } else { "later" });
     }
 }

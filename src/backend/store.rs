@@ -279,7 +279,8 @@ pub trait Store: Send + Sync {
     /// As [`Store`] says.
     async fn unindex(&self, instance: &InstanceRef) -> Result<()>;
 
-    /// A page of at most `most` instances in order of creation, then ID (its bytes).
+    /// A page of at most `most` instances in order of creation, then ID (its bytes). With a filter of statuses, those may be missing whose present status
+    /// is not noted yet.
     ///
     /// # Errors
     /// Permanent for a token that is not one of [`IndexPage::next`]; else as [`Store`] says.
