@@ -81,7 +81,6 @@ pub(crate) async fn backend(scene: &Scene) -> std::result::Result<Backend, Strin
 fn settings(scene: &Scene) -> Settings {
     let mut settings = Settings {
         activities: 512,
-        turns: 1024,
         ..Settings::default()
     };
     if let Some(items) = scene.bundle {

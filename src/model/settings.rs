@@ -10,7 +10,7 @@ use super::{Limits, Retention};
 pub struct Settings {
     /// Activities that run at once: 64. Also how many unacknowledged activity messages the broker hands over.
     pub activities: usize,
-    /// Turns that run at once: 256.
+    /// Turns that run at once: 1,024.
     pub turns: usize,
     /// Unacknowledged messages per lane and for starts: 256.
     pub prefetch: u16,
@@ -41,7 +41,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             activities: 64,
-            turns: 256,
+            turns: 1024,
             prefetch: 256,
             lanes: 8,
             heartbeat: Duration::from_secs(2),

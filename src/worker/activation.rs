@@ -187,13 +187,13 @@ impl<'a> Activation<'a> {
         if live.is_some() {
             self.runtime.counters.live_hits.add();
         } else {
-            live = self.fresh();
+            live = self.fresh().map(Box::new);
         }
         loop {
             let mut state = match live.take() {
                 Some(state) => state,
                 None => match Box::pin(self.read()).await? {
-                    Some(state) => state,
+                    Some(state) => Box::new(state),
                     None => return Box::pin(self.without_record()).await,
                 },
             };

@@ -22,7 +22,8 @@ struct Inner {
 }
 
 struct Entry {
-    live: Live,
+    /// Apart: the table has room for more than it has, and twice while it grows.
+    live: Box<Live>,
     age: u64,
     bytes: usize,
 }
@@ -36,7 +37,7 @@ impl Cache {
     }
 
     /// Takes an instance's state out.
-    pub(super) fn take(&self, instance: &InstanceRef) -> Option<Live> {
+    pub(super) fn take(&self, instance: &InstanceRef) -> Option<Box<Live>> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = inner.entries.remove(instance)?;
         inner.ages.remove(&entry.age);
@@ -45,7 +46,7 @@ impl Cache {
     }
 
     /// Keeps an instance's state, and drops the oldest ones if that is too much.
-    pub(super) fn put(&self, instance: InstanceRef, live: Live) {
+    pub(super) fn put(&self, instance: InstanceRef, live: Box<Live>) {
         let bytes = live.weight();
         let mut dropped = Vec::new();
         {

@@ -11,8 +11,10 @@ use tokio::sync::{Mutex, MutexGuard, Notify};
 
 /// See the module.
 pub(super) struct Room {
-    /// Turns that run at once, or activities.
-    turns: usize,
+    /// Most that wait while lanes are opened.
+    for_lanes: usize,
+    /// Most that wait while whoever stands in line is let in.
+    for_the_line: usize,
     waiting: AtomicUsize,
     /// Told when one waits no more.
     left: Notify,
@@ -24,9 +26,21 @@ pub(super) struct Room {
 pub(super) struct Waiting(Arc<Room>);
 
 impl Room {
-    pub(super) fn new(turns: usize) -> Self {
+    /// For instances: as many wait as may have a turn at once. Starts find half of that, so that what has begun goes first.
+    pub(super) fn for_turns(turns: usize) -> Self {
+        Self::new(turns, turns.div_ceil(2))
+    }
+
+    /// For tasks: twice as many wait as may run at once, since bodies may be short.
+    pub(super) fn for_activities(activities: usize) -> Self {
+        let most = activities.saturating_mul(2);
+        Self::new(most, most)
+    }
+
+    fn new(for_lanes: usize, for_the_line: usize) -> Self {
         Self {
-            turns,
+            for_lanes,
+            for_the_line,
             waiting: AtomicUsize::new(0),
             left: Notify::new(),
             line: Mutex::default(),
@@ -45,7 +59,7 @@ impl Room {
 
     /// Returns when a lane's next message may be opened, or an item of it be handed on.
     pub(super) async fn for_a_lane(&self) {
-        self.below(self.turns.saturating_mul(4)).await;
+        self.below(self.for_lanes).await;
     }
 
     /// Returns when the next start may be taken. Sooner closed than lanes: what has begun goes before what has not.
@@ -61,7 +75,7 @@ impl Room {
 
     /// Returns when there is room for another one of whoever is first in line.
     pub(super) async fn for_another(&self) {
-        self.below(self.turns.saturating_mul(2)).await;
+        self.below(self.for_the_line).await;
     }
 
     async fn below(&self, most: usize) {
@@ -92,7 +106,7 @@ mod tests {
 
     #[tokio::test]
     async fn lanes_find_room_when_starts_do_not() {
-        let room = Arc::new(Room::new(1));
+        let room = Arc::new(Room::for_turns(4));
         let mut waiting: Vec<Waiting> = (0..2).map(|_| room.enter()).collect();
         room.for_a_lane().await;
         let mut starts = [Box::pin(room.for_a_start()), Box::pin(room.for_a_start())];
@@ -108,7 +122,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_start_that_gives_up_waiting_leaves_its_place_to_the_next() {
-        let room = Arc::new(Room::new(1));
+        let room = Arc::new(Room::for_turns(3));
         let waiting = [room.enter(), room.enter()];
         let mut first = Box::pin(room.for_a_start());
         let mut second = Box::pin(room.for_a_start());

@@ -308,9 +308,9 @@ pub(crate) async fn a_worker_takes_no_more_starts_than_it_has_room_for(h: &impl 
     let stage = Stage::new(h).await;
     let runs = many_starts(&stage).await;
     let (worker, gate) = held_up(&stage).await;
-    // One has its turn, two wait for theirs, and the others wait for room.
+    // One has its turn, another waits for its own, and the others wait for room.
     let active = worker.gauge().read().active;
-    assert!((2..=4).contains(&active), "{active} starts");
+    assert!((2..=3).contains(&active), "{active} starts");
     gate.open();
     for run in &runs {
         let id = run.instance().id.as_str();
@@ -329,9 +329,9 @@ pub(crate) async fn a_worker_opens_no_more_of_a_lane_than_it_has_room_for(h: &im
     }
     stage.publish(lane, events).await;
     let (worker, gate) = held_up(&stage).await;
-    // One has its turn, and four wait for theirs.
+    // One has its turn, and another waits for its own.
     let active = worker.gauge().read().active;
-    assert!((4..=5).contains(&active), "{active} events");
+    assert_eq!(active, 2);
     gate.open();
     all_done(&runs).await;
 }
