@@ -52,8 +52,8 @@ impl Filter {
         Self::default()
     }
 
-    /// Only this status; repeated: one of these. One that has just ended, or was suspended, may be missing from such a list for a moment, and if its
-    /// worker dies then, until its check; a list of all statuses is complete.
+    /// Only this status; repeated: one of these. One that has just ended, stalled or was suspended may be missing from such a list for a moment, and
+    /// for longer if its worker dies then; a list of all statuses is complete.
     pub fn status(mut self, status: Status) -> Self {
         self.statuses.push(status);
         self

@@ -26,7 +26,7 @@ pub(super) struct Room {
 pub(super) struct Waiting(Arc<Room>);
 
 impl Room {
-    /// For instances: as many wait as may have a turn at once. Starts find half of that, so that what has begun goes first.
+    /// For instances: as many wait as may have a turn at once. Starts find half of that (but for a single turn), so that what has begun goes first.
     pub(super) fn for_turns(turns: usize) -> Self {
         Self::new(turns, turns.div_ceil(2))
     }

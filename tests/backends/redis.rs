@@ -195,6 +195,28 @@ async fn an_instance_is_in_one_set_of_the_index() {
 }
 
 #[tokio::test]
+async fn an_instance_that_cannot_be_read_keeps_no_other_from_being_noted() {
+    let config = RedisConfig::new(shared_url(), fresh_namespace());
+    let namespace = config.namespace.clone();
+    let store: Fresh = RedisStore::connect(config).await.unwrap();
+    let mut beside = Beside::open(&shared_url()).await;
+    let (damaged, other) = (instance("a"), instance("b"));
+    let mut note = pending(&store, &damaged).await;
+    store.index(&damaged, &note).await.unwrap();
+    // One that had the ID before is noted late, and what there is now is to be asked.
+    note.origin.created_at = Timestamp::from_millis(7);
+    let prefix = format!("lv:{{{namespace}/{}", damaged.app);
+    let _: () = beside.ask(&["SET", &format!("{prefix}/a}}:meta"), "no hash"]).await;
+    let beside_it = pending(&store, &other).await;
+    let (first, second) = tokio::join!(store.index(&damaged, &note), store.index(&other, &beside_it));
+    first.and(second).unwrap();
+    let running: Vec<String> = beside
+        .ask(&["ZRANGE", &format!("{prefix}/index}}:running"), "0", "-1"])
+        .await;
+    assert_eq!(running, ["a", "b"]);
+}
+
+#[tokio::test]
 async fn turns_are_read_up_to_one_that_is_missing_and_go_with_their_execution() {
     let config = RedisConfig::new(shared_url(), fresh_namespace());
     let namespace = config.namespace.clone();

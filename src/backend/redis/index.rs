@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use deadpool_redis::redis::pipe;
+use deadpool_redis::redis::{cmd, pipe};
 use futures_util::future::try_join_all;
 
 use super::gather::Change;
@@ -22,10 +22,13 @@ use crate::model::{AppId, InstanceId, InstanceRef, Status, Timestamp};
 /// Members that a page examines at most: each costs a record's read.
 const EXAMINED: usize = 1000;
 
+/// How often records are asked for one round of notes.
+const ASKED_AGAIN: usize = 3;
+
 /// Instances that one script call notes at most: so that none holds up others for long.
 const NOTED_AT_ONCE: usize = 200;
 
-/// What was noted last of each instance that has had more than one status, and when: so that a late note of an earlier record does not undo a newer one.
+/// What was noted last of each instance that has been in another group than the first, and when: so that a late note of an earlier record does not undo a newer one.
 const NOTED: &str = "noted";
 
 /// The sets. An instance is in one of them.
@@ -51,7 +54,7 @@ fn groups_of(statuses: &[Status]) -> BTreeSet<usize> {
     let goes_on = |status: &Status| matches!(status, Status::Pending | Status::Running);
     let mut groups: BTreeSet<usize> = statuses.iter().map(|status| group(*status)).collect();
     if statuses.iter().any(goes_on) {
-        // One that goes on after a stall is not noted: it is where it was.
+        // One that goes on after a stall is not noted, and after a suspension a moment later: it is where it was.
         groups.extend(
             Status::ALL
                 .iter()
@@ -72,13 +75,12 @@ pub(super) struct Note {
 }
 
 /// What is known of a note.
-#[derive(Clone, Copy)]
 enum Kind {
     /// Its instance has only ever been in the first group.
     First,
     Later,
-    /// It is what the record said when it was asked because of another note.
-    Now,
+    /// It is what the record says since this score was found in the first group, of which it could not be told whose it is.
+    Now(Bytes),
 }
 
 impl Note {
@@ -111,59 +113,64 @@ fn on_all_sets(script: &'static Script, keys: &Keys, app: &AppId) -> Call {
 
 /// Notes instances of one app, in any order.
 pub(super) async fn note(links: &Links, keys: &Keys, app: &AppId, notes: &[Note]) -> Result<()> {
-    let untold = send(links, keys, app, notes).await?;
-    if untold.is_empty() {
-        return Ok(());
-    }
-    // Their IDs were others' before, or are by now.
-    let instances = untold.iter().filter_map(|id| instance_id(id));
-    let instances: Vec<_> = instances.map(|id| InstanceRef::new(app.clone(), id)).collect();
-    let mut notes = Vec::with_capacity(instances.len());
-    for (instance, record) in instances.iter().zip(read_records(links, keys, &instances).await?) {
-        if let Some(record) = record? {
-            notes.push(Note {
-                kind: Kind::Now,
-                ..Note::of(instance.id.clone(), &record)
-            });
+    let mut untold = send(links, keys, app, notes).await?;
+    for _ in 0..ASKED_AGAIN {
+        if untold.is_empty() {
+            return Ok(());
         }
+        // Their IDs were others' before, or are by now.
+        let mut notes = Vec::with_capacity(untold.len());
+        for (id, place) in untold {
+            let instance = instance_id(&id).map(|id| InstanceRef::new(app.clone(), id));
+            if let Some(instance) = instance
+                && let Some(record) = small_record(links, keys, &instance).await?
+            {
+                notes.push(Note {
+                    kind: Kind::Now(place),
+                    ..Note::of(instance.id, &record)
+                });
+            }
+        }
+        untold = send(links, keys, app, &notes).await?;
     }
-    send(links, keys, app, &notes).await.map(drop)
+    for (id, _) in untold {
+        let id = String::from_utf8_lossy(&id);
+        tracing::debug!(%app, %id, "its ID is used anew faster than it can be noted in the index");
+    }
+    Ok(())
 }
 
-/// The IDs of which nothing was noted, because that takes their records.
-async fn send(links: &Links, keys: &Keys, app: &AppId, notes: &[Note]) -> Result<Vec<Bytes>> {
+/// Sends notes. The IDs and scores of which nothing was noted, because that takes their records.
+async fn send(links: &Links, keys: &Keys, app: &AppId, notes: &[Note]) -> Result<Vec<(Bytes, Bytes)>> {
     let calls = notes.chunks(NOTED_AT_ONCE).map(async |batch| {
         let call = batch.iter().fold(on_all_sets(&script::INDEX, keys, app), |call, note| {
             call.arg(note.id.as_str())
                 .arg(note.created_at.as_millis())
                 .arg(note.updated_at.as_millis())
                 .arg(group(note.status) + 1)
-                .arg(match note.kind {
-                    Kind::First => "first",
-                    Kind::Later => "later",
-                    Kind::Now => "now",
+                .arg(match &note.kind {
+                    Kind::First => b"first",
+                    Kind::Later => b"later",
+                    Kind::Now(place) => &place[..],
                 })
         });
-        call.send(links).await?.list()
+        call.send(links).await?.pairs()
     });
     Ok(try_join_all(calls).await?.concat())
 }
 
-/// The record of each, or `None`, or why it cannot be read.
-async fn read_records(links: &Links, keys: &Keys, instances: &[InstanceRef]) -> Result<Vec<Result<Option<Record>>>> {
-    let mut reads = pipe();
-    for instance in instances {
-        reads
-            .cmd("HMGET")
-            .arg(keys.instance(instance).meta())
-            .arg(&record::FIELDS);
+/// What there is to note of an instance. One that cannot be read is left out, with a warning: it must not keep others from being noted.
+async fn small_record(links: &Links, keys: &Keys, instance: &InstanceRef) -> Result<Option<Record>> {
+    let mut read = cmd("HMGET");
+    read.arg(keys.instance(instance).meta()).arg(&record::SMALL_FIELDS);
+    let fields = links.send("HMGET", &read).await;
+    match fields.and_then(|fields| record::read_small(instance, Reply::new("HMGET", fields))) {
+        Err(error) if error.is_permanent() => {
+            tracing::warn!(%instance, %error, "not noted in the index");
+            Ok(None)
+        }
+        record => record,
     }
-    let replies = links.send_all("`index`", &reads).await?.into_iter();
-    let records = instances
-        .iter()
-        .zip(replies)
-        .map(|(instance, reply)| record::read(instance, Reply::new("HMGET", reply)));
-    Ok(records.collect())
 }
 
 impl RedisStore {
@@ -260,12 +267,18 @@ impl RedisStore {
         if found.is_empty() {
             return Ok(Vec::new());
         }
-        let instances: Vec<_> = found.iter().map(|entry| entry.instance.clone()).collect();
-        let records = read_records(&self.links, &self.keys, &instances).await?;
+        let mut reads = pipe();
+        for entry in &found {
+            reads
+                .cmd("HMGET")
+                .arg(self.keys.instance(&entry.instance).meta())
+                .arg(&record::FIELDS);
+        }
+        let replies = self.links.send_all("`list`", &reads).await?;
         let (mut matching, mut gone) = (Vec::with_capacity(found.len()), Vec::new());
-        for (entry, record) in found.into_iter().zip(records) {
+        for (entry, reply) in found.into_iter().zip(replies) {
             let instance = &entry.instance;
-            match record {
+            match record::read(instance, Reply::new("HMGET", reply)) {
                 Ok(Some(record)) if matches(filter, &record) => matching.push((entry.instance, record)),
                 Ok(Some(_)) => {}
                 Ok(None) => gone.push(entry),

@@ -235,7 +235,12 @@ pub(crate) async fn an_older_note_does_not_undo_a_newer_one(store: Fresh) {
 
 pub(crate) async fn a_note_of_an_instance_that_had_the_id_before_changes_nothing(store: Fresh) {
     // When an instance was created is what its starter's clock says.
-    for (id, created) in [("a", [7, 8]), ("b", [8, 7])] {
+    for (id, created, is_end_first) in [
+        ("a", [7, 8], false),
+        ("b", [8, 7], false),
+        ("c", [7, 8], true),
+        ("d", [8, 7], true),
+    ] {
         let before = indexed(&store, id, created[0]).await;
         let first = record(&store, &before).await;
         let over = end(&store, &before).await;
@@ -243,7 +248,9 @@ pub(crate) async fn a_note_of_an_instance_that_had_the_id_before_changes_nothing
         store.unindex(&before).await.unwrap();
         passes(&store, over.updated_at).await;
         let now = indexed(&store, id, created[1]).await;
-        for late in [first, over] {
+        let mut late = [first, over];
+        late.rotate_left(usize::from(is_end_first));
+        for late in late {
             store.index(&now, &late).await.unwrap();
             assert!(listed(&store, Status::Pending).await.contains(&id.to_owned()));
             assert!(stale(&store).await.is_empty());
