@@ -15,7 +15,7 @@ pub struct Footprint {
     pub cached_bytes: usize,
     /// Instances whose turn is under way. With `waiting`, and with `in_hand` but for activities, bounded by what the broker hands out at a time: the
     /// prefetch, for each lane and for starts and the unrouted, times the items of a bundle, of which a lane's has eight times as many. Most often it
-    /// is far less: while as many wait for a turn as may have one, nothing more is opened but one item of each lane that was let in before.
+    /// is far less: while as many wait for a turn as may have one, lanes bring no more, but for an item of each that looked at the same moment.
     pub active: usize,
     /// Items that wait for such a turn to end.
     pub waiting: usize,

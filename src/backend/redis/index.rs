@@ -28,7 +28,8 @@ const ASKED_AGAIN: usize = 3;
 /// Instances that one script call notes at most: so that none holds up others for long.
 const NOTED_AT_ONCE: usize = 200;
 
-/// What was noted last of each instance that has been in another group than the first, and when: so that a late note of an earlier record does not undo a newer one.
+/// What was noted last of each instance that has been in another group than the first, and when: so that a late note of an earlier record does not
+/// undo a newer one.
 const NOTED: &str = "noted";
 
 /// The sets. An instance is in one of them.
